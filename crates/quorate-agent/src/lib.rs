@@ -1,0 +1,3 @@
+//! The agent's shell and the warden that holds the runs.
+
+pub mod warden;

@@ -1,0 +1,139 @@
+//! What an agent and its warden say to each other over a unix socket: small, versioned, additive.
+//!
+//! Frames are a 4-byte little-endian length and MessagePack with field names, 1 MiB at most. The
+//! warden takes one agent at a time; a second connection is answered [`Reply::Busy`] and closed.
+//! Descriptors travel beside a frame as SCM_RIGHTS.
+//!
+//! The warden decides nothing but the kill: it starts what it is told, holds it, tells what became
+//! of it until that is acknowledged, and ends everything at the deadline (R3).
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol; a warden of another one is left to its runs until they end.
+pub const PROTOCOL: u32 = 1;
+
+/// Most bytes of a frame.
+pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+
+/// What an agent says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// First frame of a connection. Answered by [`Reply::State`].
+    Hello {
+        /// Protocol of the agent.
+        protocol: u32,
+    },
+    /// Keeps an opaque blob (session, secret, tokens) for the next agent process, and for the last will.
+    Keep {
+        /// Opaque to the warden.
+        blob: Vec<u8>,
+    },
+    /// Moves the deadline forward, never back; before the first one nothing is started.
+    Arm {
+        /// CLOCK_BOOTTIME in nanoseconds.
+        deadline: u64,
+    },
+    /// Starts a run. Answered by [`Reply::Started`] or [`Reply::NotStarted`].
+    Start(Box<StartRun>),
+    /// Sends a signal to the command, or to every process of the run.
+    Signal {
+        /// The run.
+        run: RunId,
+        /// Signal number.
+        signal: i32,
+        /// To every process of the run, not only to the command.
+        whole_tree: bool,
+    },
+    /// Kills every process of the run (SIGKILL). Its end is told by [`Reply::Ended`].
+    Kill {
+        /// The run.
+        run: RunId,
+    },
+    /// An [`Reply::Ended`] was taken in: the warden may forget the run.
+    Forget {
+        /// The run.
+        run: RunId,
+    },
+    /// Kill everything, prove it, answer [`Reply::Empty`], and end.
+    End,
+}
+
+/// One process tree: a partition's token and the attempt under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RunId {
+    /// Fencing token.
+    pub token: u64,
+    /// The how-manieth start under it, from 1.
+    pub attempt: u32,
+}
+
+/// How to start a run. All text is final: nothing is substituted here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StartRun {
+    /// The run.
+    pub run: RunId,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<(String, String)>,
+    /// Folder to run in.
+    pub working_dir: String,
+    /// User to run as; the warden's own when absent.
+    pub user: Option<String>,
+    /// Most open files.
+    pub files_max: Option<u64>,
+    /// Make a notify socket at this path before the start.
+    pub notify_socket: Option<String>,
+}
+
+/// What a warden says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Another agent is connected.
+    Busy,
+    /// First answer: what the warden holds. Followed by one [`Reply::Started`] with its descriptors
+    /// for each run that lives, and one [`Reply::Ended`] for each end that was not acknowledged.
+    State {
+        /// Protocol of the warden.
+        protocol: u32,
+        /// Its process id.
+        pid: u32,
+        /// `kernel`, `cgroup`, `scan` or `cooperative`: what it could prove of its kill path.
+        containment: String,
+        /// The blob last kept.
+        blob: Option<Vec<u8>>,
+        /// The deadline as armed; `None` before the first.
+        deadline: Option<u64>,
+    },
+    /// The run's command executes. With the frame come the read end of its output pipe and, if one
+    /// was asked for, its notify socket.
+    Started {
+        /// The run.
+        run: RunId,
+        /// Process id of the command, as seen by the agent.
+        pid: u32,
+        /// Whether a notify socket follows the pipe.
+        notify: bool,
+    },
+    /// The command could not be executed; nothing of it lives and the warden has forgotten the run.
+    NotStarted {
+        /// The run.
+        run: RunId,
+        /// Why, for people, with the next step where there is one.
+        reason: String,
+    },
+    /// Nothing of the run executes any more: its tree is empty and reaped (R10). Repeated to each new
+    /// agent until [`Order::Forget`].
+    Ended {
+        /// The run.
+        run: RunId,
+        /// Exit code of the command.
+        code: Option<u8>,
+        /// Signal that ended the command.
+        signal: Option<u8>,
+    },
+    /// Nothing of any run executes any more.
+    Empty,
+}

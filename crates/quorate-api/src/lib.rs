@@ -1,0 +1,6 @@
+//! The wire contract of quorate: what goes over HTTP, for programs in any language.
+//!
+//! **Boundary:** these types are public and change only by addition. They know nothing of
+//! `quorate-core`; the shells translate.
+
+pub mod session;

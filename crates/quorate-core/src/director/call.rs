@@ -1,0 +1,195 @@
+//! What a director is asked to do, and what it answers after the commit.
+
+use crate::ids::{
+    AgentName, Incarnation, PartitionId, PartitionKey, Position, ServiceName, SessionId, Token,
+};
+use crate::lease::LeaseTimes;
+use crate::record::{
+    AgentInfo, CloseReason, Desired, Exit, ReleaseOutcome, RunReport, Schedulable,
+};
+use crate::spec::{PartitionSpec, ServiceSpec};
+
+/// Pairs an answer with its call. The shell draws them in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// A call that needs a commit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// Puts services, all or nothing, already validated. Lists and ranges are expanded here; the
+    /// partitions of a file come by [`Call::Partitions`].
+    Apply {
+        /// The services.
+        services: Vec<(ServiceName, ServiceSpec)>,
+    },
+    /// Removes a service.
+    Remove {
+        /// Its name.
+        service: ServiceName,
+    },
+    /// A source was read: this is now the whole list. The shrink guard is applied here.
+    Partitions {
+        /// The service.
+        service: ServiceName,
+        /// The list, or why it could not be read.
+        reading: Result<Vec<PartitionSpec>, String>,
+    },
+    /// Starts or stops.
+    SetDesired {
+        /// The service.
+        service: ServiceName,
+        /// One partition, or all.
+        key: Option<PartitionKey>,
+        /// What is wanted.
+        desired: Desired,
+    },
+    /// Restarts in place.
+    Restart {
+        /// The service.
+        service: ServiceName,
+        /// One partition, or all.
+        key: Option<PartitionKey>,
+    },
+    /// Drains, cordons or uncordons.
+    SetAgent {
+        /// The agent.
+        agent: AgentName,
+        /// What is wanted.
+        schedulable: Schedulable,
+    },
+    /// Opens a session.
+    Register {
+        /// Who asks.
+        agent: AgentInfo,
+        /// Its lease class.
+        lease: LeaseTimes,
+        /// SHA-256 of the secret: the same one again is the same session.
+        secret_hash: String,
+    },
+    /// Resumes a session. The shell has checked the secret.
+    Resume {
+        /// The session.
+        session: SessionId,
+        /// Random number of the agent process.
+        process: u64,
+    },
+    /// Reports. The shell has checked the secret.
+    Report(Box<Report>),
+    /// Closes a session with proof of death. The shell has checked the secret.
+    Close {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// What has happened on an agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The session.
+    pub session: SessionId,
+    /// The agent process.
+    pub incarnation: Incarnation,
+    /// Counts its reports.
+    pub sequence: u64,
+    /// Acknowledged assignments.
+    pub assume: Vec<(PartitionId, Token)>,
+    /// Proven ends.
+    pub release: Vec<(PartitionId, Token, ReleaseOutcome, Option<Exit>)>,
+    /// What became of runs it goes on holding.
+    pub observed: Vec<(PartitionId, Token, RunReport)>,
+}
+
+/// Answer to a [`Call`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Committed and folded; a blocking query from this position on sees it.
+    Done {
+        /// Where it was committed.
+        position: Position,
+        /// What to tell the person about it, such as partitions that stay as they were.
+        notes: Vec<String>,
+    },
+    /// A session is open.
+    Opened {
+        /// The session.
+        session: SessionId,
+        /// The agent process.
+        incarnation: Incarnation,
+        /// Its times.
+        lease: LeaseTimes,
+    },
+    /// A report was folded.
+    Reported {
+        /// Its sequence.
+        sequence: u64,
+        /// Tokens assumed by this session now.
+        assumed: Vec<Token>,
+        /// Tokens that are not, and why.
+        refused: Vec<(Token, String)>,
+    },
+    /// Not done, certainly.
+    Refused(Refusal),
+    /// The leader changed before the outcome was known: it may or may not be done.
+    Unknown,
+    /// This director does not lead; ask that one.
+    NotLeader {
+        /// API address of the leader, if one is known.
+        leader: Option<String>,
+    },
+}
+
+/// Why a call was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such thing.
+    #[error("{what} {name:?} does not exist")]
+    NotFound {
+        /// Kind of thing.
+        what: &'static str,
+        /// As it was named.
+        name: String,
+    },
+    /// It contradicts what is in force.
+    #[error("{0}")]
+    Conflict(String),
+    /// The caller's session or incarnation is over.
+    #[error("{0}")]
+    Fenced(String),
+    /// Too much at once; try again later.
+    #[error("too many calls are waiting; try again in a moment")]
+    Overloaded,
+}
+
+/// A renewal as it arrived (R4): stamped by the shell, answered only after a later proof of leadership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// Sessions whose secrets the shell has checked.
+    pub sessions: Vec<SessionId>,
+    /// The agent process.
+    pub incarnation: Incarnation,
+    /// Higher in every attempt.
+    pub counter: u64,
+    /// Random.
+    pub nonce: u64,
+    /// The agent's clock in milliseconds.
+    pub sent_ms: u64,
+}
+
+/// Answer to a [`Renewal`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RenewalAnswer {
+    /// Each session for itself.
+    Answered {
+        /// Renewed.
+        renewed: Vec<SessionId>,
+        /// Ended for ever, and why.
+        lost: Vec<(SessionId, String)>,
+    },
+    /// This director does not lead, or could not prove that it does.
+    NotLeader {
+        /// API address of the leader, if one is known.
+        leader: Option<String>,
+    },
+}

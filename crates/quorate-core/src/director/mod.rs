@@ -1,0 +1,3 @@
+//! The director's decisions as a step machine.
+
+pub mod call;

@@ -1,0 +1,345 @@
+//! The identifiers of the cluster. Each is a type of its own, never a bare number or string, so that
+//! a position cannot be passed where a token is meant.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Declares a number that is only ever compared, counted up and shown.
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// The next higher one.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// Index of an entry in the ledger. The first entry has position 1; 0 means "before the first".
+    Position(u64)
+}
+number! {
+    /// Number of a leader's term, strictly increasing; 0 means "no leader yet".
+    Epoch(u64)
+}
+number! {
+    /// The life of one warden, as the directors know it.
+    SessionId(u64)
+}
+number! {
+    /// Which process of an agent speaks for it now; a higher one fences all lower ones (S7).
+    Incarnation(u64)
+}
+number! {
+    /// Slot of a partition in the fold. Slots are used again, so a record that names one also carries
+    /// the token, which never is.
+    PartitionId(u32)
+}
+
+/// Fencing token of one assumption: strictly increasing over the whole cluster (S3).
+///
+/// `era (12 bits) · counter (40 bits)`, so it stays below 2^53 and is exact in JSON numbers.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Token(pub u64);
+
+impl Token {
+    /// Bits of the counter below the era.
+    pub const COUNTER_BITS: u32 = 40;
+
+    /// The token with this era and counter.
+    ///
+    /// # Panics
+    /// When either part does not fit: a cluster that has used up its tokens must stop, not wrap.
+    #[must_use]
+    pub fn new(era: Era, counter: u64) -> Self {
+        assert!(era.0 < 1 << 12, "era {} does not fit 12 bits", era.0);
+        assert!(
+            counter < 1 << Self::COUNTER_BITS,
+            "token counter {counter} does not fit 40 bits"
+        );
+        Self(u64::from(era.0) << Self::COUNTER_BITS | counter)
+    }
+
+    /// The era in its upper part.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the upper part has 12 bits"
+    )]
+    pub const fn era(self) -> Era {
+        Era((self.0 >> Self::COUNTER_BITS) as u16)
+    }
+
+    /// The counter in its lower part.
+    #[must_use]
+    pub const fn counter(self) -> u64 {
+        self.0 & ((1 << Self::COUNTER_BITS) - 1)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Rises only by restore, migration between ledgers, or a lost history; the upper part of every token.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Era(pub u16);
+
+/// Names one batch of records for ever: who wrote it and the how-manieth of that writer it was.
+///
+/// A leader that finds its own batch at a position knows that its append of unknown outcome succeeded.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct BatchId {
+    /// Random number of a director process, drawn by its shell at start.
+    pub writer: u64,
+    /// Counts the batches of that writer from 1.
+    pub sequence: u64,
+}
+
+/// Why a name or key is refused; the text says what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing was given.
+    #[error("a {what} cannot be empty")]
+    Empty {
+        /// What was to be named.
+        what: &'static str,
+    },
+    /// More bytes than allowed.
+    #[error("a {what} has at most {limit} bytes, this one has {length}")]
+    TooLong {
+        /// What was to be named.
+        what: &'static str,
+        /// Most bytes allowed.
+        limit: usize,
+        /// Bytes given.
+        length: usize,
+    },
+    /// A character that is not allowed there.
+    #[error("a {what} {rule}; {found:?} at byte {at} of {name:?} is not allowed")]
+    Character {
+        /// What was to be named.
+        what: &'static str,
+        /// What is allowed.
+        rule: &'static str,
+        /// The name as given.
+        name: String,
+        /// The first offending character.
+        found: char,
+        /// Its byte offset.
+        at: usize,
+    },
+}
+
+/// Most bytes of a service, agent or director name: that of a DNS label, since hosts are named so.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Most bytes of a partition key.
+pub const KEY_BYTES_MAX: usize = 200;
+
+const NAME_RULE: &str = "has letters, digits, '-', '_' and '.', and starts with a letter or digit";
+const KEY_RULE: &str = "has visible characters, no '/' or '\\', and does not start with '-' or '.'";
+
+fn check_name(what: &'static str, name: &str) -> Result<(), NameError> {
+    check_length(what, name, NAME_BYTES_MAX)?;
+    let allowed =
+        |at: usize, c: char| c.is_ascii_alphanumeric() || (at > 0 && matches!(c, '-' | '_' | '.'));
+    check_characters(what, NAME_RULE, name, allowed)
+}
+
+fn check_key(what: &'static str, key: &str) -> Result<(), NameError> {
+    check_length(what, key, KEY_BYTES_MAX)?;
+    let last = key.char_indices().next_back().map_or(0, |(at, _)| at);
+    let allowed = |at: usize, c: char| match c {
+        '/' | '\\' => false,
+        '-' | '.' if at == 0 => false,
+        ' ' => at > 0 && at < last,
+        // Zero-width, bidirectional and byte-order marks make two keys look alike in a terminal.
+        '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}'
+        | '\u{feff}' => false,
+        other => !other.is_control() && !other.is_whitespace(),
+    };
+    check_characters(what, KEY_RULE, key, allowed)
+}
+
+fn check_length(what: &'static str, name: &str, limit: usize) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty { what });
+    }
+    if name.len() > limit {
+        return Err(NameError::TooLong {
+            what,
+            limit,
+            length: name.len(),
+        });
+    }
+    Ok(())
+}
+
+fn check_characters(
+    what: &'static str,
+    rule: &'static str,
+    name: &str,
+    allowed: impl Fn(usize, char) -> bool,
+) -> Result<(), NameError> {
+    match name.char_indices().find(|&(at, c)| !allowed(at, c)) {
+        None => Ok(()),
+        Some((at, found)) => Err(NameError::Character {
+            what,
+            rule,
+            name: name.to_owned(),
+            found,
+            at,
+        }),
+    }
+}
+
+/// Declares a checked name: cheap to clone, ordered by its bytes.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks and takes a name.
+            ///
+            /// # Errors
+            /// When it is empty, too long, or has a character that is not allowed.
+            pub fn new(name: &str) -> Result<Self, NameError> {
+                $check($what, name)?;
+                Ok(Self(Arc::from(name)))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(name: String) -> Result<Self, NameError> {
+                Self::new(&name)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(name: &str) -> Result<Self, NameError> {
+                Self::new(name)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+name! {
+    /// Name of a service.
+    ServiceName, "service name", check_name
+}
+name! {
+    /// Name of an agent, unique in the cluster.
+    AgentName, "agent name", check_name
+}
+name! {
+    /// Name of a director, unique in the cluster.
+    DirectorName, "director name", check_name
+}
+name! {
+    /// Name of a partition, unique in its service.
+    PartitionKey, "partition key", check_key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_keeps_its_era_and_counter_and_stays_exact_in_json() {
+        let token = Token::new(Era(4095), (1 << 40) - 1);
+        assert_eq!((token.era(), token.counter()), (Era(4095), (1 << 40) - 1));
+        assert!(token.0 < 1 << 53);
+        assert!(Token::new(Era(1), 0) > Token::new(Era(0), (1 << 40) - 1));
+    }
+
+    #[test]
+    fn names_that_could_be_mistaken_for_options_paths_or_each_other_are_refused() {
+        for bad in ["", "-a", ".a", "a b", "a/b", "ä", &"a".repeat(64), "a\n"] {
+            assert!(ServiceName::new(bad).is_err(), "{bad:?}");
+        }
+        for bad in [
+            "",
+            "-a",
+            "..",
+            "a/b",
+            "a\\b",
+            " a",
+            "a ",
+            "a\u{202e}b",
+            "a\0",
+            &"k".repeat(201),
+        ] {
+            assert!(PartitionKey::new(bad).is_err(), "{bad:?}");
+        }
+        for good in ["a", "eu-1", "Kunde 7", "größe", "a=b&c", "0"] {
+            assert!(PartitionKey::new(good).is_ok(), "{good:?}");
+        }
+    }
+}

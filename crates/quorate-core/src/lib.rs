@@ -1,0 +1,14 @@
+//! The decisions of quorate, pure and simulated.
+//!
+//! Everything that decides is here: the fold over the ledger, who runs what, when a session has
+//! expired, when an agent must stop, what follows an exit. Shells turn the network, the clock, the
+//! disk and processes into events, and carry out the effects.
+//!
+//! **Invariant:** no IO, clock, thread, random number or hash map with random order.
+
+pub mod director;
+pub mod ids;
+pub mod lease;
+pub mod record;
+pub mod spec;
+pub mod time;

@@ -1,0 +1,436 @@
+//! What the ledger holds: entries of records, the only inputs of the fold.
+//!
+//! A record says what was decided, with every identifier, token and time already in it; folding it
+//! computes nothing that could come out differently elsewhere. A record whose precondition fails is
+//! folded as *refused*. Changing what is stored here needs a new [`FORMAT`], a golden file and an ADR.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    AgentName, BatchId, DirectorName, Epoch, Incarnation, PartitionId, PartitionKey, ServiceName,
+    SessionId, Token,
+};
+use crate::lease::LeaseTimes;
+use crate::spec::{PartitionSpec, ServiceSpec};
+use crate::time::WallTime;
+
+/// The format that this build writes and the highest that it reads.
+pub const FORMAT: u16 = 1;
+
+/// Most bytes of an encoded entry: what the tightest supported store (Consul, in base64) takes.
+pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
+
+/// One position of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Who wrote it, and after what.
+    pub header: Header,
+    /// What was decided, in order.
+    pub records: Vec<Record>,
+}
+
+/// Head of every entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Format of the records.
+    pub format: u16,
+    /// Term of the writer. An entry whose epoch is not that of the last `Elected` is folded as nothing.
+    pub epoch: Epoch,
+    /// Names this batch for ever.
+    pub batch: BatchId,
+    /// Hash of the encoded entry before it (XXH3-64), 0 at position 1: tells another history.
+    pub predecessor: u64,
+    /// The leader's wall time: for display and schedules, never for leases.
+    pub wall: WallTime,
+}
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// A director leads from here on. Always alone in its entry, whose epoch it raises by one.
+    Elected {
+        /// Its name.
+        name: DirectorName,
+        /// Its random identity, minted with its data folder.
+        id: u64,
+        /// Where its API is reached.
+        address: String,
+        /// Highest format it reads.
+        format: u16,
+    },
+    /// The leader is alive though it has nothing to say (shared stores only).
+    Beat,
+
+    /// A service is created or its specification replaced; its partitions are set on their own.
+    ServicePut {
+        /// Its name.
+        name: ServiceName,
+        /// The whole specification.
+        spec: Box<ServiceSpec>,
+    },
+    /// A service and all its partitions go; those that run are stopped first.
+    ServiceRemoved {
+        /// Its name.
+        name: ServiceName,
+    },
+    /// Partitions come or change. Unknown keys are created; known ones get the new data.
+    PartitionsPut {
+        /// Their service.
+        service: ServiceName,
+        /// The partitions, whole.
+        partitions: Vec<PartitionSpec>,
+    },
+    /// Partitions go; those that run are stopped first.
+    PartitionsRemoved {
+        /// Their service.
+        service: ServiceName,
+        /// Their keys.
+        keys: Vec<PartitionKey>,
+    },
+    /// A part of a change too large for one entry. It counts only with its last part and is dropped
+    /// at the next `Elected`.
+    Staged {
+        /// The change it belongs to.
+        change: BatchId,
+        /// The records of this part: `ServicePut`, `PartitionsPut`, `PartitionsRemoved`.
+        records: Vec<Record>,
+        /// Whether the whole change is now to be folded.
+        last: bool,
+    },
+    /// The last reading of a service's source was refused or has recovered; for people.
+    SourceStatus {
+        /// The service.
+        service: ServiceName,
+        /// Why the reading was refused; `None` when it was taken.
+        problem: Option<String>,
+    },
+    /// Somebody wants partitions to run or to be stopped.
+    DesiredSet {
+        /// The service.
+        service: ServiceName,
+        /// One partition, or the whole service.
+        key: Option<PartitionKey>,
+        /// What is wanted.
+        desired: Desired,
+    },
+    /// Somebody wants partitions to be stopped and started again where they are.
+    RestartAsked {
+        /// The service.
+        service: ServiceName,
+        /// One partition, or the whole service.
+        key: Option<PartitionKey>,
+    },
+    /// Whether new work may be placed on an agent, and whether its work is to leave.
+    AgentSet {
+        /// The agent.
+        agent: AgentName,
+        /// What is wanted.
+        schedulable: Schedulable,
+    },
+
+    /// A warden begins a session for an agent. Frees nothing of an older one.
+    SessionOpened {
+        /// The new session.
+        session: SessionId,
+        /// First incarnation of the agent process that speaks for it.
+        incarnation: Incarnation,
+        /// The agent as it describes itself.
+        agent: AgentInfo,
+        /// Times of its lease class.
+        lease: LeaseTimes,
+        /// SHA-256 of the session's secret, in hexadecimal.
+        secret_hash: String,
+    },
+    /// A new agent process speaks for a living warden: same session, next incarnation.
+    SessionResumed {
+        /// The session.
+        session: SessionId,
+        /// The incarnation that counts from here on, for every session of the agent.
+        incarnation: Incarnation,
+    },
+    /// A session has ended with proof of death: everything it held is free.
+    SessionClosed {
+        /// The session.
+        session: SessionId,
+        /// Why, for people.
+        reason: CloseReason,
+    },
+    /// The directors have waited long enough to be sure that nothing of the session executes (R7).
+    SessionExpired {
+        /// The session.
+        session: SessionId,
+    },
+
+    /// The leader chose a session for a partition. Nothing runs yet (R8).
+    Assigned {
+        /// The partition.
+        partition: PartitionId,
+        /// Who is to run it.
+        session: SessionId,
+        /// The fencing token of this assignment.
+        token: Token,
+    },
+    /// The leader takes back what was assigned and not yet assumed.
+    Withdrawn {
+        /// The partition.
+        partition: PartitionId,
+        /// The token that ends.
+        token: Token,
+        /// Why, for people.
+        reason: MoveReason,
+    },
+    /// The agent acknowledged, and only now may start (R9).
+    Assumed {
+        /// The partition.
+        partition: PartitionId,
+        /// Who assumed it.
+        session: SessionId,
+        /// Its token.
+        token: Token,
+    },
+    /// The leader wants an assumed partition back; the agent stops it and releases (R11).
+    Revoked {
+        /// The partition.
+        partition: PartitionId,
+        /// Its token.
+        token: Token,
+        /// Why, for people.
+        reason: MoveReason,
+    },
+    /// The agent has proven the whole process tree dead and gives the partition back (R10).
+    Released {
+        /// The partition.
+        partition: PartitionId,
+        /// Its token.
+        token: Token,
+        /// How it ended.
+        outcome: ReleaseOutcome,
+    },
+    /// What an agent reports of a run it holds. Changes no right; `ready` frees a place in the ramp.
+    Observed {
+        /// The partition.
+        partition: PartitionId,
+        /// Its token.
+        token: Token,
+        /// What was seen.
+        run: RunReport,
+    },
+}
+
+/// Whether partitions are to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// They are to run.
+    #[default]
+    Running,
+    /// They are to be stopped.
+    Stopped,
+}
+
+/// What an agent may be given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedulable {
+    /// New work, and what it has stays.
+    #[default]
+    Active,
+    /// No new work; what it has stays.
+    Cordoned,
+    /// No new work, and what it has moves away.
+    Draining,
+}
+
+/// An agent as it describes itself when a session opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// Its name in the cluster.
+    pub name: AgentName,
+    /// Random identity minted with its data folder; tells a restart from a namesake.
+    pub id: u64,
+    /// What the kernel's boot identifier was.
+    pub boot_id: String,
+    /// Which machine it is on, as the machine tells.
+    pub machine_id: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Most weight it wants to hold; `None` means no limit.
+    pub capacity: Option<u64>,
+    /// What its kill path was proven to be.
+    pub containment: Containment,
+    /// Version of its program, for people.
+    pub version: String,
+}
+
+/// How surely an agent can end a process tree (R19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Containment {
+    /// Programs end themselves when asked; only fencing protects.
+    Cooperative,
+    /// Subreaper and scans of the process table.
+    Scan,
+    /// A control group is killed as a whole.
+    Cgroup,
+    /// A PID namespace that the kernel clears.
+    Kernel,
+}
+
+/// Why a session was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseReason {
+    /// The agent left in order: everything had been released.
+    Left,
+    /// The agent died and its warden ended every run.
+    AgentDied,
+    /// The warden died and the agent has proof that the runs died with it.
+    WardenDied,
+}
+
+/// Why a partition is taken from an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveReason {
+    /// Its agent is draining.
+    Drain,
+    /// Another agent has room for it and the spread becomes more even.
+    Balance,
+    /// Somebody stopped it.
+    Stopped,
+    /// It was removed from its source, or with its service.
+    Removed,
+    /// Its agent is no longer allowed to hold it.
+    Constraint,
+    /// It kept failing where it was.
+    Failing,
+    /// The service's lease changed, which takes a stop and a start.
+    LeaseChanged,
+}
+
+/// How an assumption ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseOutcome {
+    /// Stopped because the leader revoked it, or the agent was told to leave.
+    Stopped,
+    /// Its policy says that it should run somewhere else now.
+    Move,
+    /// Its policy says that its work is done: it stays stopped.
+    Done,
+    /// Its policy says that it is given up: it stays failed.
+    Failed,
+}
+
+/// What an agent tells of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Where it is in its life.
+    pub phase: RunPhase,
+    /// The how-manieth start under this token, from 1.
+    pub attempt: u32,
+    /// Process id of the command on its machine, while there is one.
+    pub pid: Option<u32>,
+    /// How the last attempt ended.
+    pub exit: Option<Exit>,
+}
+
+/// Where a run is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunPhase {
+    /// Started, not yet ready.
+    Starting,
+    /// Ready.
+    Ready,
+    /// Ended, and waiting for its next attempt.
+    Backoff,
+    /// Asked to end.
+    Stopping,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// What it means.
+    pub class: ExitClass,
+    /// Exit code, when it exited.
+    pub code: Option<u8>,
+    /// Signal number, when a signal ended it.
+    pub signal: Option<u8>,
+}
+
+/// What an exit means (F9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitClass {
+    /// Exit code 0.
+    Clean,
+    /// The connection ended, not the program.
+    Interrupted,
+    /// The program failed.
+    Crash,
+    /// Somebody else ended it.
+    Killed,
+    /// quorate ended it.
+    Stopped,
+    /// It could not be started at all.
+    NotStarted,
+}
+
+/// Why bytes of a ledger are not an entry that this build can fold.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// A newer director wrote it: stop folding and say so.
+    #[error("entry has format {found}, this build reads up to {FORMAT}")]
+    NewerFormat {
+        /// Format in its header.
+        found: u16,
+    },
+    /// The bytes are not an entry.
+    #[error("entry cannot be decoded")]
+    Malformed(#[source] rmp_serde::decode::Error),
+}
+
+impl Entry {
+    /// Encodes with field names, so that a reader can tell what it does not know.
+    ///
+    /// # Panics
+    /// Never for entries built by this crate: every field is encodable.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        #[expect(
+            clippy::expect_used,
+            reason = "writing to memory cannot fail and all fields encode"
+        )]
+        rmp_serde::to_vec_named(self).expect("entry encodes")
+    }
+
+    /// Decodes what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// When the format is newer than this build, or the bytes are not an entry.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        /// Read first, because the records of a newer format may not decode at all.
+        #[derive(Deserialize)]
+        struct Head {
+            header: Header,
+        }
+        let head: Head = rmp_serde::from_slice(bytes).map_err(DecodeError::Malformed)?;
+        if head.header.format > FORMAT {
+            return Err(DecodeError::NewerFormat {
+                found: head.header.format,
+            });
+        }
+        rmp_serde::from_slice(bytes).map_err(DecodeError::Malformed)
+    }
+}
+
+/// Hash of an encoded entry, which the next entry carries as its predecessor.
+#[must_use]
+pub fn hash(encoded: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(encoded)
+}

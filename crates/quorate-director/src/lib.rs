@@ -1,0 +1,1 @@
+//! The director's shell: loop, sessions, duties and HTTP routes.

@@ -1,0 +1,137 @@
+//! The replicated log behind one small trait.
+//!
+//! A ledger is a log on some consistent store. Nothing else is asked of the store: leadership, epochs,
+//! sessions, leases and tokens are entries, derived in `quorate-core`. Entries are opaque bytes here.
+
+use std::future::Future;
+
+use quorate_core::ids::{Epoch, Position};
+
+/// The log. All methods may be called at any time from several tasks; each has its own time limit
+/// inside, and a call that is dropped has an unknown outcome.
+pub trait Ledger: Send + Sync + 'static {
+    /// Creates the entry at exactly `at`, if `at` is free **and the position before it is occupied**,
+    /// in one atomic step. Position 1 needs no predecessor.
+    ///
+    /// `epoch` is that of the entry, which [`tail`](Self::tail) tells again.
+    fn append(
+        &self,
+        at: Position,
+        epoch: Epoch,
+        entry: Vec<u8>,
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+
+    /// The first free position and the epoch of the entry before it, linearizable: true at some
+    /// moment after the call began.
+    fn tail(&self) -> impl Future<Output = Result<Tail, ReadError>> + Send;
+
+    /// A contiguous run of committed entries from `from` on, at most `limit` of them and about 1 MiB;
+    /// empty at the tail, stops before a gap.
+    ///
+    /// A `from` that was trimmed away is an error of its own: load the snapshot instead.
+    fn read(
+        &self,
+        from: Position,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Committed>, ReadError>> + Send;
+
+    /// Keeps `snapshot` as the state after every entry before `next`, unless a later one is kept, and
+    /// trims entries that the snapshot before it covers; never the last entry.
+    fn save_snapshot(
+        &self,
+        next: Position,
+        snapshot: Vec<u8>,
+    ) -> impl Future<Output = Result<(), ReadError>> + Send;
+
+    /// The newest snapshot, if there is one.
+    fn load_snapshot(&self) -> impl Future<Output = Result<Option<Snapshot>, ReadError>> + Send;
+
+    /// Hints, each of which may be lost, repeated or late.
+    fn hints(&self) -> tokio::sync::watch::Receiver<Hints>;
+}
+
+/// Answer to an append: both are facts, not failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// The entry is durable at the position.
+    Appended,
+    /// Some entry was already there, perhaps this very one from an earlier try.
+    PositionTaken,
+}
+
+/// The end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// First free position.
+    pub next: Position,
+    /// Epoch of the entry before it; zero when there is none.
+    pub epoch: Epoch,
+}
+
+/// One committed entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Where it is.
+    pub position: Position,
+    /// What was appended.
+    pub entry: Vec<u8>,
+}
+
+/// The state after a part of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// First position that it does not cover.
+    pub next: Position,
+    /// What was handed to [`Ledger::save_snapshot`].
+    pub bytes: Vec<u8>,
+}
+
+/// Hints of a ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Some position that was seen to be occupied; reading up to it may show something new.
+    pub occupied: Position,
+    /// Whether this director should lead (embedded quorum); `None` on shared stores, where only
+    /// silence tells.
+    pub should_lead: Option<bool>,
+}
+
+/// What a caller cannot mend: text for people.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why an append gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Certainly not written and never will be by this call; trying again is safe.
+    #[error("ledger refused append at position {at}")]
+    Refused {
+        /// The position.
+        at: Position,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// The entry may be there now or appear later; append the same entry there again.
+    #[error("ledger append at position {at} has an unknown outcome")]
+    OutcomeUnknown {
+        /// The position.
+        at: Position,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+}
+
+/// Why a read or the keeping of a snapshot failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The position is older than the log: its first one left is `first`.
+    #[error("ledger has trimmed everything before position {first}")]
+    Trimmed {
+        /// First position left.
+        first: Position,
+    },
+    /// The store did not answer in time or not as it should; trying again later may help.
+    #[error("ledger is unavailable")]
+    Unavailable(#[source] Cause),
+}

@@ -1,0 +1,1 @@
+//! The embedded ledger: a Raft library, its log on disk, its transport and membership.

@@ -1,0 +1,3 @@
+//! Whole clusters of the core's machines on virtual time.
+
+fn main() {}
