@@ -1,3 +1,117 @@
-//! The project's own checks and chores.
+//! The project's own checks and chores: `cargo xtask verify | fix | tidy`.
+//!
+//! `verify` never changes a file; `fix` may.
 
-fn main() {}
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  verify   everything that must hold before a change lands: format, lints, tidy, docs, tests
+  lint     the part of verify that runs no test
+  tidy     the project's own rules only: arrows between crates, sizes, dead files
+  fix      formats and applies what clippy can mend by itself
+";
+
+fn main() -> ExitCode {
+    let command = std::env::args().nth(1);
+    let done = match command.as_deref() {
+        Some("verify") => verify(),
+        Some("lint") => lint(),
+        Some("tidy") => run_tidy(),
+        Some("fix") => fix(),
+        Some(_) | None => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn verify() -> Result<()> {
+    lint()?;
+    cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+}
+
+fn lint() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    run_tidy()?;
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    cargo_with(
+        &["doc", "--workspace", "--no-deps", "--locked"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )
+}
+
+fn fix() -> Result<()> {
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--fix",
+        "--allow-dirty",
+        "--allow-staged",
+    ])?;
+    cargo(&["fmt", "--all"])
+}
+
+fn run_tidy() -> Result<()> {
+    let found = tidy::check(&root()?)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    for problem in &found {
+        eprintln!("tidy: {problem}");
+    }
+    bail!("tidy found {} problems", found.len())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    cargo_with(arguments, &[])
+}
+
+fn cargo_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    eprintln!("+ cargo {}", arguments.join(" "));
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(program)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(root()?)
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!(
+            "cargo {} failed",
+            arguments.first().copied().unwrap_or_default()
+        );
+    }
+    Ok(())
+}
+
+/// The workspace, which is the folder above this crate.
+fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(here
+        .parent()
+        .context("xtask has no parent folder")?
+        .to_owned())
+}
