@@ -34,6 +34,9 @@ pub struct RegisterRequest {
     /// 256 random bits in hexadecimal, chosen by the agent. The same secret again is a repeat of the
     /// same call and gets the same session.
     pub secret: String,
+    /// Random number of the agent process, the same in all its calls: one process has one incarnation
+    /// in all its sessions, and a new process fences the one before it.
+    pub process: u64,
     /// Version of its program.
     pub version: String,
 }
@@ -212,6 +215,9 @@ pub struct Release {
     /// How the last attempt ended, if there was one.
     #[serde(default)]
     pub exit: Option<ExitReport>,
+    /// Failed attempts in a row at its end, `failures` of the work item included.
+    #[serde(default)]
+    pub failures: u32,
 }
 
 /// What became of a run.

@@ -143,6 +143,8 @@ pub enum Record {
         lease: LeaseTimes,
         /// SHA-256 of the session's secret, in hexadecimal.
         secret_hash: String,
+        /// Random number of the agent process: one process has one incarnation in all its sessions.
+        process: u64,
     },
     /// A new agent process speaks for a living warden: same session, next incarnation.
     SessionResumed {
@@ -150,6 +152,8 @@ pub enum Record {
         session: SessionId,
         /// The incarnation that counts from here on, for every session of the agent.
         incarnation: Incarnation,
+        /// Random number of the agent process, which tells a repeat of the call.
+        process: u64,
     },
     /// A session has ended with proof of death: everything it held is free.
     SessionClosed {
@@ -208,6 +212,10 @@ pub enum Record {
         token: Token,
         /// How it ended.
         outcome: ReleaseOutcome,
+        /// How its last attempt ended, if there was one.
+        exit: Option<Exit>,
+        /// Failed attempts in a row at its end, those under earlier tokens included.
+        failures: u32,
     },
     /// What an agent reports of a run it holds. Changes no right; `ready` frees a place in the ramp.
     Observed {

@@ -65,6 +65,8 @@ pub enum Call {
         lease: LeaseTimes,
         /// SHA-256 of the secret: the same one again is the same session.
         secret_hash: String,
+        /// Random number of the agent process: one process has one incarnation in all its sessions.
+        process: u64,
     },
     /// Resumes a session. The shell has checked the secret.
     Resume {
@@ -96,9 +98,24 @@ pub struct Report {
     /// Acknowledged assignments.
     pub assume: Vec<(PartitionId, Token)>,
     /// Proven ends.
-    pub release: Vec<(PartitionId, Token, ReleaseOutcome, Option<Exit>)>,
+    pub release: Vec<Release>,
     /// What became of runs it goes on holding.
     pub observed: Vec<(PartitionId, Token, RunReport)>,
+}
+
+/// A partition that is given back: its process tree is proven dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its token.
+    pub token: Token,
+    /// How it ended.
+    pub outcome: ReleaseOutcome,
+    /// How its last attempt ended, if there was one.
+    pub exit: Option<Exit>,
+    /// Failed attempts in a row at its end, those under earlier tokens included.
+    pub failures: u32,
 }
 
 /// Answer to a [`Call`].
