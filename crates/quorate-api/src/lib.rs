@@ -3,4 +3,7 @@
 //! **Boundary:** these types are public and change only by addition. They know nothing of
 //! `quorate-core`; the shells translate.
 
+pub mod problem;
+pub mod resources;
+pub mod routes;
 pub mod session;

@@ -1,0 +1,132 @@
+//! Agents, directors, and how far everything has come up.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentView {
+    /// Its name.
+    pub name: String,
+    /// What may be asked of it.
+    pub state: AgentState,
+    /// How many partitions it has.
+    pub partitions: u64,
+    /// How heavy they are together.
+    #[serde(default)]
+    pub weight: u64,
+    /// Most weight it wants to hold; `null` means no limit.
+    pub capacity: Option<u64>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// `kernel`, `cgroup`, `scan` or `cooperative`.
+    pub containment: String,
+    /// How long until its first session would expire, as the leader knows; `null` elsewhere or when it
+    /// has no session.
+    pub lease_margin_ms: Option<u64>,
+    /// Its open sessions.
+    #[serde(default)]
+    pub sessions: Vec<u64>,
+    /// Version of its program.
+    #[serde(default)]
+    pub version: String,
+}
+
+/// What may be asked of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentState {
+    /// It takes new work.
+    Active,
+    /// It keeps what it has while that moves away.
+    Draining,
+    /// It keeps what it has and gets nothing new.
+    Cordoned,
+    /// It has missed renewals and may soon expire.
+    Silent,
+    /// It has no session.
+    Gone,
+}
+
+impl AgentState {
+    /// As it is written on the wire and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Cordoned => "cordoned",
+            Self::Silent => "silent",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A director.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DirectorView {
+    /// Its name.
+    pub name: String,
+    /// Where its API is reached.
+    pub address: String,
+    /// What it does.
+    pub role: DirectorRole,
+    /// The term that it knows.
+    pub epoch: u64,
+    /// How far it has folded the ledger.
+    pub position: u64,
+}
+
+/// What a director does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DirectorRole {
+    /// It decides.
+    Leader,
+    /// It votes, and follows the leader.
+    Follower,
+    /// It follows without a vote.
+    Learner,
+    /// It does not answer.
+    Unreachable,
+}
+
+impl DirectorRole {
+    /// As it is written on the wire and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Learner => "learner",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// How far everything that is wanted has come up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Progress {
+    /// Ledger position that this shows.
+    pub index: u64,
+    /// All partitions that are to run.
+    pub total: u64,
+    /// Those that run.
+    pub running: u64,
+    /// Those that are given to an agent and are coming up.
+    pub starting: u64,
+    /// Those that no agent has.
+    pub waiting: u64,
+    /// Those that are being stopped.
+    pub stopping: u64,
+    /// Those that were given up; not in `total`.
+    pub failed: u64,
+    /// Those that are stopped on purpose; not in `total`.
+    pub stopped: u64,
+    /// Milliseconds until all run at the present pace; `null` while that is not known.
+    pub eta_ms: Option<u64>,
+    /// Nothing is on its way: all that can run runs, nothing moves or stops.
+    pub settled: bool,
+}

@@ -1,0 +1,126 @@
+//! Paths of the API, once for the director that serves them and once for clients that fill them in.
+//!
+//! The constants have the form that the OpenAPI document uses; the functions percent-encode each part,
+//! since keys may hold spaces and any letters.
+
+use std::fmt::Write as _;
+
+/// All services; put several with [`APPLY`].
+pub const SERVICES: &str = "/v1/services";
+/// One service.
+pub const SERVICE: &str = "/v1/services/{name}";
+/// Partitions of one service.
+pub const SERVICE_PARTITIONS: &str = "/v1/services/{name}/partitions";
+/// Stops and starts every run of a service where it is.
+pub const SERVICE_RESTART: &str = "/v1/services/{name}/restart";
+/// Wants a service stopped.
+pub const SERVICE_STOP: &str = "/v1/services/{name}/stop";
+/// Wants a service to run.
+pub const SERVICE_START: &str = "/v1/services/{name}/start";
+/// Partitions of all services.
+pub const PARTITIONS: &str = "/v1/partitions";
+/// One partition.
+pub const PARTITION: &str = "/v1/services/{name}/partitions/{key}";
+/// Why a partition is where it is, or nowhere.
+pub const PARTITION_WHY: &str = "/v1/services/{name}/partitions/{key}/why";
+/// Who held it.
+pub const PARTITION_HISTORY: &str = "/v1/services/{name}/partitions/{key}/history";
+/// What it printed.
+pub const PARTITION_LOGS: &str = "/v1/services/{name}/partitions/{key}/logs";
+/// Stops and starts one run where it is.
+pub const PARTITION_RESTART: &str = "/v1/services/{name}/partitions/{key}/restart";
+/// Wants one partition stopped.
+pub const PARTITION_STOP: &str = "/v1/services/{name}/partitions/{key}/stop";
+/// Wants one partition to run.
+pub const PARTITION_START: &str = "/v1/services/{name}/partitions/{key}/start";
+/// Puts many services, all or nothing.
+pub const APPLY: &str = "/v1/apply";
+/// What an apply would change.
+pub const PLAN: &str = "/v1/plan";
+/// All agents.
+pub const AGENTS: &str = "/v1/agents";
+/// One agent.
+pub const AGENT: &str = "/v1/agents/{name}";
+/// Moves everything off an agent.
+pub const AGENT_DRAIN: &str = "/v1/agents/{name}/drain";
+/// Gives an agent nothing new.
+pub const AGENT_CORDON: &str = "/v1/agents/{name}/cordon";
+/// Gives an agent work again.
+pub const AGENT_UNCORDON: &str = "/v1/agents/{name}/uncordon";
+/// The directors.
+pub const DIRECTORS: &str = "/v1/directors";
+/// What happens, as it happens.
+pub const EVENTS: &str = "/v1/events";
+/// How far everything has come up.
+pub const PROGRESS: &str = "/v1/progress";
+/// Begins a session.
+pub const SESSIONS: &str = "/v1/sessions";
+/// A new agent process speaks for a living warden.
+pub const SESSION_RESUME: &str = "/v1/sessions/{id}/resume";
+/// Renews leases.
+pub const SESSION_RENEW: &str = "/v1/sessions/{id}/renew";
+/// Reports what happened.
+pub const SESSION_REPORT: &str = "/v1/sessions/{id}/report";
+/// Ends a session with proof of death.
+pub const SESSION_CLOSE: &str = "/v1/sessions/{id}/close";
+/// What the session is to hold.
+pub const SESSION_WORK: &str = "/v1/sessions/{id}/work";
+/// The description of all this.
+pub const OPENAPI: &str = "/openapi.json";
+/// The process is alive.
+pub const LIVEZ: &str = "/livez";
+/// This director can answer.
+pub const READYZ: &str = "/readyz";
+/// Gauges and counters as text.
+pub const METRICS: &str = "/metrics";
+
+/// Header of every read: the ledger position that the answer shows. Pass it as `index` to wait for more.
+pub const INDEX_HEADER: &str = "quorate-index";
+/// Header that makes a repeated write harmless.
+pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+
+/// The most items that one page of a list has.
+pub const PAGE_MAX: u32 = 1000;
+/// The longest that a blocking query waits, in seconds; more is cut down to it.
+pub const WAIT_SECONDS_MAX: u64 = 300;
+
+/// A path with its `{parts}` filled in, in order, each percent-encoded.
+#[must_use]
+pub fn fill(path: &str, parts: &[&str]) -> String {
+    let mut filled = String::with_capacity(path.len() + 32);
+    let mut parts = parts.iter();
+    for segment in path.split('/').skip(1) {
+        filled.push('/');
+        if segment.starts_with('{') {
+            encode(parts.next().copied().unwrap_or_default(), &mut filled);
+        } else {
+            filled.push_str(segment);
+        }
+    }
+    filled
+}
+
+/// Appends `text` so that it is one part of a path whatever it holds.
+fn encode(text: &str, into: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            into.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(into, "%{byte:02X}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_any_letters_stays_one_part_of_the_path() {
+        assert_eq!(
+            fill(PARTITION_WHY, &["feeds", "Kunde 7/ü?#%"]),
+            "/v1/services/feeds/partitions/Kunde%207%2F%C3%BC%3F%23%25/why"
+        );
+    }
+}
