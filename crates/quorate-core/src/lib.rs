@@ -11,4 +11,5 @@ pub mod ids;
 pub mod lease;
 pub mod record;
 pub mod spec;
+pub mod supervision;
 pub mod time;

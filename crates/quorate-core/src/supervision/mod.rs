@@ -1,0 +1,623 @@
+//! Supervision: the life of one run under one token, from its first start to its release.
+//!
+//! The machine says when to start, ask, kill, wait and give back. It never decides whether a start
+//! is *allowed*: it stays [`State::Held`] until the agent, which knows the lease, says
+//! [`Event::Begin`] (R9). It must never give a token back while a process of it may live (R10): every
+//! way to [`State::Over`] leads through `Ended`, `NotStarted`, or a state in which nothing runs.
+//!
+//! | state \ event | Begin | Started | NotStarted | Notified | Ended | StopAsked | PauseAsked | RestartAsked | DataChanged | KillAsked | Woke |
+//! |---|---|---|---|---|---|---|---|---|---|---|---|
+//! | Held | Starting | · | · | · | forget | Over | · | · | · | Over | · |
+//! | Starting | · | Running (or Stopping) | fail (asked: Over) | · | as Running | then stop | then again | then again | change¹ | Killing | · |
+//! | Running | · | · | · | Ready² | fail | Stopping | Stopping, again | Stopping, again | change¹ | Killing | Ready or Stopping, not ready |
+//! | Ready | · | · | · | · | fail | Stopping | Stopping, again | Stopping, again | change¹ | Killing | · |
+//! | Stopping | · | · | · | · | Over, Held, or fail | asked | · | again³ | again³ | Killing, asked | Killing after the time limit |
+//! | Killing | · | · | as Ended | · | Over, Held, or fail | asked | · | again³ | again³ | asked | · |
+//! | Backoff | · | · | · | · | forget | Over | · | Held | Held if restart | Over | Held after the wait |
+//! | Over | · | · | · | · | forget | · | · | · | · | · | · |
+//!
+//! `·` nothing happens. *fail*: Backoff, or Over with `move`, `done` or `failed`, as the policy says.
+//! ¹ `restart`: as RestartAsked; `signal`: the new data is written and the run gets SIGHUP once it is
+//! ready; `ignore`: nothing. ² When the service asked for notification. ³ Unless it was asked to stop.
+
+mod policy;
+pub mod signal;
+#[cfg(test)]
+mod tests;
+
+pub use policy::Policy;
+
+use crate::ids::Token;
+use crate::record::{Exit, ExitClass, ReleaseOutcome, RunPhase, RunReport};
+use crate::spec::{ExitPolicy, OnChange};
+use crate::time::Moment;
+
+/// Why a run is being ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is to be given back.
+    Asked,
+    /// It is to be started again in place, when that is allowed. No failure.
+    Again,
+    /// It did not become ready in time. A failure.
+    NotReady,
+}
+
+/// Where a run is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing runs; the next attempt waits for permission.
+    Held,
+    /// The warden was told to start it and has not answered.
+    Starting {
+        /// What to do as soon as it has.
+        then: Option<Why>,
+    },
+    /// It runs and is not ready yet.
+    Running {
+        /// Since when.
+        since: Moment,
+    },
+    /// It runs and is ready.
+    Ready {
+        /// Since when it has run.
+        since: Moment,
+    },
+    /// It was asked to end.
+    Stopping {
+        /// Why.
+        why: Why,
+        /// When it is killed instead.
+        kill_at: Moment,
+    },
+    /// Its whole tree was killed; the proof of its death is awaited.
+    Killing {
+        /// Why.
+        why: Why,
+    },
+    /// Nothing runs; the next attempt waits for its time.
+    Backoff {
+        /// Until when.
+        until: Moment,
+    },
+    /// Nothing runs, and nothing will under this token.
+    Over(ReleaseOutcome),
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The next attempt may start now.
+    Begin,
+    /// The command executes.
+    Started {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The command could not be executed; nothing of it lives.
+    NotStarted,
+    /// The run said that it is ready.
+    Notified,
+    /// Nothing of the run executes any more.
+    Ended {
+        /// Exit code of the command.
+        code: Option<u8>,
+        /// Signal that ended the command.
+        signal: Option<u8>,
+    },
+    /// The partition is to be given back.
+    StopAsked,
+    /// The lease runs out: stop, and start again when it is renewed.
+    PauseAsked,
+    /// Somebody wants it stopped and started again.
+    RestartAsked,
+    /// The data of the partition is another now.
+    DataChanged,
+    /// The token is not ours any more: end it at once.
+    KillAsked,
+    /// Time has passed.
+    Woke,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Start this attempt.
+    Start {
+        /// The how-manieth, from 1.
+        attempt: u32,
+    },
+    /// The next attempt waits for [`Event::Begin`].
+    Wanted,
+    /// Send a signal to the command.
+    Signal {
+        /// Its number.
+        signal: u8,
+    },
+    /// Write the new data where the run finds it.
+    WriteData,
+    /// Kill the whole tree.
+    Kill,
+    /// The end of this attempt was taken in.
+    Forget,
+    /// Tell the directors.
+    Observe(RunReport),
+    /// Give the token back.
+    Release {
+        /// How it ended.
+        outcome: ReleaseOutcome,
+        /// How the last attempt ended, if there was one.
+        exit: Option<Exit>,
+    },
+}
+
+/// The life of one run under one token.
+#[derive(Clone, Debug)]
+pub struct Supervision {
+    token: Token,
+    policy: Policy,
+    state: State,
+    /// The last attempt that was ordered.
+    attempt: u32,
+    pid: Option<u32>,
+    /// Failures in a row before this token.
+    failures_before: u32,
+    /// Failures in a row under this token.
+    failures_here: u32,
+    exit: Option<Exit>,
+    /// New data was written before the run could be told.
+    signal_when_ready: bool,
+}
+
+impl Supervision {
+    /// A run that has not started yet.
+    #[must_use]
+    pub fn new(token: Token, policy: Policy, failures_before: u32) -> Self {
+        Self {
+            token,
+            policy,
+            state: State::Held,
+            attempt: 0,
+            pid: None,
+            failures_before,
+            failures_here: 0,
+            exit: None,
+            signal_when_ready: false,
+        }
+    }
+
+    /// A run that an earlier agent process started and that the warden still holds. It counts as
+    /// ready: whether it said so went with that process.
+    #[must_use]
+    pub fn adopted(token: Token, policy: Policy, attempt: u32, pid: u32, now: Moment) -> Self {
+        let mut run = Self::new(token, policy, 0);
+        run.attempt = attempt;
+        run.pid = Some(pid);
+        run.state = State::Ready { since: now };
+        run
+    }
+
+    /// A run whose earlier attempts up to this one have ended.
+    #[must_use]
+    pub fn after_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = self.attempt.max(attempt);
+        self
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// The last attempt that was ordered, 0 before the first.
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Whether a process of it may live.
+    #[must_use]
+    pub const fn may_live(&self) -> bool {
+        match self.state {
+            State::Starting { .. }
+            | State::Running { .. }
+            | State::Ready { .. }
+            | State::Stopping { .. }
+            | State::Killing { .. } => true,
+            State::Held | State::Backoff { .. } | State::Over(_) => false,
+        }
+    }
+
+    /// Another specification counts from here on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// When [`Event::Woke`] is due.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Moment> {
+        match self.state {
+            State::Running { since } => Some(self.ready_limit(since)),
+            State::Stopping { kill_at, .. } => Some(kill_at),
+            State::Backoff { until } => Some(until),
+            State::Held
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Killing { .. }
+            | State::Over(_) => None,
+        }
+    }
+
+    /// What to tell the directors of it now, while it goes on.
+    #[must_use]
+    pub fn report(&self) -> Option<RunReport> {
+        let phase = match self.state {
+            State::Held | State::Over(_) => return None,
+            State::Starting { .. } | State::Running { .. } => RunPhase::Starting,
+            State::Ready { .. } => RunPhase::Ready,
+            State::Stopping { .. } | State::Killing { .. } => RunPhase::Stopping,
+            State::Backoff { .. } => RunPhase::Backoff,
+        };
+        Some(RunReport {
+            phase,
+            attempt: self.attempt,
+            pid: self.pid,
+            exit: self.exit,
+        })
+    }
+
+    /// Takes in what has happened; appends what is to be done.
+    pub fn step(&mut self, now: Moment, event: Event, orders: &mut Vec<Order>) {
+        match event {
+            Event::Begin => self.begin(orders),
+            Event::Started { pid } => self.started(now, pid, orders),
+            Event::NotStarted => self.not_started(now, orders),
+            Event::Notified => self.notified(orders),
+            Event::Ended { code, signal } => self.ended(now, code, signal, orders),
+            Event::StopAsked => self.stop(now, orders),
+            Event::PauseAsked => self.pause(now, orders),
+            Event::RestartAsked => self.restart(now, orders),
+            Event::DataChanged => self.data_changed(now, orders),
+            Event::KillAsked => self.kill(orders),
+            Event::Woke => self.woke(now, orders),
+        }
+    }
+
+    fn begin(&mut self, orders: &mut Vec<Order>) {
+        if self.state == State::Held {
+            self.attempt += 1;
+            self.signal_when_ready = false;
+            self.state = State::Starting { then: None };
+            orders.push(Order::Start {
+                attempt: self.attempt,
+            });
+        }
+    }
+
+    fn started(&mut self, now: Moment, pid: u32, orders: &mut Vec<Order>) {
+        let State::Starting { then } = self.state else {
+            return;
+        };
+        self.pid = Some(pid);
+        self.state = State::Running { since: now };
+        match then {
+            Some(why) => self.ask_to_end(now, why, orders),
+            None => {
+                self.observe(orders);
+                self.woke(now, orders);
+            }
+        }
+    }
+
+    fn not_started(&mut self, now: Moment, orders: &mut Vec<Order>) {
+        let why = match self.state {
+            State::Starting { then } => then,
+            State::Killing { why } => Some(why),
+            State::Held
+            | State::Running { .. }
+            | State::Ready { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Over(_) => return,
+        };
+        let exit = Exit {
+            class: ExitClass::NotStarted,
+            code: None,
+            signal: None,
+        };
+        if why == Some(Why::Asked) {
+            self.exit = Some(exit);
+            self.over(ReleaseOutcome::Stopped, orders);
+        } else {
+            self.failed(now, exit, false, orders);
+        }
+    }
+
+    fn notified(&mut self, orders: &mut Vec<Order>) {
+        if let State::Running { since } = self.state
+            && self.policy.ready.notify
+        {
+            self.become_ready(since, orders);
+        }
+    }
+
+    fn ended(
+        &mut self,
+        now: Moment,
+        code: Option<u8>,
+        signal: Option<u8>,
+        orders: &mut Vec<Order>,
+    ) {
+        orders.push(Order::Forget);
+        match self.state {
+            State::Held | State::Backoff { .. } | State::Over(_) => {}
+            State::Starting { then } => match then {
+                Some(why) => self.ended_as_asked(now, why, code, signal, orders),
+                None => {
+                    let exit = self.policy.classify(code, signal);
+                    self.failed(now, exit, false, orders);
+                }
+            },
+            State::Running { since } | State::Ready { since } => {
+                let exit = self.policy.classify(code, signal);
+                let lasted = now.since(since) >= self.policy.reset_after;
+                self.failed(now, exit, lasted, orders);
+            }
+            State::Stopping { why, .. } | State::Killing { why } => {
+                self.ended_as_asked(now, why, code, signal, orders);
+            }
+        }
+    }
+
+    fn ended_as_asked(
+        &mut self,
+        now: Moment,
+        why: Why,
+        code: Option<u8>,
+        signal: Option<u8>,
+        orders: &mut Vec<Order>,
+    ) {
+        let class = match why {
+            Why::Asked | Why::Again => ExitClass::Stopped,
+            Why::NotReady => ExitClass::Crash,
+        };
+        let exit = Exit {
+            class,
+            code,
+            signal,
+        };
+        match why {
+            Why::NotReady => self.failed(now, exit, false, orders),
+            Why::Asked => {
+                self.exit = Some(exit);
+                self.over(ReleaseOutcome::Stopped, orders);
+            }
+            Why::Again => {
+                self.exit = Some(exit);
+                self.hold(orders);
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Moment, orders: &mut Vec<Order>) {
+        match self.state {
+            State::Held | State::Backoff { .. } => self.over(ReleaseOutcome::Stopped, orders),
+            State::Starting { .. } => {
+                self.state = State::Starting {
+                    then: Some(Why::Asked),
+                };
+            }
+            State::Running { .. } | State::Ready { .. } => {
+                self.ask_to_end(now, Why::Asked, orders);
+            }
+            State::Stopping { .. } | State::Killing { .. } => self.set_why(Why::Asked),
+            State::Over(_) => {}
+        }
+    }
+
+    fn pause(&mut self, now: Moment, orders: &mut Vec<Order>) {
+        match self.state {
+            State::Starting { then } => {
+                self.state = State::Starting {
+                    then: then.or(Some(Why::Again)),
+                };
+            }
+            State::Running { .. } | State::Ready { .. } => {
+                self.ask_to_end(now, Why::Again, orders);
+            }
+            State::Held
+            | State::Stopping { .. }
+            | State::Killing { .. }
+            | State::Backoff { .. }
+            | State::Over(_) => {}
+        }
+    }
+
+    fn restart(&mut self, now: Moment, orders: &mut Vec<Order>) {
+        match self.state {
+            State::Starting { .. } | State::Running { .. } | State::Ready { .. } => {
+                self.pause(now, orders);
+            }
+            State::Stopping { why, .. } | State::Killing { why } => {
+                if why == Why::NotReady {
+                    self.set_why(Why::Again);
+                }
+            }
+            // Whoever asks has perhaps mended the cause: do not let them wait.
+            State::Backoff { .. } => self.hold(orders),
+            State::Held | State::Over(_) => {}
+        }
+    }
+
+    fn data_changed(&mut self, now: Moment, orders: &mut Vec<Order>) {
+        match self.policy.on_change {
+            OnChange::Restart => self.restart(now, orders),
+            OnChange::Ignore => {}
+            OnChange::Signal => match self.state {
+                State::Ready { .. } => {
+                    orders.push(Order::WriteData);
+                    orders.push(Order::Signal {
+                        signal: signal::HUP,
+                    });
+                }
+                // A program that has not yet set its handler would be ended by SIGHUP.
+                State::Starting { .. } | State::Running { .. } => {
+                    orders.push(Order::WriteData);
+                    self.signal_when_ready = true;
+                }
+                State::Held
+                | State::Stopping { .. }
+                | State::Killing { .. }
+                | State::Backoff { .. }
+                | State::Over(_) => {}
+            },
+        }
+    }
+
+    fn kill(&mut self, orders: &mut Vec<Order>) {
+        match self.state {
+            State::Held | State::Backoff { .. } => self.over(ReleaseOutcome::Stopped, orders),
+            State::Starting { .. }
+            | State::Running { .. }
+            | State::Ready { .. }
+            | State::Stopping { .. } => {
+                self.state = State::Killing { why: Why::Asked };
+                orders.push(Order::Kill);
+            }
+            State::Killing { .. } => self.set_why(Why::Asked),
+            State::Over(_) => {}
+        }
+    }
+
+    fn woke(&mut self, now: Moment, orders: &mut Vec<Order>) {
+        if self.wake_at().is_none_or(|due| now < due) {
+            return;
+        }
+        match self.state {
+            State::Running { since } => {
+                if self.policy.ready.notify {
+                    self.ask_to_end(now, Why::NotReady, orders);
+                } else {
+                    self.become_ready(since, orders);
+                }
+            }
+            State::Stopping { why, .. } => {
+                self.state = State::Killing { why };
+                orders.push(Order::Kill);
+            }
+            State::Backoff { .. } => self.hold(orders),
+            State::Held
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Killing { .. }
+            | State::Over(_) => {}
+        }
+    }
+
+    fn ready_limit(&self, since: Moment) -> Moment {
+        if self.policy.ready.notify {
+            since + self.policy.ready.timeout.0
+        } else {
+            since + self.policy.ready.after.0
+        }
+    }
+
+    fn become_ready(&mut self, since: Moment, orders: &mut Vec<Order>) {
+        self.state = State::Ready { since };
+        self.observe(orders);
+        if std::mem::take(&mut self.signal_when_ready) {
+            orders.push(Order::Signal {
+                signal: signal::HUP,
+            });
+        }
+    }
+
+    fn ask_to_end(&mut self, now: Moment, why: Why, orders: &mut Vec<Order>) {
+        self.state = State::Stopping {
+            why,
+            kill_at: now + self.policy.stop_timeout,
+        };
+        orders.push(Order::Signal {
+            signal: self.policy.stop_signal,
+        });
+        self.observe(orders);
+    }
+
+    fn set_why(&mut self, why: Why) {
+        match &mut self.state {
+            State::Stopping { why: present, .. } | State::Killing { why: present } => {
+                *present = why;
+            }
+            State::Held
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Ready { .. }
+            | State::Backoff { .. }
+            | State::Over(_) => {}
+        }
+    }
+
+    /// An attempt has ended by itself. `lasted`: it stayed up long enough to count as a success.
+    fn failed(&mut self, now: Moment, exit: Exit, lasted: bool, orders: &mut Vec<Order>) {
+        self.exit = Some(exit);
+        self.pid = None;
+        if lasted {
+            self.failures_before = 0;
+            self.failures_here = 0;
+        }
+        match self.policy.follows(exit.class) {
+            ExitPolicy::Move => self.over(ReleaseOutcome::Move, orders),
+            ExitPolicy::Stop => self.over(ReleaseOutcome::Done, orders),
+            ExitPolicy::Fail => self.over(ReleaseOutcome::Failed, orders),
+            ExitPolicy::Restart => {
+                if !lasted {
+                    self.failures_here += 1;
+                }
+                match self.limit_reached() {
+                    Some(outcome) => self.over(outcome, orders),
+                    None => self.back_off(now, orders),
+                }
+            }
+        }
+    }
+
+    fn limit_reached(&self) -> Option<ReleaseOutcome> {
+        let reached = |limit: u32, count: u32| limit > 0 && count >= limit;
+        let all = self.failures_before.saturating_add(self.failures_here);
+        if reached(self.policy.give_up_after, all) {
+            Some(ReleaseOutcome::Failed)
+        } else if reached(self.policy.move_after, self.failures_here) {
+            Some(ReleaseOutcome::Move)
+        } else {
+            None
+        }
+    }
+
+    fn back_off(&mut self, now: Moment, orders: &mut Vec<Order>) {
+        let wait = self
+            .policy
+            .wait(self.token, self.attempt, self.failures_here);
+        self.state = State::Backoff { until: now + wait };
+        self.observe(orders);
+    }
+
+    fn hold(&mut self, orders: &mut Vec<Order>) {
+        self.pid = None;
+        self.state = State::Held;
+        orders.push(Order::Wanted);
+    }
+
+    fn over(&mut self, outcome: ReleaseOutcome, orders: &mut Vec<Order>) {
+        self.pid = None;
+        self.state = State::Over(outcome);
+        orders.push(Order::Release {
+            outcome,
+            exit: self.exit,
+        });
+    }
+
+    fn observe(&self, orders: &mut Vec<Order>) {
+        orders.extend(self.report().map(Order::Observe));
+    }
+}

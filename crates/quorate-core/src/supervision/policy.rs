@@ -1,0 +1,197 @@
+//! What a specification says about the life of a run, with its texts read, and what an exit means.
+
+use std::time::Duration;
+
+use crate::ids::Token;
+use crate::record::{Exit, ExitClass};
+use crate::spec::values::ValueError;
+use crate::spec::{ExitPolicies, ExitPolicy, OnChange, Ready, ServiceSpec, Span};
+
+use super::signal;
+
+/// How one run is kept alive, asked to end, and judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Signal that asks it to end.
+    pub stop_signal: u8,
+    /// After this the whole tree is killed.
+    pub stop_timeout: Duration,
+    /// Shortest wait before the next attempt.
+    pub backoff_min: Duration,
+    /// Longest wait before the next attempt, before jitter.
+    pub backoff_max: Duration,
+    /// Failures in a row under one token before it moves; 0 means never.
+    pub move_after: u32,
+    /// Failures in a row, those of earlier agents included, before it is given up; 0 means never.
+    pub give_up_after: u32,
+    /// Staying up this long is a success.
+    pub reset_after: Duration,
+    /// What follows each class of exit.
+    pub on: ExitPolicies,
+    /// When it counts as started.
+    pub ready: Ready,
+    /// What a change of its data does.
+    pub on_change: OnChange,
+}
+
+impl Policy {
+    /// Reads the policy of a specification.
+    ///
+    /// # Errors
+    /// When its back-off or its stop signal cannot be read, which validation refuses earlier.
+    pub fn of(spec: &ServiceSpec) -> Result<Self, ValueError> {
+        let (backoff_min, backoff_max) = backoff(&spec.restart.backoff)?;
+        let stop_signal = signal::number(&spec.stop.signal).ok_or_else(|| ValueError {
+            what: "signal",
+            given: spec.stop.signal.clone(),
+            example: "TERM, INT, QUIT, HUP, USR1 or KILL",
+        })?;
+        Ok(Self {
+            stop_signal,
+            stop_timeout: spec.stop.timeout.0,
+            backoff_min,
+            backoff_max,
+            move_after: spec.restart.move_after,
+            give_up_after: spec.restart.give_up_after,
+            reset_after: spec.restart.reset_after.0,
+            on: spec.restart.on.clone(),
+            ready: spec.ready.clone(),
+            on_change: spec.on_change,
+        })
+    }
+
+    /// What the exit of a run means that nobody asked to end.
+    pub(super) fn classify(&self, code: Option<u8>, signal: Option<u8>) -> Exit {
+        let class = match (code, signal) {
+            (_, Some(number)) if signal::is_fault(number) => ExitClass::Crash,
+            (_, Some(_)) => ExitClass::Killed,
+            (Some(0), None) => ExitClass::Clean,
+            (Some(code), None) if self.on.interrupted_codes.contains(&code) => {
+                ExitClass::Interrupted
+            }
+            // Neither is known only when somebody else reaped the command: it did not end well.
+            (Some(_) | None, None) => ExitClass::Crash,
+        };
+        Exit {
+            class,
+            code,
+            signal,
+        }
+    }
+
+    /// What follows a class of exit. One that could not be started at all is treated like a crash.
+    pub(super) fn follows(&self, class: ExitClass) -> ExitPolicy {
+        match class {
+            ExitClass::Clean => self.on.clean,
+            ExitClass::Interrupted => self.on.interrupted,
+            ExitClass::Killed => self.on.killed,
+            ExitClass::Crash | ExitClass::NotStarted => self.on.crash,
+            ExitClass::Stopped => ExitPolicy::Restart,
+        }
+    }
+
+    /// The wait before the next attempt after so many failures in a row: doubled for each but the
+    /// first, and up to 20 % shorter or longer, so that runs which failed together do not come back
+    /// together. The same token and attempt always wait equally long.
+    #[must_use]
+    pub fn wait(&self, token: Token, attempt: u32, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let plain = self
+            .backoff_min
+            .saturating_mul(1 << doublings)
+            .min(self.backoff_max.max(self.backoff_min));
+        jitter(plain, token.0, u64::from(attempt))
+    }
+}
+
+impl Default for Policy {
+    /// The defaults of a specification that says nothing.
+    fn default() -> Self {
+        Self {
+            stop_signal: 15,
+            stop_timeout: Duration::from_secs(10),
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            move_after: 5,
+            give_up_after: 0,
+            reset_after: Duration::from_secs(60),
+            on: ExitPolicies::default(),
+            ready: Ready::default(),
+            on_change: OnChange::default(),
+        }
+    }
+}
+
+fn backoff(text: &str) -> Result<(Duration, Duration), ValueError> {
+    let error = || ValueError {
+        what: "back-off",
+        given: text.to_owned(),
+        example: "1s..1m",
+    };
+    let (shortest, longest) = text.split_once("..").unwrap_or((text, text));
+    let read = |part: &str| part.parse::<Span>().map(|span| span.0).map_err(|_| error());
+    let (shortest, longest) = (read(shortest)?, read(longest)?);
+    if shortest > longest {
+        return Err(error());
+    }
+    Ok((shortest, longest))
+}
+
+/// Spreads a wait by ±20 %, by two numbers instead of by chance.
+fn jitter(wait: Duration, one: u64, other: u64) -> Duration {
+    let mut seed = [0; 16];
+    let (low, high) = seed.split_at_mut(8);
+    low.copy_from_slice(&one.to_le_bytes());
+    high.copy_from_slice(&other.to_le_bytes());
+    let permille = 800 + xxhash_rust::xxh3::xxh3_64(&seed) % 401;
+    let nanos = wait.as_nanos().saturating_mul(u128::from(permille)) / 1000;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Era;
+
+    fn token() -> Token {
+        Token::new(Era(0), 7)
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_its_bound_and_stays_within_a_fifth_of_it() {
+        let policy = Policy::default();
+        for (failures, seconds) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (40, 60)] {
+            for attempt in 1..50 {
+                let wait = policy.wait(token(), attempt, failures).as_millis();
+                assert!((seconds * 800..=seconds * 1200).contains(&wait), "{wait}");
+            }
+        }
+        assert_eq!(policy.wait(token(), 3, 2), policy.wait(token(), 3, 2));
+        assert_ne!(policy.wait(token(), 3, 2), policy.wait(token(), 4, 2));
+    }
+
+    #[test]
+    fn every_exit_has_the_documented_class() {
+        let policy = Policy::default();
+        let class = |code, signal| policy.classify(code, signal).class;
+        assert_eq!(class(Some(0), None), ExitClass::Clean);
+        assert_eq!(class(Some(75), None), ExitClass::Interrupted);
+        assert_eq!(class(Some(1), None), ExitClass::Crash);
+        for fault in [11, 6, 7, 8, 4, 31] {
+            assert_eq!(class(None, Some(fault)), ExitClass::Crash);
+        }
+        for other in [9, 15, 2, 1] {
+            assert_eq!(class(None, Some(other)), ExitClass::Killed);
+        }
+        assert_eq!(class(None, None), ExitClass::Crash);
+    }
+
+    #[test]
+    fn a_back_off_is_read_as_a_range_or_as_one_wait() {
+        let second = Duration::from_secs(1);
+        assert_eq!(backoff("1s..1m").unwrap(), (second, second * 60));
+        assert_eq!(backoff("1s").unwrap(), (second, second));
+        assert!(backoff("1m..1s").is_err());
+        assert!(backoff("soon").is_err());
+    }
+}
