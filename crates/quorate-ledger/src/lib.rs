@@ -3,15 +3,27 @@
 //! A ledger is a log on some consistent store. Nothing else is asked of the store: leadership, epochs,
 //! sessions, leases and tokens are entries, derived in `quorate-core`. Entries are opaque bytes here.
 
+pub mod conformance;
+pub mod faulty;
+pub mod memory;
+
 use std::future::Future;
 
 use quorate_core::ids::{Epoch, Position};
+
+/// About how many bytes of entries one [`Ledger::read`] tells at most; a first entry is told whatever
+/// its size.
+pub const READ_BYTES_MAX: usize = 1024 * 1024;
 
 /// The log. All methods may be called at any time from several tasks; each has its own time limit
 /// inside, and a call that is dropped has an unknown outcome.
 pub trait Ledger: Send + Sync + 'static {
     /// Creates the entry at exactly `at`, if `at` is free **and the position before it is occupied**,
-    /// in one atomic step. Position 1 needs no predecessor.
+    /// in one atomic step. Position 1 needs no predecessor. A trimmed position stays occupied, so an
+    /// append that arrives late never lands there.
+    ///
+    /// An append whose predecessor is free and one of more than
+    /// [`ENTRY_BYTES_MAX`](quorate_core::record::ENTRY_BYTES_MAX) bytes is refused.
     ///
     /// `epoch` is that of the entry, which [`tail`](Self::tail) tells again.
     fn append(
@@ -26,7 +38,9 @@ pub trait Ledger: Send + Sync + 'static {
     fn tail(&self) -> impl Future<Output = Result<Tail, ReadError>> + Send;
 
     /// A contiguous run of committed entries from `from` on, at most `limit` of them and about 1 MiB;
-    /// empty at the tail, stops before a gap.
+    /// empty at the tail, stops before a gap. It may be shorter than it could be, and it may lag behind
+    /// [`tail`](Self::tail); it is never empty when an entry at `from` was seen by this client before.
+    /// Position 0 is read as position 1.
     ///
     /// A `from` that was trimmed away is an error of its own: load the snapshot instead.
     fn read(
@@ -36,7 +50,8 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Committed>, ReadError>> + Send;
 
     /// Keeps `snapshot` as the state after every entry before `next`, unless a later one is kept, and
-    /// trims entries that the snapshot before it covers; never the last entry.
+    /// trims entries that the snapshot before it covers; never the last entry. An older or equal
+    /// snapshot is dropped without an error; one that covers entries which are not there is refused.
     fn save_snapshot(
         &self,
         next: Position,

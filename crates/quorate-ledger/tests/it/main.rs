@@ -1,0 +1,4 @@
+//! Tests of the ledgers of this crate.
+
+mod faulty;
+mod memory;
