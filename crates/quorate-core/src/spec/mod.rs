@@ -4,6 +4,15 @@
 //! filled in; [`validate`] says what is wrong between them. Everything here is display and intent:
 //! nothing in it decides who may run.
 
+pub mod backoff;
+pub mod constraint;
+pub mod expand;
+pub mod rate;
+pub mod records;
+pub mod signal;
+pub mod suggest;
+pub mod template;
+pub mod validate;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -12,6 +21,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{PartitionKey, ServiceName};
+pub use backoff::BackoffRange;
+pub use constraint::Constraint;
+pub use rate::{Percent, Rate};
+pub use validate::{Problem, validate};
 pub use values::{ByteSize, Span};
 
 /// One file.

@@ -1,0 +1,110 @@
+//! The partitions that a specification itself names: a list, a range, or none of them.
+
+use std::collections::BTreeMap;
+
+use super::validate::Problem;
+use super::{PartitionSource, PartitionSpec, ServiceSpec};
+use crate::ids::{PartitionKey, ServiceName};
+
+/// Most partitions of one service.
+pub const PARTITIONS_MAX: usize = 1_000_000;
+
+/// The partitions of a service whose specification names them; `None` when a file does.
+///
+/// # Errors
+/// With the first thing that is wrong with the list or the range.
+pub fn partitions(
+    name: &ServiceName,
+    spec: &ServiceSpec,
+) -> Result<Option<Vec<PartitionSpec>>, Problem> {
+    let path = format!("service.{name}.partitions");
+    let keys = match &spec.partitions {
+        None => vec![key(&path, name.as_str())?],
+        Some(PartitionSource {
+            list: Some(list), ..
+        }) => list_keys(&format!("{path}.list"), list)?,
+        Some(PartitionSource {
+            range: Some(range), ..
+        }) => range_keys(&format!("{path}.range"), range)?,
+        Some(PartitionSource { file: Some(_), .. }) => return Ok(None),
+        Some(_) => return Err(no_source(path)),
+    };
+    Ok(Some(keys.into_iter().map(plain).collect()))
+}
+
+/// A partition of which only the key is known.
+fn plain(key: PartitionKey) -> PartitionSpec {
+    PartitionSpec {
+        key,
+        data: None,
+        weight: 1,
+        labels: BTreeMap::new(),
+        priority: 0,
+    }
+}
+
+pub(super) fn no_source(path: String) -> Problem {
+    Problem::new(path, "no source of partitions is named")
+        .hint("write one of list, range and file, or leave the table out for a single partition")
+}
+
+fn key(path: &str, text: &str) -> Result<PartitionKey, Problem> {
+    PartitionKey::new(text).map_err(|error| Problem::new(path, error.to_string()))
+}
+
+pub(super) fn too_many(path: &str, count: u64) -> Problem {
+    Problem::new(
+        path,
+        format!("{count} partitions are more than the {PARTITIONS_MAX} that a service may have"),
+    )
+    .hint("spread them over several services")
+}
+
+fn list_keys(path: &str, list: &[String]) -> Result<Vec<PartitionKey>, Problem> {
+    if list.len() > PARTITIONS_MAX {
+        return Err(too_many(path, list.len() as u64));
+    }
+    let mut seen = BTreeMap::new();
+    let mut keys = Vec::with_capacity(list.len());
+    for (at, text) in list.iter().enumerate() {
+        let key = key(&format!("{path}[{at}]"), text)?;
+        if let Some(first) = seen.insert(key.clone(), at) {
+            let message = format!("the key {text:?} is already at {path}[{first}]");
+            return Err(Problem::new(format!("{path}[{at}]"), message)
+                .hint("a key names one partition; remove one of the two"));
+        }
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
+fn range_keys(path: &str, range: &str) -> Result<Vec<PartitionKey>, Problem> {
+    let (first, end) = parse_range(path, range)?;
+    (first..end).map(|n| key(path, &n.to_string())).collect()
+}
+
+/// First number, and the one after the last.
+fn parse_range(path: &str, range: &str) -> Result<(u64, u64), Problem> {
+    let misread = || {
+        Problem::new(path, format!("{range:?} is not a range"))
+            .hint("write the first number and the one after the last, such as \"0..16\"")
+    };
+    let number = |text: &str| -> Result<u64, Problem> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(misread());
+        }
+        text.parse().map_err(|_| misread())
+    };
+    let (first, end) = range.trim().split_once("..").ok_or_else(misread)?;
+    let (first, end) = (number(first.trim())?, number(end.trim())?);
+    if first > end {
+        return Err(
+            Problem::new(path, format!("{range:?} ends before it begins"))
+                .hint(format!("write \"{end}..{first}\"")),
+        );
+    }
+    if end - first > PARTITIONS_MAX as u64 {
+        return Err(too_many(path, end - first));
+    }
+    Ok((first, end))
+}
