@@ -108,3 +108,39 @@ fn parse_range(path: &str, range: &str) -> Result<(u64, u64), Problem> {
     }
     Ok((first, end))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn keys(source: serde_json::Value) -> Option<Vec<String>> {
+        let spec = serde_json::from_value(json!({ "command": ["x"], "partitions": source }));
+        let name = ServiceName::new("feeds").unwrap();
+        let found = partitions(&name, &spec.unwrap()).unwrap()?;
+        Some(found.iter().map(|found| found.key.to_string()).collect())
+    }
+
+    #[test]
+    fn each_source_names_its_keys_in_order() {
+        assert_eq!(keys(json!({ "list": ["b", "a"] })).unwrap(), ["b", "a"]);
+        assert_eq!(
+            keys(json!({ "range": "9..12" })).unwrap(),
+            ["9", "10", "11"]
+        );
+        assert_eq!(keys(json!({ "range": " 0 .. 1 " })).unwrap(), ["0"]);
+        assert_eq!(keys(json!(null)).unwrap(), ["feeds"]);
+        assert_eq!(keys(json!({ "file": "/x.csv" })), None);
+    }
+
+    #[test]
+    fn the_largest_range_is_taken_and_one_more_is_not() {
+        assert_eq!(
+            keys(json!({ "range": "5..1000005" })).unwrap().len(),
+            PARTITIONS_MAX
+        );
+        assert!(parse_range("p", "5..1000006").is_err());
+        assert!(parse_range("p", "0..18446744073709551615").is_err());
+    }
+}

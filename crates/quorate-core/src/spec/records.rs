@@ -325,3 +325,200 @@ fn write_object(out: &mut String, fields: &Map<String, Value>) {
     }
     out.push('}');
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn rows(values: Value, untyped: bool) -> Vec<Row> {
+        let Value::Array(values) = values else {
+            panic!("rows are a list")
+        };
+        values
+            .into_iter()
+            .enumerate()
+            .map(|(at, value)| Row {
+                place: format!("line {}", at + 1),
+                fields: value.as_object().unwrap().clone(),
+                untyped,
+            })
+            .collect()
+    }
+
+    fn source() -> PartitionSource {
+        serde_json::from_value(json!({
+            "file": "/x.jsonl", "key": "id", "weight": "w", "priority": "p", "labels": ["customer"],
+        }))
+        .unwrap()
+    }
+
+    fn told(values: Value) -> String {
+        partitions(&rows(values, false), &source())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn a_row_becomes_a_partition_with_its_whole_row_as_data() {
+        let found = partitions(
+            &rows(json!([
+                { "w": 2.1, "p": -3, "id": "a", "customer": "x", "z": { "b": 1, "a": [true, null] } },
+                { "id": 9_007_199_254_740_993_u64, "big": 9_007_199_254_740_993_u64, "w": null },
+            ]), false),
+            &source(),
+        )
+        .unwrap();
+        assert_eq!(found[0].key.as_str(), "a");
+        assert_eq!((found[0].weight, found[0].priority), (3, -3));
+        assert_eq!(found[0].labels["customer"], "x");
+        assert_eq!(
+            found[0].data.as_deref().unwrap(),
+            r#"{"customer":"x","id":"a","p":-3,"w":2.1,"z":{"a":[true,null],"b":1}}"#
+        );
+        assert_eq!(found[1].key.as_str(), "9007199254740993");
+        assert_eq!(
+            found[1].data.as_deref().unwrap(),
+            r#"{"big":9007199254740993,"id":9007199254740993,"w":null}"#
+        );
+        assert_eq!((found[1].weight, found[1].priority), (1, 0));
+    }
+
+    #[test]
+    fn weights_are_rounded_up_and_never_zero() {
+        for (given, expected) in [
+            (json!(1), 1),
+            (json!(0.001), 1),
+            (json!(1.5), 2),
+            (json!(u32::MAX), u32::MAX),
+        ] {
+            let found = partitions(
+                &rows(
+                    json!([{ "id": "a", "w": given, "p": 1, "customer": 1 }]),
+                    false,
+                ),
+                &source(),
+            );
+            assert_eq!(found.unwrap()[0].weight, expected);
+        }
+        let digits = rows(
+            json!([{ "id": "a", "w": "2.5", "p": "7", "customer": "" }]),
+            true,
+        );
+        let found = partitions(&digits, &source()).unwrap();
+        assert_eq!((found[0].weight, found[0].priority), (3, 7));
+        assert!(found[0].labels.is_empty());
+    }
+
+    #[test]
+    fn every_bad_row_is_told_with_its_place() {
+        let row = |extra: Value| {
+            let mut row = json!({ "id": "a", "w": 1, "p": 1, "customer": "c" });
+            for (name, value) in extra.as_object().unwrap() {
+                row[name] = value.clone();
+            }
+            json!([row])
+        };
+        for (values, expected) in [
+            (
+                json!([{ "di": "a", "w": 1, "p": 1, "customer": 1 }]),
+                "line 1: the key \"id\" is missing; did you mean key = \"di\"?",
+            ),
+            (
+                json!([{ "feed": "a", "w": 1, "p": 1, "customer": 1 }]),
+                "line 1: the key \"id\" is missing; its fields are customer, feed, p, w",
+            ),
+            (
+                row(json!({ "id": 1.5 })),
+                "the key \"id\" is a number with a fraction, and must be a text or a whole number",
+            ),
+            (row(json!({ "id": null })), "the key \"id\" is null"),
+            (
+                row(json!({ "id": true })),
+                "the key \"id\" is true or false",
+            ),
+            (
+                row(json!({ "id": "../x" })),
+                "the key \"id\" is refused: a partition key has visible characters",
+            ),
+            (row(json!({ "id": "" })), "a partition key cannot be empty"),
+            (
+                row(json!({ "w": 0 })),
+                "the weight \"w\" is 0, and must be a number above 0 and up to 4294967295",
+            ),
+            (row(json!({ "w": -1 })), "the weight \"w\" is -1"),
+            (
+                row(json!({ "w": "10" })),
+                "the weight \"w\" is \"10\", and must be a number",
+            ),
+            (
+                row(json!({ "w": 4_294_967_296_u64 })),
+                "the weight \"w\" is 4294967296",
+            ),
+            (row(json!({ "w": 1e300 })), "the weight \"w\" is 1e+300"),
+            (
+                row(json!({ "p": 1.5 })),
+                "the priority \"p\" is 1.5, and must be a whole number",
+            ),
+            (
+                row(json!({ "p": 9_000_000_000_u64 })),
+                "the priority \"p\" is 9000000000",
+            ),
+            (
+                row(json!({ "customer": { "a": 1 } })),
+                "the label \"customer\" is an object",
+            ),
+            (
+                row(json!({ "x": "x".repeat(70_000) })),
+                "and at most 65536 are kept for a partition",
+            ),
+            (
+                json!([{ "id": "a", "w": 1, "p": 1, "customr": 1 }]),
+                "labels names the field \"customer\", which no row has; did you mean \"customr\"?",
+            ),
+        ] {
+            let told = told(values);
+            assert!(told.contains(expected), "expected {expected}\n told {told}");
+        }
+        let twice = told(json!([
+            { "id": "a", "w": 1, "p": 1, "customer": 1 }, { "id": "b" }, { "id": "a" },
+        ]));
+        assert_eq!(twice, "line 3: the key \"a\" is already at line 1");
+    }
+
+    #[test]
+    fn a_flood_of_problems_is_cut_and_counted() {
+        let row = json!({ "id": null, "w": 1, "p": 1, "customer": 1 });
+        let told = told(Value::from(vec![row; 1000]));
+        assert!(told.ends_with("; and 990 more"), "{told}");
+    }
+
+    #[test]
+    fn an_empty_list_is_an_empty_list() {
+        assert_eq!(partitions(&[], &source()).unwrap(), []);
+    }
+
+    proptest! {
+        #[test]
+        fn data_says_what_the_row_said_whatever_its_order(
+            fields in prop::collection::vec(("[a-z]{1,4}", any::<i64>()), 0..8), id in "[a-z]{1,8}",
+        ) {
+            let source: PartitionSource = serde_json::from_value(json!({ "file": "/x.csv", "key": "id" })).unwrap();
+            let build = |fields: &mut dyn Iterator<Item = &(String, i64)>| {
+                let mut map: Map<String, Value> = fields.map(|(name, n)| (name.clone(), json!(n))).collect();
+                map.insert("id".to_owned(), json!(id));
+                Row { place: "line 1".to_owned(), fields: map, untyped: false }
+            };
+            let mut unique: BTreeMap<String, i64> = BTreeMap::new();
+            unique.extend(fields);
+            let fields: Vec<_> = unique.into_iter().collect();
+            let there = partitions(&[build(&mut fields.iter())], &source).unwrap();
+            let back = partitions(&[build(&mut fields.iter().rev())], &source).unwrap();
+            prop_assert_eq!(&there, &back);
+            let read: Map<String, Value> = serde_json::from_str(there[0].data.as_deref().unwrap()).unwrap();
+            prop_assert_eq!(read, build(&mut fields.iter()).fields);
+        }
+    }
+}

@@ -333,3 +333,6 @@ fn size(found: &mut Found, spec: &ServiceSpec) {
         ));
     }
 }
+
+#[cfg(test)]
+mod tests;
