@@ -53,6 +53,10 @@ number! {
     /// the token, which never is.
     PartitionId(u32)
 }
+number! {
+    /// Slot of a service in the fold; never leaves the directors.
+    ServiceId(u32)
+}
 
 /// Fencing token of one assumption: strictly increasing over the whole cluster (S3).
 ///

@@ -6,7 +6,9 @@
 //!
 //! **Invariant:** no IO, clock, thread, random number or hash map with random order.
 
+pub mod cluster;
 pub mod director;
+pub mod history;
 pub mod ids;
 pub mod lease;
 pub mod record;

@@ -1,0 +1,376 @@
+//! Folding one entry: who may write, then each record to its module.
+
+use std::collections::BTreeSet;
+
+use crate::history::{Change, What};
+use crate::ids::{BatchId, PartitionId, Position, ServiceName, SessionId, Token};
+use crate::record::{self, DecodeError, Entry, Header, Record};
+use crate::time::WallTime;
+
+use super::partition::{Freed, State};
+use super::{Applied, Cluster, Leader, Outcome, Refused, Staged};
+
+/// Why the bytes at a position cannot be folded; all of them mean stop.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// Not an entry of a format that this build reads.
+    #[error("position {position} cannot be folded by this version")]
+    Decode {
+        /// Where.
+        position: Position,
+        /// Why.
+        #[source]
+        cause: DecodeError,
+    },
+    /// The entry does not follow the one folded before it: the store lost or changed its history.
+    #[error("position {position} belongs to another history than what this director has folded")]
+    OtherHistory {
+        /// Where.
+        position: Position,
+    },
+}
+
+/// What the folding of one entry carries along.
+pub(super) struct Fold {
+    pub(super) at: Position,
+    pub(super) wall: WallTime,
+    pub(super) changes: Vec<Change>,
+}
+
+impl Cluster {
+    /// Decodes and folds the entry at the next position, and checks that it follows the one before.
+    ///
+    /// # Errors
+    /// When this build cannot read it or it does not follow; nothing is changed then.
+    pub fn fold(&mut self, bytes: &[u8]) -> Result<(Header, Applied), FoldError> {
+        let position = self.position.next();
+        let entry = Entry::decode(bytes);
+        let entry = entry.map_err(|cause| FoldError::Decode { position, cause })?;
+        let header = entry.header;
+        if header.predecessor != self.last_hash {
+            return Err(FoldError::OtherHistory { position });
+        }
+        let applied = self.apply(position, entry);
+        self.last_hash = record::hash(bytes);
+        Ok((header, applied))
+    }
+
+    /// Folds the entry at the next position.
+    ///
+    /// # Panics
+    /// When it is not the next position: folding with a gap would silently make another state.
+    pub fn apply(&mut self, position: Position, entry: Entry) -> Applied {
+        assert_eq!(
+            position,
+            self.position.next(),
+            "entry {position} folded after {}",
+            self.position
+        );
+        self.position = position;
+        let mut fold = Fold {
+            at: position,
+            wall: entry.header.wall,
+            changes: Vec::new(),
+        };
+        let outcomes = match elected(entry) {
+            Ok((header, leader)) => vec![self.elect(&mut fold, header, leader).into()],
+            Err(entry) if entry.header.epoch != self.epoch => {
+                vec![Outcome::Refused(Refused::Epoch); entry.records.len()]
+            }
+            Err(entry) => {
+                let records = entry.records.into_iter();
+                records
+                    .map(|record| self.record(&mut fold, record).into())
+                    .collect()
+            }
+        };
+        Applied {
+            outcomes,
+            changes: fold.changes,
+        }
+    }
+
+    fn elect(&mut self, fold: &mut Fold, header: Header, leader: Leader) -> Result<(), Refused> {
+        if header.epoch != self.epoch.next() {
+            return Err(Refused::Epoch);
+        }
+        self.epoch = header.epoch;
+        self.staged = None;
+        fold.changes.push(Change::Elected {
+            name: leader.name.clone(),
+            epoch: header.epoch,
+        });
+        self.leader = Some(leader);
+        Ok(())
+    }
+
+    fn record(&mut self, fold: &mut Fold, record: Record) -> Result<(), Refused> {
+        match record {
+            Record::Elected { .. } => Err(Refused::Epoch),
+            Record::Beat => Ok(()),
+            Record::ServicePut { name, spec } => {
+                self.put_service(fold, name, *spec);
+                Ok(())
+            }
+            Record::ServiceRemoved { name } => self.remove_service(fold, &name),
+            Record::PartitionsPut {
+                service,
+                partitions,
+            } => self.put_partitions(fold, &service, &partitions),
+            Record::PartitionsRemoved { service, keys } => {
+                self.remove_partitions(fold, &service, &keys)
+            }
+            Record::Staged {
+                change,
+                records,
+                last,
+            } => self.stage(fold, change, records, last),
+            Record::SourceStatus { service, problem } => {
+                self.set_source_status(fold, &service, problem)
+            }
+            Record::DesiredSet {
+                service,
+                key,
+                desired,
+            } => self.set_desired(fold, &service, key.as_ref(), desired),
+            Record::RestartAsked { service, key } => self.ask_restart(fold, &service, key.as_ref()),
+            Record::AgentSet { agent, schedulable } => self.set_agent(fold, agent, schedulable),
+            Record::SessionOpened {
+                session,
+                incarnation,
+                agent,
+                lease,
+                secret_hash,
+                process,
+            } => self.open_session(
+                fold,
+                super::sessions::Opening {
+                    session,
+                    incarnation,
+                    agent,
+                    lease,
+                    secret_hash,
+                    process,
+                },
+            ),
+            Record::SessionResumed {
+                session,
+                incarnation,
+                process,
+            } => self.resume_session(fold, session, incarnation, process),
+            Record::SessionClosed { session, reason } => self.close_session(fold, session, reason),
+            Record::SessionExpired { session } => self.expire_session(fold, session),
+            Record::Assigned {
+                partition,
+                session,
+                token,
+            } => self.assign(fold, partition, session, token),
+            Record::Withdrawn {
+                partition,
+                token,
+                reason,
+            } => self.withdraw(fold, partition, token, reason),
+            Record::Assumed {
+                partition,
+                session,
+                token,
+            } => self.assume(fold, partition, session, token),
+            Record::Revoked {
+                partition,
+                token,
+                reason,
+            } => self.revoke(fold, partition, token, reason),
+            Record::Released {
+                partition,
+                token,
+                outcome,
+                exit,
+                failures,
+            } => self.release(
+                fold,
+                partition,
+                super::rights::Ending {
+                    token,
+                    outcome,
+                    exit,
+                    failures,
+                },
+            ),
+            Record::Observed {
+                partition,
+                token,
+                run,
+            } => self.observe(fold, partition, token, run),
+        }
+    }
+
+    /// Collects the parts of a large change; all of them count at once with the last one.
+    fn stage(
+        &mut self,
+        fold: &mut Fold,
+        change: BatchId,
+        mut records: Vec<Record>,
+        last: bool,
+    ) -> Result<(), Refused> {
+        let mut whole = match self.staged.take() {
+            Some(staged) if staged.change == change => staged.records,
+            Some(_) | None => Vec::new(),
+        };
+        whole.append(&mut records);
+        if !last {
+            self.staged = Some(Staged {
+                change,
+                records: whole,
+            });
+            return Ok(());
+        }
+        self.check_staged(&whole)?;
+        for record in whole {
+            self.record(fold, record)?;
+        }
+        Ok(())
+    }
+
+    /// Whether every record of a staged change would be accepted: it is all or nothing.
+    fn check_staged(&self, records: &[Record]) -> Result<(), Refused> {
+        let mut put: BTreeSet<&ServiceName> = BTreeSet::new();
+        for record in records {
+            let service = match record {
+                Record::ServicePut { name, .. } => {
+                    put.insert(name);
+                    continue;
+                }
+                Record::PartitionsPut { service, .. }
+                | Record::PartitionsRemoved { service, .. }
+                | Record::SourceStatus { service, .. } => service,
+                Record::Elected { .. }
+                | Record::Beat
+                | Record::ServiceRemoved { .. }
+                | Record::Staged { .. }
+                | Record::DesiredSet { .. }
+                | Record::RestartAsked { .. }
+                | Record::AgentSet { .. }
+                | Record::SessionOpened { .. }
+                | Record::SessionResumed { .. }
+                | Record::SessionClosed { .. }
+                | Record::SessionExpired { .. }
+                | Record::Assigned { .. }
+                | Record::Withdrawn { .. }
+                | Record::Assumed { .. }
+                | Record::Revoked { .. }
+                | Record::Released { .. }
+                | Record::Observed { .. } => return Err(Refused::Staged),
+            };
+            if !put.contains(service) && self.service(service).is_none() {
+                return Err(Refused::Staged);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells history about a partition.
+    pub(super) fn note(
+        &self,
+        fold: &mut Fold,
+        id: PartitionId,
+        holder: Option<(SessionId, Token)>,
+        what: What,
+    ) {
+        let Some(subject) = self.subject(id) else {
+            return;
+        };
+        let agent = holder.and_then(|(session, _)| self.sessions.get(&session));
+        fold.changes.push(Change::Partition {
+            subject,
+            token: holder.map(|(_, token)| token),
+            agent: agent.map(|session| session.agent.clone()),
+            what,
+        });
+    }
+
+    /// Nobody holds the partition any more. One that is doomed is gone with that.
+    pub(super) fn vacate(
+        &mut self,
+        fold: &mut Fold,
+        id: PartitionId,
+        what: What,
+        freed: impl FnOnce(crate::ids::AgentName) -> Freed,
+    ) {
+        let Some(holder) = self.partition(id).and_then(super::Partition::holder) else {
+            return;
+        };
+        self.note(fold, id, Some((holder.session, holder.token)), what);
+        let session = self.sessions.get_mut(&holder.session);
+        let session = session
+            .unwrap_or_else(|| panic!("partition {id} is held by no session {}", holder.session));
+        session.lose(id, holder.token, fold.at);
+        let from = session.agent.clone();
+        let Some(partition) = self.partitions.get_mut(id.0) else {
+            return;
+        };
+        partition.state = State::Unassigned(freed(from));
+        partition.since = fold.wall;
+        partition.changed = fold.at;
+        if let Some(run) = &mut partition.run {
+            run.pid = None;
+        }
+        if partition.doomed {
+            self.erase(fold, id);
+        }
+    }
+
+    /// The slot of a partition that nobody holds becomes free; a removed service goes with its last one.
+    pub(super) fn erase(&mut self, fold: &mut Fold, id: PartitionId) {
+        self.note(fold, id, None, What::Removed);
+        let Some(partition) = self.partitions.remove(id.0) else {
+            return;
+        };
+        let Some(service) = self.services.get_mut(partition.service.0) else {
+            return;
+        };
+        service.partitions.remove(&partition.key);
+        service.doomed -= usize::from(partition.doomed);
+        if service.removed && service.partitions.is_empty() {
+            let name = service.name.clone();
+            self.services.remove(partition.service.0);
+            self.service_ids.remove(&name);
+        }
+    }
+}
+
+/// Takes apart the entry of an election, which has exactly one record.
+fn elected(mut entry: Entry) -> Result<(Header, Leader), Entry> {
+    match (entry.records.pop(), entry.records.is_empty()) {
+        (
+            Some(Record::Elected {
+                name,
+                id,
+                address,
+                format: _,
+            }),
+            true,
+        ) => Ok((
+            entry.header,
+            Leader {
+                name,
+                id,
+                address,
+                elected_by: entry.header.batch,
+            },
+        )),
+        (Some(record), _) => {
+            entry.records.push(record);
+            Err(entry)
+        }
+        (None, _) => Err(entry),
+    }
+}
+
+impl From<Result<(), Refused>> for Outcome {
+    fn from(result: Result<(), Refused>) -> Self {
+        match result {
+            Ok(()) => Self::Accepted,
+            Err(refused) => Self::Refused(refused),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Folding who may run what: assigned, assumed, stopping, released (S1, S3, S5, R8-R11).
+
+use crate::history::What;
+use crate::ids::{PartitionId, SessionId, Token};
+use crate::record::{Exit, MoveReason, ReleaseOutcome, RunPhase, RunReport};
+
+use super::apply::Fold;
+use super::partition::{Freed, Holder, State};
+use super::{Cluster, Refused};
+
+/// How an assumption ended.
+pub(super) struct Ending {
+    pub(super) token: Token,
+    pub(super) outcome: ReleaseOutcome,
+    pub(super) exit: Option<Exit>,
+    pub(super) failures: u32,
+}
+
+impl Cluster {
+    pub(super) fn assign(
+        &mut self,
+        fold: &mut Fold,
+        id: PartitionId,
+        session: SessionId,
+        token: Token,
+    ) -> Result<(), Refused> {
+        if token.era() != self.era || token <= self.last_token {
+            return Err(Refused::Token);
+        }
+        // Even a refused assignment uses its token up, so that none is ever seen twice in the log.
+        self.last_token = token;
+        let partition = self.partition(id).ok_or(Refused::NoPartition)?;
+        if partition.holder().is_some() {
+            return Err(Refused::Held);
+        }
+        if !self.wanted(partition) {
+            return Err(Refused::NotWanted);
+        }
+        let holder = self.sessions.get_mut(&session).ok_or(Refused::NoSession)?;
+        holder.held.insert(id);
+        self.enter(fold, id, State::Assigned(Holder { session, token }));
+        self.tell_holder(fold, id);
+        self.note(fold, id, Some((session, token)), What::Assigned);
+        Ok(())
+    }
+
+    pub(super) fn withdraw(
+        &mut self,
+        fold: &mut Fold,
+        id: PartitionId,
+        token: Token,
+        reason: MoveReason,
+    ) -> Result<(), Refused> {
+        let partition = self.partition(id).ok_or(Refused::NoPartition)?;
+        match partition.state {
+            State::Assigned(holder) if holder.token == token => {}
+            State::Assigned(_) | State::Unassigned(_) | State::Assumed(_) | State::Stopping(..) => {
+                return Err(Refused::NotHolder);
+            }
+        }
+        self.vacate(fold, id, What::Withdrawn(reason), |from| Freed::Taken {
+            reason,
+            from,
+        });
+        Ok(())
+    }
+
+    pub(super) fn assume(
+        &mut self,
+        fold: &mut Fold,
+        id: PartitionId,
+        session: SessionId,
+        token: Token,
+    ) -> Result<(), Refused> {
+        if !self.sessions.contains_key(&session) {
+            return Err(Refused::NoSession);
+        }
+        let partition = self.partitions.get_mut(id.0);
+        let partition = partition.ok_or(Refused::NoPartition)?;
+        let holder = Holder { session, token };
+        if partition.state != State::Assigned(holder) {
+            return Err(Refused::NotHolder);
+        }
+        partition.run = None;
+        self.enter(fold, id, State::Assumed(holder));
+        self.tell_holder(fold, id);
+        self.note(fold, id, Some((session, token)), What::Assumed);
+        Ok(())
+    }
+
+    pub(super) fn revoke(
+        &mut self,
+        fold: &mut Fold,
+        id: PartitionId,
+        token: Token,
+        reason: MoveReason,
+    ) -> Result<(), Refused> {
+        let partition = self.partition(id).ok_or(Refused::NoPartition)?;
+        match partition.state {
+            State::Assumed(holder) if holder.token == token => {
+                self.begin_stop(fold, id, holder, reason);
+                Ok(())
+            }
+            State::Assumed(_) | State::Unassigned(_) | State::Assigned(_) | State::Stopping(..) => {
+                Err(Refused::NotHolder)
+            }
+        }
+    }
+
+    pub(super) fn begin_stop(
+        &mut self,
+        fold: &mut Fold,
+        id: PartitionId,
+        holder: Holder,
+        reason: MoveReason,
+    ) {
+        self.enter(fold, id, State::Stopping(holder, reason));
+        self.tell_holder(fold, id);
+        let holder = Some((holder.session, holder.token));
+        self.note(fold, id, holder, What::Revoked(reason));
+    }
+
+    pub(super) fn release(
+        &mut self,
+        fold: &mut Fold,
+        id: PartitionId,
+        ending: Ending,
+    ) -> Result<(), Refused> {
+        let partition = self.partitions.get_mut(id.0);
+        let partition = partition.ok_or(Refused::NoPartition)?;
+        let taken = match partition.state {
+            State::Assumed(holder) if holder.token == ending.token => None,
+            State::Stopping(holder, reason) if holder.token == ending.token => Some(reason),
+            State::Assumed(_) | State::Stopping(..) | State::Unassigned(_) | State::Assigned(_) => {
+                return Err(Refused::NotHolder);
+            }
+        };
+        partition.failures = ending.failures;
+        if let (Some(run), Some(exit)) = (&mut partition.run, ending.exit) {
+            run.exit = Some(exit);
+        }
+        let what = What::Released {
+            outcome: ending.outcome,
+            exit: ending.exit,
+        };
+        self.vacate(fold, id, what, |from| match (taken, ending.outcome) {
+            (Some(reason), ReleaseOutcome::Stopped | ReleaseOutcome::Move) => {
+                Freed::Taken { reason, from }
+            }
+            // It ended for good just before it was to be stopped: that counts.
+            (Some(_), outcome @ (ReleaseOutcome::Done | ReleaseOutcome::Failed))
+            | (None, outcome) => Freed::GivenBack { outcome, from },
+        });
+        Ok(())
+    }
+
+    pub(super) fn observe(
+        &mut self,
+        fold: &mut Fold,
+        id: PartitionId,
+        token: Token,
+        run: RunReport,
+    ) -> Result<(), Refused> {
+        let partition = self.partitions.get_mut(id.0);
+        let partition = partition.ok_or(Refused::NoPartition)?;
+        let holder = partition.running_under().ok_or(Refused::NotHolder)?;
+        if holder.token != token {
+            return Err(Refused::NotHolder);
+        }
+        let before = partition.run.replace(run.clone());
+        let holder = Some((holder.session, holder.token));
+        for what in seen(before.as_ref(), &run) {
+            self.note(fold, id, holder, what);
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, fold: &Fold, id: PartitionId, state: State) {
+        if let Some(partition) = self.partitions.get_mut(id.0) {
+            partition.state = state;
+            partition.since = fold.wall;
+        }
+    }
+}
+
+/// What a report tells that the one before did not.
+fn seen(before: Option<&RunReport>, now: &RunReport) -> Vec<What> {
+    let attempt = now.attempt;
+    let same = before.filter(|before| before.attempt == attempt);
+    let was = same.map(|before| before.phase);
+    let mut what = Vec::new();
+    if same.is_none() && now.phase != RunPhase::Backoff {
+        what.push(What::Started {
+            attempt,
+            pid: now.pid,
+        });
+    }
+    if now.phase == RunPhase::Ready && was != Some(RunPhase::Ready) {
+        what.push(What::Ready);
+    }
+    if now.phase == RunPhase::Backoff && was != Some(RunPhase::Backoff) {
+        let exited = now.exit.map(|exit| What::Exited { attempt, exit });
+        what.extend(exited);
+    }
+    what
+}

@@ -1,0 +1,162 @@
+//! Agents and their sessions in the fold.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::ids::{AgentName, Incarnation, PartitionId, Position, SessionId, Token};
+use crate::lease::LeaseTimes;
+use crate::record::{AgentInfo, Schedulable};
+use crate::time::WallTime;
+
+/// Most ended tokens that a session remembers for work deltas; an agent that is further behind gets
+/// the whole of its work again.
+pub const GONE_MAX: usize = 1024;
+
+/// An agent, remembered by its name even while it has no session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    pub(super) info: AgentInfo,
+    pub(super) schedulable: Schedulable,
+    pub(super) incarnation: Incarnation,
+    pub(super) process: u64,
+    pub(super) sessions: BTreeSet<SessionId>,
+    pub(super) last_seen: WallTime,
+    pub(super) joined: Position,
+}
+
+impl Agent {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &AgentName {
+        &self.info.name
+    }
+
+    /// As it last described itself.
+    #[must_use]
+    pub fn info(&self) -> &AgentInfo {
+        &self.info
+    }
+
+    /// What it may be given.
+    #[must_use]
+    pub fn schedulable(&self) -> Schedulable {
+        self.schedulable
+    }
+
+    /// The process that speaks for it now; lower ones are fenced.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The random number of that process.
+    #[must_use]
+    pub fn process(&self) -> u64 {
+        self.process
+    }
+
+    /// Its open sessions, one per lease class in use. Older ones that nobody renews any more may still
+    /// be among them until they expire.
+    #[must_use]
+    pub fn sessions(&self) -> &BTreeSet<SessionId> {
+        &self.sessions
+    }
+
+    /// Wall time of the last entry about its sessions: for people.
+    #[must_use]
+    pub fn last_seen(&self) -> WallTime {
+        self.last_seen
+    }
+
+    /// Where its newest session was opened.
+    #[must_use]
+    pub fn joined(&self) -> Position {
+        self.joined
+    }
+}
+
+/// The life of one warden.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub(super) id: SessionId,
+    pub(super) agent: AgentName,
+    pub(super) lease: LeaseTimes,
+    pub(super) secret_hash: Arc<str>,
+    pub(super) incarnation: Incarnation,
+    pub(super) opened: Position,
+    pub(super) held: BTreeSet<PartitionId>,
+    pub(super) gone: VecDeque<(Position, Token)>,
+    pub(super) gone_known_from: Position,
+    pub(super) changed: Position,
+}
+
+impl Session {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Its agent.
+    #[must_use]
+    pub fn agent(&self) -> &AgentName {
+        &self.agent
+    }
+
+    /// The times of its lease class.
+    #[must_use]
+    pub fn lease(&self) -> LeaseTimes {
+        self.lease
+    }
+
+    /// SHA-256 of its secret, in hexadecimal.
+    #[must_use]
+    pub fn secret_hash(&self) -> &str {
+        &self.secret_hash
+    }
+
+    /// The lowest agent process that may still speak for it.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Where it was opened.
+    #[must_use]
+    pub fn opened(&self) -> Position {
+        self.opened
+    }
+
+    /// Every partition that is assigned to it, assumed by it, or stopping on it.
+    #[must_use]
+    pub fn held(&self) -> &BTreeSet<PartitionId> {
+        &self.held
+    }
+
+    /// The last position that changed what it is to hold.
+    #[must_use]
+    pub fn changed(&self) -> Position {
+        self.changed
+    }
+
+    /// Tokens that ended after `since`, or `None` when that is too long ago to know.
+    #[must_use]
+    pub fn gone_since(&self, since: Position) -> Option<Vec<Token>> {
+        (since >= self.gone_known_from).then(|| {
+            let tokens = self.gone.iter().rev();
+            let later = tokens.take_while(|(at, _)| *at > since);
+            later.map(|(_, token)| *token).collect()
+        })
+    }
+
+    pub(super) fn lose(&mut self, partition: PartitionId, token: Token, at: Position) {
+        self.held.remove(&partition);
+        self.changed = at;
+        if self.gone.len() == GONE_MAX {
+            if let Some((dropped, _)) = self.gone.pop_front() {
+                self.gone_known_from = dropped;
+            }
+        }
+        self.gone.push_back((at, token));
+    }
+}

@@ -1,0 +1,199 @@
+//! Folding the life of agents and their sessions (R6, R7, R13, S7).
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::history::{Change, What};
+use crate::ids::{AgentName, Incarnation, PartitionId, SessionId};
+use crate::lease::LeaseTimes;
+use crate::record::{AgentInfo, CloseReason, Schedulable};
+
+use super::apply::Fold;
+use super::partition::Freed;
+use super::session::{Agent, Session};
+use super::{Cluster, Refused};
+
+/// A session that is to begin.
+pub(super) struct Opening {
+    pub(super) session: SessionId,
+    pub(super) incarnation: Incarnation,
+    pub(super) agent: AgentInfo,
+    pub(super) lease: LeaseTimes,
+    pub(super) secret_hash: String,
+    pub(super) process: u64,
+}
+
+impl Cluster {
+    pub(super) fn open_session(
+        &mut self,
+        fold: &mut Fold,
+        opening: Opening,
+    ) -> Result<(), Refused> {
+        let name = opening.agent.name.clone();
+        self.check_opening(&opening)?;
+        self.last_session = opening.session;
+        self.last_incarnation = self.last_incarnation.max(opening.incarnation);
+        let agent = self.agents.entry(name.clone()).or_insert_with(|| Agent {
+            info: opening.agent.clone(),
+            schedulable: Schedulable::Active,
+            incarnation: opening.incarnation,
+            process: opening.process,
+            sessions: BTreeSet::new(),
+            last_seen: fold.wall,
+            joined: fold.at,
+        });
+        agent.info = opening.agent;
+        agent.incarnation = opening.incarnation;
+        agent.process = opening.process;
+        agent.sessions.insert(opening.session);
+        agent.last_seen = fold.wall;
+        agent.joined = fold.at;
+        let session = Session {
+            id: opening.session,
+            agent: name.clone(),
+            lease: opening.lease,
+            secret_hash: Arc::from(opening.secret_hash),
+            incarnation: opening.incarnation,
+            opened: fold.at,
+            held: BTreeSet::new(),
+            gone: VecDeque::new(),
+            gone_known_from: fold.at,
+            changed: fold.at,
+        };
+        self.sessions.insert(opening.session, session);
+        fold.changes.push(Change::SessionOpened {
+            session: opening.session,
+            agent: name,
+        });
+        Ok(())
+    }
+
+    fn check_opening(&self, opening: &Opening) -> Result<(), Refused> {
+        if opening.session <= self.last_session {
+            return Err(Refused::Number);
+        }
+        let agent = self.agents.get(&opening.agent.name);
+        let same_machine = agent.is_none_or(|agent| agent.info.id == opening.agent.id);
+        if !same_machine && agent.is_some_and(|agent| !agent.sessions.is_empty()) {
+            return Err(Refused::AgentId);
+        }
+        let same_process = agent.is_some_and(|agent| {
+            same_machine
+                && agent.process == opening.process
+                && agent.incarnation == opening.incarnation
+        });
+        if opening.incarnation <= self.last_incarnation && !same_process {
+            return Err(Refused::Number);
+        }
+        if self.session_by_secret(&opening.secret_hash).is_some() {
+            return Err(Refused::Secret);
+        }
+        Ok(())
+    }
+
+    pub(super) fn resume_session(
+        &mut self,
+        fold: &mut Fold,
+        id: SessionId,
+        incarnation: Incarnation,
+        process: u64,
+    ) -> Result<(), Refused> {
+        let session = self.sessions.get_mut(&id).ok_or(Refused::NoSession)?;
+        let agent = self.agents.get_mut(&session.agent);
+        let agent = agent.ok_or(Refused::NoAgent)?;
+        // A process that speaks for several sessions resumes each with the same incarnation.
+        let same_process = agent.process == process && agent.incarnation == incarnation;
+        if incarnation <= self.last_incarnation && !same_process {
+            return Err(Refused::Number);
+        }
+        self.last_incarnation = self.last_incarnation.max(incarnation);
+        agent.incarnation = incarnation;
+        agent.process = process;
+        agent.last_seen = fold.wall;
+        session.incarnation = incarnation;
+        fold.changes.push(Change::SessionResumed {
+            session: id,
+            agent: session.agent.clone(),
+            incarnation,
+        });
+        Ok(())
+    }
+
+    pub(super) fn close_session(
+        &mut self,
+        fold: &mut Fold,
+        id: SessionId,
+        reason: CloseReason,
+    ) -> Result<(), Refused> {
+        let (agent, held) = self.ending(id)?;
+        fold.changes.push(Change::SessionClosed {
+            session: id,
+            agent,
+            reason,
+            freed: held.len(),
+        });
+        for partition in held {
+            self.vacate(fold, partition, What::Closed(reason), |from| {
+                Freed::Closed { reason, from }
+            });
+        }
+        self.end_session(fold, id);
+        Ok(())
+    }
+
+    pub(super) fn expire_session(&mut self, fold: &mut Fold, id: SessionId) -> Result<(), Refused> {
+        let (agent, held) = self.ending(id)?;
+        fold.changes.push(Change::SessionExpired {
+            session: id,
+            agent,
+            freed: held.len(),
+        });
+        for partition in held {
+            self.vacate(fold, partition, What::Expired, |from| Freed::Expired {
+                from,
+            });
+        }
+        self.end_session(fold, id);
+        Ok(())
+    }
+
+    fn ending(&self, id: SessionId) -> Result<(AgentName, Vec<PartitionId>), Refused> {
+        let session = self.sessions.get(&id).ok_or(Refused::NoSession)?;
+        Ok((
+            session.agent.clone(),
+            session.held.iter().copied().collect(),
+        ))
+    }
+
+    fn end_session(&mut self, fold: &Fold, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        assert!(
+            session.held.is_empty(),
+            "session {id} ended while it held {:?}",
+            session.held
+        );
+        if let Some(agent) = self.agents.get_mut(&session.agent) {
+            agent.sessions.remove(&id);
+            agent.last_seen = fold.wall;
+        }
+    }
+
+    pub(super) fn set_agent(
+        &mut self,
+        fold: &mut Fold,
+        name: AgentName,
+        schedulable: Schedulable,
+    ) -> Result<(), Refused> {
+        let agent = self.agents.get_mut(&name).ok_or(Refused::NoAgent)?;
+        if agent.schedulable != schedulable {
+            agent.schedulable = schedulable;
+            fold.changes.push(Change::AgentSet {
+                agent: name,
+                schedulable,
+            });
+        }
+        Ok(())
+    }
+}
