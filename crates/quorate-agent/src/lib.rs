@@ -1,3 +1,5 @@
 //! The agent's shell and the warden that holds the runs.
 
+#[expect(unsafe_code, reason = "system calls that no safe library offers")]
+pub mod sys;
 pub mod warden;

@@ -34,7 +34,8 @@ pub enum Order {
         /// CLOCK_BOOTTIME in nanoseconds.
         deadline: u64,
     },
-    /// Starts a run. Answered by [`Reply::Started`] or [`Reply::NotStarted`].
+    /// Starts a run. Answered by [`Reply::Started`] or [`Reply::NotStarted`]; for a run that is held
+    /// already, by what became of it: nothing is started twice.
     Start(Box<StartRun>),
     /// Sends a signal to the command, or to every process of the run.
     Signal {
@@ -93,12 +94,17 @@ pub struct StartRun {
 pub enum Reply {
     /// Another agent is connected.
     Busy,
-    /// First answer: what the warden holds. Followed by one [`Reply::Started`] with its descriptors
-    /// for each run that lives, and one [`Reply::Ended`] for each end that was not acknowledged.
+    /// First answer: what the warden holds. Followed, for each run that is not forgotten, by
+    /// [`Reply::Started`] with its descriptors (the output may still hold unread lines) and, when it
+    /// has ended, by [`Reply::Ended`].
+    ///
+    /// With the frame come two descriptors, the proof of death for the day the warden is gone: a
+    /// pidfd of the process whose end empties every run (containment `kernel`), and the read end of a
+    /// pipe on which one byte tells that a scan found nothing any more (all other grades).
     State {
         /// Protocol of the warden.
         protocol: u32,
-        /// Its process id.
+        /// Process id of the holder of the kill timer: what the agent started.
         pid: u32,
         /// `kernel`, `cgroup`, `scan` or `cooperative`: what it could prove of its kill path.
         containment: String,
@@ -131,7 +137,7 @@ pub enum Reply {
         run: RunId,
         /// Exit code of the command.
         code: Option<u8>,
-        /// Signal that ended the command.
+        /// Signal that ended the command, or the whole run at once.
         signal: Option<u8>,
     },
     /// Nothing of any run executes any more.
