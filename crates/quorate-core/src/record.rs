@@ -138,7 +138,7 @@ pub enum Record {
         /// First incarnation of the agent process that speaks for it.
         incarnation: Incarnation,
         /// The agent as it describes itself.
-        agent: AgentInfo,
+        agent: Box<AgentInfo>,
         /// Times of its lease class.
         lease: LeaseTimes,
         /// SHA-256 of the session's secret, in hexadecimal.

@@ -147,7 +147,7 @@ impl Cluster {
                 super::sessions::Opening {
                     session,
                     incarnation,
-                    agent,
+                    agent: *agent,
                     lease,
                     secret_hash,
                     process,

@@ -14,6 +14,8 @@
 //! ```
 
 mod apply;
+mod check;
+mod hash;
 mod partition;
 mod rights;
 mod service;
@@ -21,10 +23,13 @@ mod services;
 mod session;
 mod sessions;
 mod slab;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::history::{Change, Subject};
 use crate::ids::{
@@ -37,6 +42,7 @@ pub use apply::FoldError;
 pub use partition::{Freed, Holder, Partition, State};
 pub use service::Service;
 pub use session::{Agent, GONE_MAX, Session};
+pub use snapshot::SnapshotError;
 
 use slab::Slab;
 
@@ -61,7 +67,7 @@ pub struct Cluster {
 }
 
 /// Who leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     /// Its name.
     pub name: DirectorName,
@@ -74,7 +80,7 @@ pub struct Leader {
 }
 
 /// A change that is still coming in parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Staged {
     change: BatchId,
     records: Vec<Record>,

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{AgentName, PartitionKey, Position, ServiceId, SessionId, Token};
 use crate::record::{CloseReason, Desired, MoveReason, ReleaseOutcome, RunReport};
 use crate::spec::PartitionSpec;
 use crate::time::WallTime;
 
 /// One unit of work and who holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
     pub(super) key: PartitionKey,
     pub(super) service: ServiceId,
@@ -27,7 +29,7 @@ pub struct Partition {
 }
 
 /// What few partitions have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Extra {
     pub(super) data: Option<Arc<str>>,
     pub(super) labels: BTreeMap<String, String>,
@@ -35,7 +37,7 @@ pub(super) struct Extra {
 }
 
 /// Who holds a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Nobody.
     Unassigned(Freed),
@@ -48,7 +50,7 @@ pub enum State {
 }
 
 /// The right to run a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Whose it is.
     pub session: SessionId,
@@ -57,7 +59,7 @@ pub struct Holder {
 }
 
 /// Why nobody holds a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Freed {
     /// It never had an agent since it was created or somebody started it again.
     New,

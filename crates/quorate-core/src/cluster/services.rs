@@ -214,14 +214,13 @@ impl Cluster {
         let ids = self.selected(name, key)?;
         if key.is_none() {
             let id = self.live_service(name)?;
-            if let Some(service) = self.services.get_mut(id.0) {
-                if service.desired != desired {
-                    service.desired = desired;
-                    fold.changes.push(Change::ServiceDesired {
-                        service: name.clone(),
-                        desired,
-                    });
-                }
+            let service = self.services.get_mut(id.0);
+            if let Some(service) = service.filter(|service| service.desired != desired) {
+                service.desired = desired;
+                fold.changes.push(Change::ServiceDesired {
+                    service: name.clone(),
+                    desired,
+                });
             }
         }
         for id in ids {

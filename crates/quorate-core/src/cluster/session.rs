@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{AgentName, Incarnation, PartitionId, Position, SessionId, Token};
 use crate::lease::LeaseTimes;
 use crate::record::{AgentInfo, Schedulable};
@@ -13,7 +15,7 @@ use crate::time::WallTime;
 pub const GONE_MAX: usize = 1024;
 
 /// An agent, remembered by its name even while it has no session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
     pub(super) info: AgentInfo,
     pub(super) schedulable: Schedulable,
@@ -76,7 +78,7 @@ impl Agent {
 }
 
 /// The life of one warden.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub(super) id: SessionId,
     pub(super) agent: AgentName,
@@ -152,10 +154,10 @@ impl Session {
     pub(super) fn lose(&mut self, partition: PartitionId, token: Token, at: Position) {
         self.held.remove(&partition);
         self.changed = at;
-        if self.gone.len() == GONE_MAX {
-            if let Some((dropped, _)) = self.gone.pop_front() {
-                self.gone_known_from = dropped;
-            }
+        if self.gone.len() == GONE_MAX
+            && let Some((dropped, _)) = self.gone.pop_front()
+        {
+            self.gone_known_from = dropped;
         }
         self.gone.push_back((at, token));
     }

@@ -1,0 +1,268 @@
+//! The state hash: two directors that folded the same entries have the same one (S8).
+//!
+//! Everything that decides is in it; what is only for people (wall times, process ids, exits, addresses,
+//! versions) is not. Structs are taken apart by name, so that a new field must be placed here.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::ids::PartitionId;
+use crate::record::{AgentInfo, RunReport};
+
+use super::partition::{Extra, Freed, Partition, State};
+use super::service::Service;
+use super::session::{Agent, Session};
+use super::slab::Slab;
+use super::{Cluster, Leader, Staged};
+
+struct Sum(Xxh3);
+
+impl Sum {
+    fn number(&mut self, number: impl Into<u64>) {
+        self.0.update(&number.into().to_le_bytes());
+    }
+
+    fn count(&mut self, count: usize) {
+        self.number(count as u64);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.0.update(text.as_bytes());
+    }
+
+    /// By its stored form: for values that are small or rare.
+    fn stored(&mut self, value: &impl serde::Serialize) {
+        let text = serde_json::to_string(value);
+        assert!(text.is_ok(), "state encodes: {text:?}");
+        self.text(text.as_deref().unwrap_or_default());
+    }
+}
+
+impl Cluster {
+    /// Hash of all state that decides.
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        let Self {
+            position,
+            last_hash,
+            epoch,
+            leader,
+            era,
+            last_token,
+            last_session,
+            last_incarnation,
+            spec_changed,
+            services,
+            service_ids: _,
+            partitions,
+            agents,
+            sessions,
+            staged,
+        } = self;
+        let mut sum = Sum(Xxh3::new());
+        for number in [
+            position.0,
+            *last_hash,
+            epoch.0,
+            u64::from(era.0),
+            last_token.0,
+            last_session.0,
+            last_incarnation.0,
+            spec_changed.0,
+        ] {
+            sum.number(number);
+        }
+        if let Some(Leader {
+            name: _,
+            id,
+            address: _,
+            elected_by,
+        }) = leader
+        {
+            sum.number(*id);
+            sum.number(elected_by.writer);
+            sum.number(elected_by.sequence);
+        }
+        slab(&mut sum, services, service);
+        slab(&mut sum, partitions, partition);
+        agents.values().for_each(|one| agent(&mut sum, one));
+        sessions.values().for_each(|one| session(&mut sum, one));
+        if let Some(Staged { change, records }) = staged {
+            sum.number(change.writer);
+            sum.number(change.sequence);
+            sum.stored(records);
+        }
+        sum.0.digest()
+    }
+}
+
+fn slab<T>(sum: &mut Sum, slab: &Slab<T>, each: impl Fn(&mut Sum, &T)) {
+    for (slot, value) in slab.iter() {
+        sum.number(slot);
+        each(sum, value);
+    }
+    sum.count(slab.slots());
+    // The order decides which slot is used next.
+    slab.free().iter().for_each(|slot| sum.number(*slot));
+}
+
+fn service(sum: &mut Sum, service: &Service) {
+    let Service {
+        name,
+        spec,
+        spec_version,
+        desired,
+        removed,
+        problem,
+        partitions,
+        doomed,
+    } = service;
+    sum.text(name.as_str());
+    sum.stored(spec);
+    sum.number(spec_version.0);
+    sum.number(*desired as u8);
+    sum.number(*removed);
+    sum.text(problem.as_deref().unwrap_or_default());
+    for PartitionId(id) in partitions.values() {
+        sum.number(*id);
+    }
+    sum.count(*doomed);
+}
+
+fn partition(sum: &mut Sum, partition: &Partition) {
+    let Partition {
+        key,
+        service,
+        weight,
+        state,
+        since: _,
+        changed,
+        data_version,
+        run,
+        restarts_asked,
+        failures,
+        desired,
+        doomed,
+        extra,
+    } = partition;
+    sum.text(key.as_str());
+    sum.number(service.0);
+    sum.number(*weight);
+    sum.number(changed.0);
+    sum.number(data_version.0);
+    sum.number(*restarts_asked);
+    sum.number(*failures);
+    sum.number(*desired as u8);
+    sum.number(*doomed);
+    rights(sum, state);
+    if let Some(RunReport {
+        phase,
+        attempt,
+        pid: _,
+        exit: _,
+    }) = run
+    {
+        sum.number(*phase as u8);
+        sum.number(*attempt);
+    }
+    if let Some(extra) = extra {
+        let Extra {
+            data,
+            labels,
+            priority,
+        } = &**extra;
+        sum.text(data.as_deref().unwrap_or_default());
+        labels.iter().for_each(|(name, value)| {
+            sum.text(name);
+            sum.text(value);
+        });
+        sum.number(u64::from(priority.cast_unsigned()));
+    }
+}
+
+fn rights(sum: &mut Sum, state: &State) {
+    let (kind, holder) = match state {
+        State::Unassigned(freed) => {
+            sum.number(match freed {
+                Freed::New => 0u8,
+                Freed::Taken { reason, .. } => 16 + *reason as u8,
+                Freed::GivenBack { outcome, .. } => 32 + *outcome as u8,
+                Freed::Expired { .. } => 48,
+                Freed::Closed { reason, .. } => 64 + *reason as u8,
+            });
+            sum.text(freed.from().map_or("", |agent| agent.as_str()));
+            (0u8, None)
+        }
+        State::Assigned(holder) => (1, Some(holder)),
+        State::Assumed(holder) => (2, Some(holder)),
+        State::Stopping(holder, reason) => {
+            sum.number(*reason as u8);
+            (3, Some(holder))
+        }
+    };
+    sum.number(kind);
+    if let Some(holder) = holder {
+        sum.number(holder.session.0);
+        sum.number(holder.token.0);
+    }
+}
+
+fn agent(sum: &mut Sum, agent: &Agent) {
+    let Agent {
+        info,
+        schedulable,
+        incarnation,
+        process,
+        sessions,
+        last_seen: _,
+        joined,
+    } = agent;
+    let AgentInfo {
+        name,
+        id,
+        boot_id: _,
+        machine_id: _,
+        labels,
+        capacity,
+        containment,
+        version: _,
+    } = info;
+    sum.text(name.as_str());
+    sum.number(*id);
+    sum.stored(labels);
+    sum.stored(capacity);
+    sum.number(*containment as u8);
+    sum.number(*schedulable as u8);
+    sum.number(incarnation.0);
+    sum.number(*process);
+    sessions.iter().for_each(|id| sum.number(id.0));
+    sum.number(joined.0);
+}
+
+fn session(sum: &mut Sum, session: &Session) {
+    let Session {
+        id,
+        agent,
+        lease,
+        secret_hash,
+        incarnation,
+        opened,
+        held,
+        gone,
+        gone_known_from,
+        changed,
+    } = session;
+    sum.number(id.0);
+    sum.text(agent.as_str());
+    sum.stored(lease);
+    sum.text(secret_hash);
+    sum.number(incarnation.0);
+    sum.number(opened.0);
+    held.iter().for_each(|id| sum.number(id.0));
+    for (at, token) in gone {
+        sum.number(at.0);
+        sum.number(token.0);
+    }
+    sum.number(gone_known_from.0);
+    sum.number(changed.0);
+}
