@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** no IO, clock, thread, random number or hash map with random order.
 
+pub mod agent;
 pub mod cluster;
 pub mod director;
 pub mod history;

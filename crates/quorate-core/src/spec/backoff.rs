@@ -15,6 +15,12 @@ pub struct BackoffRange {
 }
 
 impl BackoffRange {
+    /// That of a specification that says nothing: `1s..1m`.
+    pub const DEFAULT: Self = Self {
+        shortest: Duration::from_secs(1),
+        longest: Duration::from_secs(60),
+    };
+
     /// Reads `1s..1m`; one span alone, `5s`, waits that long every time.
     ///
     /// # Errors

@@ -21,7 +21,7 @@
 //! ready; `ignore`: nothing. ² When the service asked for notification. ³ Unless it was asked to stop.
 
 mod policy;
-pub mod signal;
+mod signal;
 #[cfg(test)]
 mod tests;
 
@@ -148,6 +148,8 @@ pub enum Order {
         outcome: ReleaseOutcome,
         /// How the last attempt ended, if there was one.
         exit: Option<Exit>,
+        /// Failed attempts in a row, those under earlier tokens included.
+        failures: u32,
     },
 }
 
@@ -195,13 +197,6 @@ impl Supervision {
         run.pid = Some(pid);
         run.state = State::Ready { since: now };
         run
-    }
-
-    /// A run whose earlier attempts up to this one have ended.
-    #[must_use]
-    pub fn after_attempt(mut self, attempt: u32) -> Self {
-        self.attempt = self.attempt.max(attempt);
-        self
     }
 
     /// Where it is in its life.
@@ -534,6 +529,11 @@ impl Supervision {
     }
 
     fn ask_to_end(&mut self, now: Moment, why: Why, orders: &mut Vec<Order>) {
+        if let State::Running { since } | State::Ready { since } = self.state
+            && now.since(since) >= self.policy.reset_after
+        {
+            self.reset_failures();
+        }
         self.state = State::Stopping {
             why,
             kill_at: now + self.policy.stop_timeout,
@@ -563,8 +563,7 @@ impl Supervision {
         self.exit = Some(exit);
         self.pid = None;
         if lasted {
-            self.failures_before = 0;
-            self.failures_here = 0;
+            self.reset_failures();
         }
         match self.policy.follows(exit.class) {
             ExitPolicy::Move => self.over(ReleaseOutcome::Move, orders),
@@ -584,14 +583,22 @@ impl Supervision {
 
     fn limit_reached(&self) -> Option<ReleaseOutcome> {
         let reached = |limit: u32, count: u32| limit > 0 && count >= limit;
-        let all = self.failures_before.saturating_add(self.failures_here);
-        if reached(self.policy.give_up_after, all) {
+        if reached(self.policy.give_up_after, self.failures()) {
             Some(ReleaseOutcome::Failed)
         } else if reached(self.policy.move_after, self.failures_here) {
             Some(ReleaseOutcome::Move)
         } else {
             None
         }
+    }
+
+    fn failures(&self) -> u32 {
+        self.failures_before.saturating_add(self.failures_here)
+    }
+
+    fn reset_failures(&mut self) {
+        self.failures_before = 0;
+        self.failures_here = 0;
     }
 
     fn back_off(&mut self, now: Moment, orders: &mut Vec<Order>) {
@@ -614,6 +621,7 @@ impl Supervision {
         orders.push(Order::Release {
             outcome,
             exit: self.exit,
+            failures: self.failures(),
         });
     }
 

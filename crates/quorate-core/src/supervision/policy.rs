@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::ids::Token;
 use crate::record::{Exit, ExitClass};
+use crate::spec::backoff::BackoffRange;
 use crate::spec::values::ValueError;
-use crate::spec::{ExitPolicies, ExitPolicy, OnChange, Ready, ServiceSpec, Span};
+use crate::spec::{ExitPolicies, ExitPolicy, OnChange, Ready, ServiceSpec, signal as names};
 
 use super::signal;
 
@@ -16,10 +17,8 @@ pub struct Policy {
     pub stop_signal: u8,
     /// After this the whole tree is killed.
     pub stop_timeout: Duration,
-    /// Shortest wait before the next attempt.
-    pub backoff_min: Duration,
-    /// Longest wait before the next attempt, before jitter.
-    pub backoff_max: Duration,
+    /// Wait before the next attempt.
+    pub backoff: BackoffRange,
     /// Failures in a row under one token before it moves; 0 means never.
     pub move_after: u32,
     /// Failures in a row, those of earlier agents included, before it is given up; 0 means never.
@@ -40,8 +39,7 @@ impl Policy {
     /// # Errors
     /// When its back-off or its stop signal cannot be read, which validation refuses earlier.
     pub fn of(spec: &ServiceSpec) -> Result<Self, ValueError> {
-        let (backoff_min, backoff_max) = backoff(&spec.restart.backoff)?;
-        let stop_signal = signal::number(&spec.stop.signal).ok_or_else(|| ValueError {
+        let stop_signal = names::number(&spec.stop.signal).ok_or_else(|| ValueError {
             what: "signal",
             given: spec.stop.signal.clone(),
             example: "TERM, INT, QUIT, HUP, USR1 or KILL",
@@ -49,8 +47,7 @@ impl Policy {
         Ok(Self {
             stop_signal,
             stop_timeout: spec.stop.timeout.0,
-            backoff_min,
-            backoff_max,
+            backoff: BackoffRange::parse(&spec.restart.backoff)?,
             move_after: spec.restart.move_after,
             give_up_after: spec.restart.give_up_after,
             reset_after: spec.restart.reset_after.0,
@@ -90,17 +87,12 @@ impl Policy {
         }
     }
 
-    /// The wait before the next attempt after so many failures in a row: doubled for each but the
-    /// first, and up to 20 % shorter or longer, so that runs which failed together do not come back
-    /// together. The same token and attempt always wait equally long.
+    /// The wait before the next attempt after so many failures in a row. The same token and attempt
+    /// always wait equally long; different ones do not come back together.
     #[must_use]
     pub fn wait(&self, token: Token, attempt: u32, failures: u32) -> Duration {
-        let doublings = failures.saturating_sub(1).min(31);
-        let plain = self
-            .backoff_min
-            .saturating_mul(1 << doublings)
-            .min(self.backoff_max.max(self.backoff_min));
-        jitter(plain, token.0, u64::from(attempt))
+        let seed = token.0.rotate_left(32) ^ u64::from(attempt);
+        self.backoff.delay(failures, seed)
     }
 }
 
@@ -110,8 +102,7 @@ impl Default for Policy {
         Self {
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
-            backoff_min: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(60),
+            backoff: BackoffRange::DEFAULT,
             move_after: 5,
             give_up_after: 0,
             reset_after: Duration::from_secs(60),
@@ -120,32 +111,6 @@ impl Default for Policy {
             on_change: OnChange::default(),
         }
     }
-}
-
-fn backoff(text: &str) -> Result<(Duration, Duration), ValueError> {
-    let error = || ValueError {
-        what: "back-off",
-        given: text.to_owned(),
-        example: "1s..1m",
-    };
-    let (shortest, longest) = text.split_once("..").unwrap_or((text, text));
-    let read = |part: &str| part.parse::<Span>().map(|span| span.0).map_err(|_| error());
-    let (shortest, longest) = (read(shortest)?, read(longest)?);
-    if shortest > longest {
-        return Err(error());
-    }
-    Ok((shortest, longest))
-}
-
-/// Spreads a wait by ±20 %, by two numbers instead of by chance.
-fn jitter(wait: Duration, one: u64, other: u64) -> Duration {
-    let mut seed = [0; 16];
-    let (low, high) = seed.split_at_mut(8);
-    low.copy_from_slice(&one.to_le_bytes());
-    high.copy_from_slice(&other.to_le_bytes());
-    let permille = 800 + xxhash_rust::xxh3::xxh3_64(&seed) % 401;
-    let nanos = wait.as_nanos().saturating_mul(u128::from(permille)) / 1000;
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -158,16 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_doubles_up_to_its_bound_and_stays_within_a_fifth_of_it() {
+    fn the_same_attempt_always_waits_equally_long_and_another_one_does_not() {
         let policy = Policy::default();
-        for (failures, seconds) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (40, 60)] {
-            for attempt in 1..50 {
-                let wait = policy.wait(token(), attempt, failures).as_millis();
-                assert!((seconds * 800..=seconds * 1200).contains(&wait), "{wait}");
-            }
-        }
         assert_eq!(policy.wait(token(), 3, 2), policy.wait(token(), 3, 2));
         assert_ne!(policy.wait(token(), 3, 2), policy.wait(token(), 4, 2));
+        assert!(policy.wait(token(), 9, 40) <= Duration::from_secs(60));
     }
 
     #[test]
@@ -184,14 +144,5 @@ mod tests {
             assert_eq!(class(None, Some(other)), ExitClass::Killed);
         }
         assert_eq!(class(None, None), ExitClass::Crash);
-    }
-
-    #[test]
-    fn a_back_off_is_read_as_a_range_or_as_one_wait() {
-        let second = Duration::from_secs(1);
-        assert_eq!(backoff("1s..1m").unwrap(), (second, second * 60));
-        assert_eq!(backoff("1s").unwrap(), (second, second));
-        assert!(backoff("1m..1s").is_err());
-        assert!(backoff("soon").is_err());
     }
 }

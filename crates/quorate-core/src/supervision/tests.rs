@@ -176,6 +176,7 @@ fn after_so_many_failures_in_a_row_it_moves_and_one_that_lasted_starts_the_count
         Some(&Order::Release {
             outcome: ReleaseOutcome::Move,
             exit: Some(exit),
+            failures: 3,
         })
     );
 }
