@@ -1,5 +1,264 @@
 //! The director's decisions as a step machine.
+//!
+//! [`Director::step`] takes one fact and gives orders. It folds what the ledger holds, and while it
+//! leads it turns calls, expiries and plans into entries. It must never answer a call before its own
+//! fold of the entry that decides it, never keep more than one append outstanding, and never answer a
+//! renewal without a proof of leadership that was begun after the renewal arrived.
+//!
+//! | event \ role | `Follower` | `Candidate` | `Leader` | `Halted` |
+//! |---|---|---|---|---|
+//! | `Hint` lead | becomes `Candidate` | reads on | reads on | nothing |
+//! | `Hint` follow | reads on | becomes `Follower` | steps down | nothing |
+//! | `ReadAnswered` | folds | folds, then stands | folds; another's `Elected` steps it down | nothing |
+//! | `Reset` | takes it over if newer | the same | the same, and steps down | nothing |
+//! | `AppendAnswered` appended | folds | folds; own `Elected` makes it `Leader` | folds, answers, decides on | nothing |
+//! | … position taken | reads | reads, then stands again | reads: own batch counts as appended | nothing |
+//! | … refused, unknown | forgets it | same entry, same position, again | the same | nothing |
+//! | `TailAnswered` | nothing | nothing | own epoch: answers renewals; else reads | nothing |
+//! | `Asked` | answers not leader | answers not leader | queues, or overloaded | answers not leader |
+//! | `Renewed` | answers not leader | answers not leader | stamps (R4), proves (R5) | answers not leader |
+//! | `Woke` | retries a read | retries | retries; expires (R7); plans | nothing |
+//!
+//! *Steps down*: queued calls hear *not leader*; those in flight hear *unknown*, unless another entry is
+//! seen at their position; renewals hear *not leader*.
 
+mod batch;
 pub mod call;
+mod calls;
+mod changes;
+mod clocks;
 pub mod effect;
 pub mod event;
+mod leading;
+mod log;
+mod proofs;
+mod renewals;
+mod reports;
+mod work;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::cluster::Cluster;
+use crate::ids::{DirectorName, Incarnation, Position, SessionId};
+use crate::time::Moment;
+
+use call::{Answer, Call, CallId, RenewalAnswer};
+use effect::Effect;
+use event::{Event, Now};
+
+pub use work::{WorkDelta, WorkItem, WorkService, WorkState};
+
+/// What a director is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name.
+    pub name: DirectorName,
+    /// Its random identity, minted with its data folder.
+    pub id: u64,
+    /// Random number of this process, drawn at start: tells its batches from those of any other.
+    pub writer: u64,
+    /// Where its API is reached.
+    pub address: String,
+    /// Most calls that wait to be decided; more are told to come again.
+    pub queue_max: usize,
+    /// Entries between two snapshots.
+    pub snapshot_every: u64,
+}
+
+/// What a director is at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It folds what others decide.
+    Follower,
+    /// It is to lead and tries to be elected.
+    Candidate,
+    /// Its own election is folded: it decides.
+    Leader,
+    /// It has stopped for ever, with the reason.
+    Halted(String),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Director {
+    config: Config,
+    cluster: Cluster,
+    role: Role,
+    log: log::Log,
+    queue: VecDeque<(CallId, Call)>,
+    /// What is left of a change or report that did not fit one entry.
+    carry: Option<batch::Carry>,
+    proofs: proofs::Proofs,
+    clocks: clocks::Clocks,
+    renewals: renewals::Renewals,
+    /// Newest report of each session: an older one that comes late changes no display.
+    reports: BTreeMap<SessionId, (Incarnation, u64)>,
+    saved: Position,
+    wake: Option<Moment>,
+    /// What the ledger last hinted.
+    should_lead: bool,
+}
+
+impl Director {
+    /// A director that has folded nothing. Pass the snapshot as `Event::Reset` if there is one, then
+    /// a `Event::Hint`.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            log: log::Log::new(config.writer),
+            config,
+            cluster: Cluster::default(),
+            role: Role::Follower,
+            queue: VecDeque::new(),
+            carry: None,
+            proofs: proofs::Proofs::default(),
+            clocks: clocks::Clocks::default(),
+            renewals: renewals::Renewals::default(),
+            reports: BTreeMap::new(),
+            saved: Position(0),
+            wake: None,
+            should_lead: false,
+        }
+    }
+
+    /// All state of the cluster as this director has folded it.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// What this director is.
+    #[must_use]
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// The moment at which an agent's session may be expired, while this director leads: for people.
+    #[must_use]
+    pub fn expires(&self, session: SessionId) -> Option<Moment> {
+        self.clocks.expires(session)
+    }
+
+    /// Where the leader's API is, if it is another director.
+    #[must_use]
+    pub fn leader_address(&self) -> Option<String> {
+        let leader = self.cluster.leader()?;
+        (leader.id != self.config.id).then(|| leader.address.clone())
+    }
+
+    /// Takes one fact and gives orders.
+    pub fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        if let Role::Halted(_) = self.role {
+            return self.step_halted(event, effects);
+        }
+        match event {
+            Event::Hint {
+                should_lead,
+                occupied,
+            } => self.hinted(should_lead, occupied, effects),
+            Event::ReadAnswered { from, outcome } => {
+                self.read_answered(now, from, outcome, effects);
+            }
+            Event::Reset { next, bytes } => self.reset(next, &bytes, effects),
+            Event::AppendAnswered { append, outcome } => {
+                self.append_answered(now, append, outcome, effects);
+            }
+            Event::TailAnswered { proof, tail } => self.tail_answered(now, proof, tail, effects),
+            Event::Asked { id, call } => self.asked(id, call, effects),
+            Event::Renewed { id, renewal } => self.renewed(now, id, renewal, effects),
+            Event::Woke => self.wake = None,
+        }
+        self.advance(now, effects);
+    }
+
+    /// What follows from the state, whatever the event was.
+    fn advance(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if let Role::Halted(_) = self.role {
+            return;
+        }
+        self.retry(now, effects);
+        self.read_on(now, effects);
+        match self.role {
+            Role::Follower | Role::Halted(_) => {}
+            Role::Candidate => self.stand(now, effects),
+            Role::Leader => {
+                self.decide(now, effects);
+                self.prove(effects);
+            }
+        }
+        self.order_wake(now, effects);
+    }
+
+    fn order_wake(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let mut wake = self.log.retry_at();
+        if self.role == Role::Leader && !self.log.busy(self.cluster.position()) {
+            // While the ledger is to answer, nothing is decided anyway.
+            wake = earliest(wake, self.clocks.next());
+        }
+        let Some(wake) = wake else { return };
+        // An order that stands and comes earlier is enough: waking too often does no harm.
+        if self
+            .wake
+            .is_none_or(|ordered| wake < ordered || ordered <= now.moment)
+        {
+            self.wake = Some(wake);
+            effects.push(Effect::WakeAt(wake));
+        }
+    }
+
+    fn asked(&mut self, id: CallId, call: Call, effects: &mut Vec<Effect>) {
+        let answer = if self.role != Role::Leader {
+            self.not_leader()
+        } else if self.queue.len() >= self.config.queue_max {
+            Answer::Refused(call::Refusal::Overloaded)
+        } else {
+            self.queue.push_back((id, call));
+            return;
+        };
+        effects.push(Effect::Answer { id, answer });
+    }
+
+    fn not_leader(&self) -> Answer {
+        Answer::NotLeader {
+            leader: self.leader_address(),
+        }
+    }
+
+    fn renewal_not_leader(&self) -> RenewalAnswer {
+        RenewalAnswer::NotLeader {
+            leader: self.leader_address(),
+        }
+    }
+
+    fn step_halted(&self, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Asked { id, call: _ } => {
+                let answer = self.not_leader();
+                effects.push(Effect::Answer { id, answer });
+            }
+            Event::Renewed { id, renewal: _ } => {
+                let answer = self.renewal_not_leader();
+                effects.push(Effect::AnswerRenewal { id, answer });
+            }
+            Event::Hint { .. }
+            | Event::ReadAnswered { .. }
+            | Event::Reset { .. }
+            | Event::AppendAnswered { .. }
+            | Event::TailAnswered { .. }
+            | Event::Woke => {}
+        }
+    }
+
+    fn halt(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        self.step_down(effects);
+        self.role = Role::Halted(reason.clone());
+        effects.push(Effect::Halt { reason });
+    }
+}
+
+fn earliest(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,237 @@
+//! One entry in the making: records of many calls, as many as fit.
+
+use std::collections::VecDeque;
+
+use crate::cluster::Cluster;
+use crate::ids::{Incarnation, PartitionId, SessionId, Token};
+use crate::record::{ENTRY_BYTES_MAX, Record};
+
+use super::call::CallId;
+
+/// Room for the header and the frame of an entry.
+const FRAME_BYTES: usize = 1024;
+/// Most bytes of records in one entry.
+const RECORDS_BYTES_MAX: usize = ENTRY_BYTES_MAX - FRAME_BYTES;
+
+/// A call whose records are in an entry.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) id: CallId,
+    /// Its records in the entry; of one that was carried over, those in the last entry.
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) reply: Reply,
+}
+
+/// How to answer once the entry is folded, or leadership proven: the answer is read from the fold.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Reply {
+    Done {
+        notes: Vec<String>,
+    },
+    /// Done, and the caller hears a refusal all the same: a list that lost too much.
+    Refused(super::call::Refusal),
+    Opened {
+        secret_hash: String,
+        process: u64,
+    },
+    Resumed {
+        session: SessionId,
+        process: u64,
+    },
+    Reported {
+        session: SessionId,
+        sequence: u64,
+        claims: Vec<(PartitionId, Token)>,
+    },
+}
+
+/// What is left of a call that did not fit one entry; it goes first into the next.
+#[derive(Debug)]
+pub(super) struct Carry {
+    pub(super) job: (CallId, Reply),
+    pub(super) records: VecDeque<Record>,
+}
+
+impl Carry {
+    pub(super) fn id(&self) -> CallId {
+        self.job.0
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Batch {
+    records: Vec<Record>,
+    jobs: Vec<Job>,
+    bytes: usize,
+    /// Its records change what other calls about specifications would be compared with.
+    pub(super) changes_specs: bool,
+    next_session: SessionId,
+    next_incarnation: Incarnation,
+}
+
+impl Batch {
+    pub(super) fn new(cluster: &Cluster) -> Self {
+        Self {
+            records: Vec::new(),
+            jobs: Vec::new(),
+            bytes: 0,
+            changes_specs: false,
+            next_session: cluster.next_session(),
+            next_incarnation: cluster.next_incarnation(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Takes one record; `false` when there is no room for it.
+    pub(super) fn push(&mut self, record: Record) -> bool {
+        let bytes = weigh(&record);
+        let fits = self.bytes + bytes <= RECORDS_BYTES_MAX;
+        if fits {
+            self.bytes += bytes;
+            self.records.push(record);
+        }
+        fits
+    }
+
+    /// Takes the records of a call, as many as fit; what does not is given back.
+    pub(super) fn take(&mut self, mut carry: Carry) -> Option<Carry> {
+        let first = self.records.len();
+        while let Some(record) = carry.records.pop_front() {
+            let bytes = weigh(&record);
+            if self.bytes + bytes > RECORDS_BYTES_MAX && !self.records.is_empty() {
+                carry.records.push_front(record);
+                return Some(carry);
+            }
+            self.bytes += bytes;
+            self.records.push(record);
+        }
+        let (id, reply) = carry.job;
+        self.jobs.push(Job {
+            id,
+            first,
+            count: self.records.len() - first,
+            reply,
+        });
+        None
+    }
+
+    pub(super) fn mint_session(&mut self) -> SessionId {
+        let minted = self.next_session;
+        self.next_session = minted.next();
+        minted
+    }
+
+    pub(super) fn mint_incarnation(&mut self) -> Incarnation {
+        let minted = self.next_incarnation;
+        self.next_incarnation = minted.next();
+        minted
+    }
+
+    pub(super) fn finish(self) -> (Vec<Record>, Vec<Job>) {
+        (self.records, self.jobs)
+    }
+}
+
+/// At least as many bytes as the record has when it is encoded.
+pub(super) fn weigh(record: &Record) -> usize {
+    match record {
+        Record::Assigned { .. }
+        | Record::Assumed { .. }
+        | Record::Beat
+        | Record::SessionExpired { .. }
+        | Record::SessionClosed { .. }
+        | Record::SessionResumed { .. } => 80,
+        Record::Withdrawn { .. } | Record::Revoked { .. } => 96,
+        Record::Released { .. } | Record::Observed { .. } => 192,
+        Record::Elected { .. }
+        | Record::ServicePut { .. }
+        | Record::ServiceRemoved { .. }
+        | Record::PartitionsPut { .. }
+        | Record::PartitionsRemoved { .. }
+        | Record::Staged { .. }
+        | Record::SourceStatus { .. }
+        | Record::DesiredSet { .. }
+        | Record::RestartAsked { .. }
+        | Record::AgentSet { .. }
+        | Record::SessionOpened { .. } => encoded(record),
+    }
+}
+
+fn encoded(record: &Record) -> usize {
+    let bytes = rmp_serde::to_vec_named(record);
+    bytes.map_or(usize::MAX / 2, |bytes| bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::CloseReason;
+    use crate::record::{Exit, ExitClass, MoveReason, ReleaseOutcome, RunPhase, RunReport};
+
+    #[test]
+    fn no_record_is_larger_than_it_is_weighed() {
+        let (partition, token) = (PartitionId(u32::MAX), Token(u64::MAX));
+        let (session, incarnation) = (SessionId(u64::MAX), Incarnation(u64::MAX));
+        let exit = Some(Exit {
+            class: ExitClass::Interrupted,
+            code: Some(255),
+            signal: Some(255),
+        });
+        let run = RunReport {
+            phase: RunPhase::Starting,
+            attempt: u32::MAX,
+            pid: Some(u32::MAX),
+            exit,
+        };
+        for record in [
+            Record::Assigned {
+                partition,
+                session,
+                token,
+            },
+            Record::Assumed {
+                partition,
+                session,
+                token,
+            },
+            Record::SessionExpired { session },
+            Record::SessionClosed {
+                session,
+                reason: CloseReason::WardenDied,
+            },
+            Record::SessionResumed {
+                session,
+                incarnation,
+                process: u64::MAX,
+            },
+            Record::Withdrawn {
+                partition,
+                token,
+                reason: MoveReason::LeaseChanged,
+            },
+            Record::Revoked {
+                partition,
+                token,
+                reason: MoveReason::LeaseChanged,
+            },
+            Record::Released {
+                partition,
+                token,
+                outcome: ReleaseOutcome::Stopped,
+                exit,
+                failures: u32::MAX,
+            },
+            Record::Observed {
+                partition,
+                token,
+                run,
+            },
+        ] {
+            assert!(encoded(&record) <= weigh(&record), "{record:?}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! What a call becomes: records for the next entry, and how to answer after the fold.
+
+use std::collections::VecDeque;
+
+use crate::cluster::{Refused, State};
+use crate::ids::{AgentName, PartitionId, PartitionKey, ServiceName, SessionId, Token};
+use crate::lease::LeaseTimes;
+use crate::record::{AgentInfo, CloseReason, Desired, Record, Schedulable};
+
+use super::Director;
+use super::batch::{Batch, Carry, Reply};
+use super::call::{Answer, Call, CallId, Refusal};
+use super::effect::Effect;
+use super::proofs::Waiting;
+
+/// What was decided about a call. No records: nothing needs to change, and the answer waits for a proof.
+pub(super) type Decided = Result<(Vec<Record>, Reply), Refusal>;
+
+impl Director {
+    /// Fills the batch with calls, in the order in which they came.
+    pub(super) fn take_calls(&mut self, batch: &mut Batch, effects: &mut Vec<Effect>) {
+        if let Some(carry) = self.carry.take() {
+            batch.changes_specs = true;
+            self.carry = batch.take(carry);
+        }
+        while self.carry.is_none() {
+            let Some((id, call)) = self.queue.pop_front() else {
+                return;
+            };
+            if compares(&call) && batch.changes_specs {
+                // It would be compared with what this very entry changes.
+                self.queue.push_front((id, call));
+                return;
+            }
+            batch.changes_specs |= compares(&call);
+            match self.decide_call(batch, call) {
+                Ok((records, reply)) if records.is_empty() => {
+                    self.proofs.wait(Waiting::Call(id, reply));
+                }
+                Ok((records, reply)) => {
+                    let records = VecDeque::from(records);
+                    let job = (id, reply);
+                    self.carry = batch.take(Carry { job, records });
+                }
+                Err(refusal) => refuse(id, refusal, effects),
+            }
+        }
+    }
+
+    fn decide_call(&mut self, batch: &mut Batch, call: Call) -> Decided {
+        match call {
+            Call::Apply { services } => self.decide_apply(services),
+            Call::Remove { service } => {
+                self.known_service(&service)?;
+                Ok((
+                    vec![Record::ServiceRemoved { name: service }],
+                    Reply::Done { notes: Vec::new() },
+                ))
+            }
+            Call::Partitions { service, reading } => self.decide_partitions(service, reading),
+            Call::SetDesired {
+                service,
+                key,
+                desired,
+            } => self.decide_desired(service, key, desired),
+            Call::Restart { service, key } => {
+                self.known(&service, key.as_ref())?;
+                let notes = self.stopped_note(&service);
+                let record = Record::RestartAsked { service, key };
+                Ok((vec![record], Reply::Done { notes }))
+            }
+            Call::SetAgent { agent, schedulable } => self.decide_agent(agent, schedulable),
+            Call::Register {
+                agent,
+                lease,
+                secret_hash,
+                process,
+            } => self.decide_register(batch, agent, lease, secret_hash, process),
+            Call::Resume { session, process } => self.decide_resume(batch, session, process),
+            Call::Report(report) => self.decide_report(*report),
+            Call::Close { session, reason } => Ok(self.decide_close(session, reason)),
+        }
+    }
+
+    fn decide_desired(
+        &self,
+        service: ServiceName,
+        key: Option<PartitionKey>,
+        desired: Desired,
+    ) -> Decided {
+        self.known(&service, key.as_ref())?;
+        let notes = match (&key, desired) {
+            (Some(_), Desired::Running) => self.stopped_note(&service),
+            (None, Desired::Running) => self.stopped_apart_note(&service),
+            (_, Desired::Stopped) => Vec::new(),
+        };
+        let record = Record::DesiredSet {
+            service,
+            key,
+            desired,
+        };
+        Ok((vec![record], Reply::Done { notes }))
+    }
+
+    fn decide_agent(&self, agent: AgentName, schedulable: Schedulable) -> Decided {
+        let known = self.cluster.agents().get(&agent);
+        let known = known.ok_or_else(|| not_found("agent", agent.as_str()))?;
+        let reply = Reply::Done { notes: Vec::new() };
+        if known.schedulable() == schedulable {
+            return Ok((Vec::new(), reply));
+        }
+        Ok((vec![Record::AgentSet { agent, schedulable }], reply))
+    }
+
+    fn decide_register(
+        &self,
+        batch: &mut Batch,
+        agent: AgentInfo,
+        lease: LeaseTimes,
+        secret_hash: String,
+        process: u64,
+    ) -> Decided {
+        let reply = Reply::Opened {
+            secret_hash: secret_hash.clone(),
+            process,
+        };
+        if self.cluster.session_by_secret(&secret_hash).is_some() {
+            return Ok((Vec::new(), reply));
+        }
+        let known = self.cluster.agents().get(&agent.name);
+        if let Some(known) = known.filter(|known| known.info().id != agent.id)
+            && !known.sessions().is_empty()
+        {
+            return Err(Refusal::Conflict(format!(
+                "an agent named {} is alive with another identity; give this one another name",
+                agent.name
+            )));
+        }
+        let same = known.filter(|known| known.info().id == agent.id && known.process() == process);
+        let incarnation =
+            same.map_or_else(|| batch.mint_incarnation(), |known| known.incarnation());
+        let record = Record::SessionOpened {
+            session: batch.mint_session(),
+            incarnation,
+            agent: Box::new(agent),
+            lease,
+            secret_hash,
+            process,
+        };
+        Ok((vec![record], reply))
+    }
+
+    fn decide_resume(&self, batch: &mut Batch, session: SessionId, process: u64) -> Decided {
+        let reply = Reply::Resumed { session, process };
+        let open = self.cluster.session(session).ok_or_else(over)?;
+        let agent = self.cluster.agent_of(session).ok_or_else(over)?;
+        let same = agent.process() == process;
+        if same && open.incarnation() == agent.incarnation() {
+            return Ok((Vec::new(), reply));
+        }
+        let incarnation = if same {
+            agent.incarnation()
+        } else {
+            batch.mint_incarnation()
+        };
+        let record = Record::SessionResumed {
+            session,
+            incarnation,
+            process,
+        };
+        Ok((vec![record], reply))
+    }
+
+    fn decide_close(&self, session: SessionId, reason: CloseReason) -> (Vec<Record>, Reply) {
+        let open = self.cluster.session(session).is_some();
+        let record = open.then_some(Record::SessionClosed { session, reason });
+        let reply = Reply::Done { notes: Vec::new() };
+        (record.into_iter().collect(), reply)
+    }
+
+    /// The answer to a call whose records are folded.
+    pub(super) fn reply_after(&self, reply: Reply, refused: Option<Refused>) -> Answer {
+        match (&reply, refused) {
+            // Each claim is told for itself, and a session that was opened twice is open.
+            (Reply::Reported { .. } | Reply::Opened { .. } | Reply::Resumed { .. }, _)
+            | (Reply::Refused(_), _)
+            | (_, None) => self.reply(reply),
+            (Reply::Done { .. }, Some(refused)) => {
+                Answer::Refused(Refusal::Conflict(refused.to_string()))
+            }
+        }
+    }
+
+    /// The answer as the fold shows it.
+    pub(super) fn reply(&self, reply: Reply) -> Answer {
+        match reply {
+            Reply::Done { notes } => Answer::Done {
+                position: self.cluster.position(),
+                notes,
+            },
+            Reply::Refused(refusal) => Answer::Refused(refusal),
+            Reply::Opened {
+                secret_hash,
+                process,
+            } => {
+                let session = self.cluster.session_by_secret(&secret_hash);
+                let session = session.map(crate::cluster::Session::id);
+                session.map_or_else(lost_race, |session| self.opened(session, process))
+            }
+            Reply::Resumed { session, process } => self.opened(session, process),
+            Reply::Reported {
+                session,
+                sequence,
+                claims,
+            } => self.reported(session, sequence, &claims),
+        }
+    }
+
+    fn opened(&self, id: SessionId, process: u64) -> Answer {
+        let (Some(session), Some(agent)) = (self.cluster.session(id), self.cluster.agent_of(id))
+        else {
+            return Answer::Refused(over());
+        };
+        // A process that was fenced since then hears its own number and is refused with it.
+        let current = agent.process() == process;
+        Answer::Opened {
+            session: id,
+            incarnation: if current {
+                agent.incarnation()
+            } else {
+                session.incarnation()
+            },
+            lease: session.lease(),
+        }
+    }
+
+    fn reported(
+        &self,
+        session: SessionId,
+        sequence: u64,
+        claims: &[(PartitionId, Token)],
+    ) -> Answer {
+        let mut assumed = Vec::new();
+        let mut refused = Vec::new();
+        for (partition, token) in claims {
+            match self.claim(session, *partition, *token) {
+                Ok(()) => assumed.push(*token),
+                Err(why) => refused.push((*token, why.to_owned())),
+            }
+        }
+        Answer::Reported {
+            sequence,
+            assumed,
+            refused,
+        }
+    }
+
+    /// Whether a session holds a partition as assumed, or why not.
+    fn claim(
+        &self,
+        session: SessionId,
+        partition: PartitionId,
+        token: Token,
+    ) -> Result<(), &'static str> {
+        let partition = self.cluster.partition(partition);
+        let Some(partition) = partition.filter(|partition| {
+            let holder = partition.holder();
+            holder.is_some_and(|holder| holder.session == session && holder.token == token)
+        }) else {
+            return Err("the token has ended");
+        };
+        match partition.state() {
+            State::Assumed(_) => Ok(()),
+            State::Stopping(..) => Err("it is to be stopped"),
+            State::Assigned(_) | State::Unassigned(_) => Err("it was not assumed"),
+        }
+    }
+
+    pub(super) fn known_service(&self, name: &ServiceName) -> Result<(), Refusal> {
+        let known = self.cluster.service(name);
+        known
+            .map(|_| ())
+            .ok_or_else(|| not_found("service", name.as_str()))
+    }
+
+    fn known(&self, service: &ServiceName, key: Option<&PartitionKey>) -> Result<(), Refusal> {
+        self.known_service(service)?;
+        let Some(key) = key else { return Ok(()) };
+        let id = self.cluster.partition_id(service, key);
+        let partition = id.and_then(|id| self.cluster.partition(id));
+        let known = partition.is_some_and(|partition| !partition.doomed());
+        let missing = || not_found("partition", &format!("{service}/{key}"));
+        known.then_some(()).ok_or_else(missing)
+    }
+
+    pub(super) fn stopped_note(&self, service: &ServiceName) -> Vec<String> {
+        let stopped = self.cluster.service(service);
+        let stopped = stopped.filter(|service| service.desired() == Desired::Stopped);
+        let note = stopped
+            .map(|_| format!("service {service} is stopped and stays so until it is started"));
+        note.into_iter().collect()
+    }
+
+    fn stopped_apart_note(&self, name: &ServiceName) -> Vec<String> {
+        let Some(service) = self.cluster.service(name) else {
+            return Vec::new();
+        };
+        let partitions = service.partitions().values();
+        let partitions = partitions.filter_map(|id| self.cluster.partition(*id));
+        let apart = partitions.filter(|partition| partition.desired() == Desired::Stopped);
+        match apart.count() {
+            0 => Vec::new(),
+            1 => vec![
+                "1 partition was stopped by its key and stays so until it is started".to_owned(),
+            ],
+            n => vec![format!(
+                "{n} partitions were stopped by their keys and stay so until they are started"
+            )],
+        }
+    }
+}
+
+/// Whether a call is decided by comparing with specifications and lists in force.
+fn compares(call: &Call) -> bool {
+    match call {
+        Call::Apply { .. } | Call::Remove { .. } | Call::Partitions { .. } => true,
+        Call::SetDesired { .. }
+        | Call::Restart { .. }
+        | Call::SetAgent { .. }
+        | Call::Register { .. }
+        | Call::Resume { .. }
+        | Call::Report(_)
+        | Call::Close { .. } => false,
+    }
+}
+
+fn refuse(id: CallId, refusal: Refusal, effects: &mut Vec<Effect>) {
+    let answer = Answer::Refused(refusal);
+    effects.push(Effect::Answer { id, answer });
+}
+
+pub(super) fn not_found(what: &'static str, name: &str) -> Refusal {
+    Refusal::NotFound {
+        what,
+        name: name.to_owned(),
+    }
+}
+
+pub(super) fn over() -> Refusal {
+    Refusal::Fenced("the session is over".to_owned())
+}
+
+/// Two registrations met in one entry, and the other one was first.
+fn lost_race() -> Answer {
+    let why = "another agent took this name at the same moment; try again";
+    Answer::Refused(Refusal::Conflict(why.to_owned()))
+}

@@ -1,0 +1,273 @@
+//! What `apply` and the reading of a source become: the difference to what is in force, as records.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::Service;
+use crate::ids::{PartitionKey, ServiceName};
+use crate::record::{ENTRY_BYTES_MAX, Record};
+use crate::spec::{self, PartitionSpec, ServiceSpec};
+
+use super::Director;
+use super::batch::{Reply, weigh};
+use super::call::Refusal;
+use super::calls::Decided;
+
+/// Most bytes of the records in one part of a staged change. The rest of the entry stays free for
+/// reports, so that a large change does not keep agents waiting.
+const PART_BYTES: usize = ENTRY_BYTES_MAX / 4 * 3;
+/// Most bytes of partitions in one record, so that records can be spread over parts.
+const RECORD_BYTES: usize = ENTRY_BYTES_MAX / 8;
+/// Most bytes of one specification or partition: it must fit one entry.
+const ITEM_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
+
+impl Director {
+    /// All services are put, or none.
+    pub(super) fn decide_apply(&self, services: Vec<(ServiceName, ServiceSpec)>) -> Decided {
+        let mut records = Vec::new();
+        let mut notes = Vec::new();
+        for (name, spec) in services {
+            notes.extend(self.stopped_note(&name));
+            let listed = spec::expand::partitions(&name, &spec);
+            let listed = listed.map_err(|problem| Refusal::Conflict(problem.to_string()))?;
+            let known = self.cluster.service(&name);
+            if known.is_none_or(|known| **known.spec() != spec) {
+                records.push(Record::ServicePut {
+                    name: name.clone(),
+                    spec: Box::new(spec),
+                });
+            }
+            let Some(listed) = listed else {
+                continue;
+            };
+            let difference = self.difference(known, &listed);
+            notes.extend(stopping_note(&name, difference.running_removed));
+            records.extend(difference.records(&name));
+        }
+        Ok((self.staged(records)?, Reply::Done { notes }))
+    }
+
+    /// A source was read. A reading that is refused changes nothing but what people are told.
+    pub(super) fn decide_partitions(
+        &self,
+        name: ServiceName,
+        reading: Result<Vec<PartitionSpec>, String>,
+    ) -> Decided {
+        self.known_service(&name)?;
+        let Some(service) = self.cluster.service(&name) else {
+            return Ok((Vec::new(), Reply::Done { notes: Vec::new() }));
+        };
+        let listed = match reading {
+            Ok(listed) => listed,
+            Err(problem) => return Ok(problem_status(service, problem)),
+        };
+        let difference = self.difference(Some(service), &listed);
+        if let Some(problem) = shrunk(service, &listed, difference.removed.len()) {
+            return Ok(problem_status(service, problem));
+        }
+        let mut records = difference.records(&name);
+        if service.problem().is_some() {
+            records.push(Record::SourceStatus {
+                service: name,
+                problem: None,
+            });
+        }
+        Ok((self.staged(records)?, Reply::Done { notes: Vec::new() }))
+    }
+
+    fn difference<'a>(
+        &self,
+        service: Option<&Service>,
+        listed: &'a [PartitionSpec],
+    ) -> Difference<'a> {
+        let mut difference = Difference::default();
+        let mut new: BTreeMap<&PartitionKey, &PartitionSpec> = BTreeMap::new();
+        for spec in listed {
+            new.insert(&spec.key, spec);
+        }
+        let known = service.map(Service::partitions);
+        for (key, spec) in &new {
+            let id = known.and_then(|known| known.get(*key));
+            let partition = id.and_then(|id| self.cluster.partition(*id));
+            if partition.is_none_or(|partition| !partition.described_by(spec)) {
+                difference.put.push(spec);
+            }
+        }
+        for (key, id) in known.into_iter().flatten() {
+            let partition = self.cluster.partition(*id);
+            let Some(partition) = partition.filter(|partition| !partition.doomed()) else {
+                continue;
+            };
+            if !new.contains_key(key) {
+                difference.removed.insert(key.clone());
+                difference.running_removed += usize::from(partition.running_under().is_some());
+            }
+        }
+        difference
+    }
+
+    /// Records that fit one entry as they are, or in parts that count with the last one.
+    fn staged(&self, records: Vec<Record>) -> Result<Vec<Record>, Refusal> {
+        let weights: Vec<usize> = records.iter().map(weigh).collect();
+        for (record, weight) in records.iter().zip(&weights) {
+            if *weight > ITEM_BYTES_MAX {
+                return Err(too_large(record, *weight));
+            }
+        }
+        if weights.iter().sum::<usize>() <= PART_BYTES {
+            return Ok(records);
+        }
+        let mut parts: Vec<Vec<Record>> = Vec::new();
+        let mut bytes = PART_BYTES;
+        for (record, weight) in records.into_iter().zip(weights) {
+            if bytes + weight > PART_BYTES {
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += weight;
+            if let Some(part) = parts.last_mut() {
+                part.push(record);
+            }
+        }
+        // The name of the next batch is never used again: its sequence goes up with every entry.
+        let change = self.log.next_batch();
+        let last = parts.len();
+        let parts = (1..).zip(parts);
+        Ok(parts
+            .map(|(number, records)| Record::Staged {
+                change,
+                records,
+                last: number == last,
+            })
+            .collect())
+    }
+}
+
+/// What a list changes.
+#[derive(Default)]
+struct Difference<'a> {
+    put: Vec<&'a PartitionSpec>,
+    removed: BTreeSet<PartitionKey>,
+    running_removed: usize,
+}
+
+impl Difference<'_> {
+    fn records(self, service: &ServiceName) -> Vec<Record> {
+        let mut records = Vec::new();
+        let removed = chunks(self.removed.into_iter(), |key| key.as_str().len() + 8);
+        records.extend(removed.into_iter().map(|keys| Record::PartitionsRemoved {
+            service: service.clone(),
+            keys,
+        }));
+        let put = chunks(self.put.into_iter().cloned(), partition_bytes);
+        records.extend(put.into_iter().map(|partitions| Record::PartitionsPut {
+            service: service.clone(),
+            partitions,
+        }));
+        records
+    }
+}
+
+fn partition_bytes(spec: &PartitionSpec) -> usize {
+    let labels = spec.labels.iter();
+    let labels: usize = labels
+        .map(|(name, value)| name.len() + value.len() + 10)
+        .sum();
+    let data = spec.data.as_ref().map_or(0, |data| data.len() + 10);
+    64 + spec.key.as_str().len() + data + labels
+}
+
+fn chunks<T>(items: impl Iterator<Item = T>, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let mut chunks: Vec<Vec<T>> = Vec::new();
+    let mut bytes = 0;
+    for item in items {
+        let more = bytes_of(&item);
+        match chunks.last_mut() {
+            Some(chunk) if bytes + more <= RECORD_BYTES => {
+                chunk.push(item);
+                bytes += more;
+            }
+            Some(_) | None => {
+                chunks.push(vec![item]);
+                bytes = more;
+            }
+        }
+    }
+    chunks
+}
+
+/// Everything keeps running as it was; people are told once.
+fn problem_status(service: &Service, problem: String) -> (Vec<Record>, Reply) {
+    let refusal = format!(
+        "the list of service {} is refused: {problem}; everything keeps running as it was",
+        service.name()
+    );
+    let told = service.problem() == Some(&problem);
+    let record = (!told).then(|| Record::SourceStatus {
+        service: service.name().clone(),
+        problem: Some(problem),
+    });
+    let reply = Reply::Refused(Refusal::Conflict(refusal));
+    (record.into_iter().collect(), reply)
+}
+
+/// Why a list that lost so many is refused. One partition may always go, but never the last.
+fn shrunk(service: &Service, listed: &[PartitionSpec], removed: usize) -> Option<String> {
+    let before = service.listed();
+    let source = service.spec().partitions.as_ref()?;
+    let guard = source.shrink_guard.trim().trim_end_matches('%').trim();
+    let guard: usize = guard.parse().unwrap_or(0);
+    if guard >= 100 || removed == 0 {
+        return None;
+    }
+    let emptied = listed.is_empty();
+    if !emptied && (removed == 1 || removed.saturating_mul(100) <= guard.saturating_mul(before)) {
+        return None;
+    }
+    Some(format!(
+        "it would drop {removed} of {before} partitions, more than the {guard}% that shrink_guard allows"
+    ))
+}
+
+fn stopping_note(service: &ServiceName, running: usize) -> Option<String> {
+    match running {
+        0 => None,
+        1 => Some(format!(
+            "1 partition of {service} is no longer listed and is being stopped"
+        )),
+        n => Some(format!(
+            "{n} partitions of {service} are no longer listed and are being stopped"
+        )),
+    }
+}
+
+fn too_large(record: &Record, bytes: usize) -> Refusal {
+    let what = match record {
+        Record::ServicePut { name, .. } => format!("the specification of service {name}"),
+        Record::PartitionsPut { partitions, .. } => match partitions.first() {
+            Some(partition) => format!("partition {:?}", partition.key.as_str()),
+            None => "a partition".to_owned(),
+        },
+        Record::Elected { .. }
+        | Record::Beat
+        | Record::ServiceRemoved { .. }
+        | Record::PartitionsRemoved { .. }
+        | Record::Staged { .. }
+        | Record::SourceStatus { .. }
+        | Record::DesiredSet { .. }
+        | Record::RestartAsked { .. }
+        | Record::AgentSet { .. }
+        | Record::SessionOpened { .. }
+        | Record::SessionResumed { .. }
+        | Record::SessionClosed { .. }
+        | Record::SessionExpired { .. }
+        | Record::Assigned { .. }
+        | Record::Withdrawn { .. }
+        | Record::Assumed { .. }
+        | Record::Revoked { .. }
+        | Record::Released { .. }
+        | Record::Observed { .. } => "a part of the change".to_owned(),
+    };
+    Refusal::Conflict(format!(
+        "{what} has {bytes} bytes, at most {ITEM_BYTES_MAX} are possible; keep large data elsewhere and name it here"
+    ))
+}

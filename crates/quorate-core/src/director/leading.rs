@@ -1,0 +1,208 @@
+//! Becoming the leader, deciding while it lasts, and stopping.
+
+use crate::history::Change;
+use crate::ids::{BatchId, Position};
+use crate::record::{self, Record};
+
+use super::batch::{Batch, Job};
+use super::call::Answer;
+use super::effect::Effect;
+use super::event::Now;
+use super::log::Append;
+use super::{Director, Role};
+use crate::cluster::Outcome;
+
+impl Director {
+    pub(super) fn hinted(
+        &mut self,
+        should_lead: Option<bool>,
+        occupied: Position,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.log.occupied(occupied);
+        self.should_lead = should_lead.unwrap_or(self.should_lead);
+        match (should_lead, &self.role) {
+            (Some(true), Role::Follower) => self.role = Role::Candidate,
+            (Some(false), Role::Leader) => self.step_down(effects),
+            (Some(false), Role::Candidate) => self.role = Role::Follower,
+            (Some(true), Role::Candidate | Role::Leader | Role::Halted(_))
+            | (Some(false), Role::Follower | Role::Halted(_))
+            | (None, _) => {}
+        }
+    }
+
+    /// Stands for election behind everything that is known to be in the ledger.
+    ///
+    /// The position decides: it is won only if nothing was written that this director has not folded.
+    pub(super) fn stand(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.log.busy(self.cluster.position()) || self.log.stands_later(now.moment) {
+            return;
+        }
+        let elected = Record::Elected {
+            name: self.config.name.clone(),
+            id: self.config.id,
+            address: self.config.address.clone(),
+            format: record::FORMAT,
+        };
+        let epoch = self.cluster.epoch().next();
+        self.append(now, epoch, vec![elected], Vec::new(), effects);
+    }
+
+    /// Somebody was elected.
+    pub(super) fn led(&mut self, now: Now, by: BatchId, effects: &mut Vec<Effect>) {
+        match self.role {
+            Role::Leader => {
+                self.step_down(effects);
+                if self.should_lead {
+                    self.role = Role::Candidate;
+                    self.log.stand_later(now.moment);
+                }
+            }
+            Role::Candidate if self.log.writes(by) => self.take_office(now),
+            // Two that both believe they should lead must not depose each other without a pause.
+            Role::Candidate => self.log.stand_later(now.moment),
+            Role::Follower | Role::Halted(_) => {}
+        }
+    }
+
+    fn take_office(&mut self, now: Now) {
+        self.role = Role::Leader;
+        self.renewals.clear();
+        self.reports.clear();
+        self.clocks.clear();
+        // R6: whatever the leader before knew, everybody gets the whole time once more.
+        for (id, session) in self.cluster.sessions() {
+            let expiry = session.lease().expiry();
+            self.clocks.extend(*id, now.moment, expiry);
+        }
+    }
+
+    /// Keeps what only a leader knows in step with the fold.
+    pub(super) fn observe(&mut self, now: Now, changes: &[Change]) {
+        if self.role != Role::Leader {
+            return;
+        }
+        for change in changes {
+            match change {
+                Change::SessionOpened { session, .. } => {
+                    let opened = self.cluster.session(*session);
+                    if let Some(expiry) = opened.map(|opened| opened.lease().expiry()) {
+                        self.clocks.extend(*session, now.moment, expiry);
+                    }
+                }
+                Change::SessionClosed { session, agent, .. }
+                | Change::SessionExpired { session, agent, .. } => {
+                    self.clocks.end(*session);
+                    self.reports.remove(session);
+                    let open = self.cluster.agents().get(agent);
+                    if open.is_none_or(|agent| agent.sessions().is_empty()) {
+                        self.renewals.forget(agent);
+                    }
+                }
+                Change::Elected { .. }
+                | Change::ServiceCreated { .. }
+                | Change::ServiceChanged { .. }
+                | Change::ServiceRemoved { .. }
+                | Change::ServiceDesired { .. }
+                | Change::SourceRefused { .. }
+                | Change::SourceRecovered { .. }
+                | Change::Partition { .. }
+                | Change::SessionResumed { .. }
+                | Change::AgentSet { .. } => {}
+            }
+        }
+    }
+
+    /// Decides what goes into the next entry, when there is no other on its way.
+    pub(super) fn decide(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.log.busy(self.cluster.position()) {
+            return;
+        }
+        let mut batch = Batch::new(&self.cluster);
+        for session in self.clocks.due(now.moment) {
+            if !batch.push(Record::SessionExpired { session }) {
+                break;
+            }
+        }
+        self.take_calls(&mut batch, effects);
+        if batch.is_empty() && self.proofs.beat {
+            batch.push(Record::Beat);
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let (records, jobs) = batch.finish();
+        self.append(now, self.cluster.epoch(), records, jobs, effects);
+    }
+
+    /// An own entry is folded: answers leave now.
+    pub(super) fn committed(
+        &mut self,
+        now: Now,
+        append: Append,
+        outcomes: &[Outcome],
+        effects: &mut Vec<Effect>,
+    ) {
+        for Job {
+            id,
+            first,
+            count,
+            reply,
+        } in append.jobs
+        {
+            let own = outcomes.iter().skip(first).take(count);
+            let mut refused = own.filter_map(|outcome| match outcome {
+                Outcome::Accepted => None,
+                Outcome::Refused(refused) => Some(*refused),
+            });
+            let answer = self.reply_after(reply, refused.next_back());
+            effects.push(Effect::Answer { id, answer });
+        }
+        if self.role == Role::Leader {
+            self.proven(now, append.covers, effects);
+        }
+    }
+
+    /// Another entry is where an own one was to be: that one was certainly not written, and never will.
+    pub(super) fn displaced(&mut self, now: Now, append: Append, effects: &mut Vec<Effect>) {
+        if let Some(Record::Elected { .. }) = append.records.first() {
+            return;
+        }
+        if self.role == Role::Leader {
+            // What took the position is of another epoch and was folded as nothing, so everything that
+            // was decided still holds, one position further on.
+            self.append(
+                now,
+                self.cluster.epoch(),
+                append.records,
+                append.jobs,
+                effects,
+            );
+            return;
+        }
+        for job in append.jobs {
+            let answer = self.not_leader();
+            effects.push(Effect::Answer { id: job.id, answer });
+        }
+    }
+
+    /// Decides nothing any more. What may or may not have been written is answered as unknown.
+    pub(super) fn step_down(&mut self, effects: &mut Vec<Effect>) {
+        self.role = Role::Follower;
+        let unknown = self.log.abandon().into_iter().map(|job| job.id);
+        let unknown: Vec<_> = unknown
+            .chain(self.carry.take().map(|carry| carry.id()))
+            .collect();
+        for id in unknown {
+            let answer = Answer::Unknown;
+            effects.push(Effect::Answer { id, answer });
+        }
+        for (id, _) in std::mem::take(&mut self.queue) {
+            let answer = self.not_leader();
+            effects.push(Effect::Answer { id, answer });
+        }
+        let waiting = self.proofs.give_up();
+        self.turn_away(waiting, effects);
+        self.clocks.clear();
+    }
+}

@@ -1,0 +1,161 @@
+//! Proofs of leadership (R5): an answer that rests on what the leader knows leaves only after the ledger
+//! has shown this leader's epoch at a moment after the question arrived.
+//!
+//! Everything that waits has the number of its arrival. A proof, or an append, covers what had arrived
+//! when it began; one is outstanding at a time and covers all that came while the one before ran.
+
+use std::collections::VecDeque;
+
+use crate::ids::{Epoch, Position};
+
+use super::batch::Reply;
+use super::call::{CallId, Renewal};
+use super::effect::Effect;
+use super::event::{Now, ProofId};
+use super::{Director, Role};
+
+/// Counts arrivals; what has this number or a lower one had arrived by then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Arrival(u64);
+
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// A renewal, already stamped.
+    Renewal(CallId, Renewal),
+    /// A call that changes nothing.
+    Call(CallId, Reply),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Proofs {
+    arrived: Arrival,
+    waiting: VecDeque<(Arrival, Waiting)>,
+    begun: Option<Begun>,
+    last: u64,
+    /// The tail shows an entry of an earlier leader behind my election: only an entry of mine proves.
+    pub(super) beat: bool,
+}
+
+#[derive(Debug)]
+struct Begun {
+    proof: ProofId,
+    covers: Arrival,
+    folded: Position,
+}
+
+impl Proofs {
+    pub(super) fn wait(&mut self, waiting: Waiting) {
+        self.arrived.0 += 1;
+        self.waiting.push_back((self.arrived, waiting));
+    }
+
+    /// Everything that has arrived by now.
+    pub(super) fn arrived(&self) -> Arrival {
+        self.arrived
+    }
+
+    fn take(&mut self, covers: Arrival) -> Vec<Waiting> {
+        let covered = self.waiting.iter().take_while(|(at, _)| *at <= covers);
+        let count = covered.count();
+        let covered = self.waiting.drain(..count);
+        covered.map(|(_, waiting)| waiting).collect()
+    }
+
+    /// Everything that waits, because nothing can be proven any more.
+    pub(super) fn give_up(&mut self) -> Vec<Waiting> {
+        self.begun = None;
+        self.beat = false;
+        self.take(self.arrived)
+    }
+}
+
+impl Director {
+    /// Begins a proof when somebody waits for one.
+    pub(super) fn prove(&mut self, effects: &mut Vec<Effect>) {
+        let proofs = &mut self.proofs;
+        if proofs.begun.is_some() || proofs.waiting.is_empty() || proofs.beat {
+            return;
+        }
+        proofs.last += 1;
+        let proof = ProofId(proofs.last);
+        proofs.begun = Some(Begun {
+            proof,
+            covers: proofs.arrived,
+            folded: self.cluster.position(),
+        });
+        effects.push(Effect::ProveTail { proof });
+    }
+
+    pub(super) fn tail_answered(
+        &mut self,
+        now: Now,
+        proof: ProofId,
+        tail: Option<(Position, Epoch)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(begun) = self.proofs.begun.take_if(|begun| begun.proof == proof) else {
+            return;
+        };
+        let Some((next, epoch)) = tail else {
+            return self.unproven(begun.covers, effects);
+        };
+        if next <= begun.folded {
+            let reason = format!(
+                "other history: the ledger ends before position {next}, this director has folded {}",
+                begun.folded
+            );
+            return self.halt(reason, effects);
+        }
+        if self.role != Role::Leader {
+            return;
+        }
+        if epoch == self.cluster.epoch() {
+            return self.proven(now, begun.covers, effects);
+        }
+        self.log.occupied(Position(next.0.saturating_sub(1)));
+        if epoch < self.cluster.epoch() {
+            // A late entry of an earlier leader is the last one: only an entry of my own proves now.
+            self.proofs.beat = true;
+            return;
+        }
+        self.unproven(begun.covers, effects);
+    }
+
+    /// This director led at a moment after everything that is covered had arrived.
+    pub(super) fn proven(&mut self, now: Now, covers: Arrival, effects: &mut Vec<Effect>) {
+        self.proofs.beat = false;
+        for waiting in self.proofs.take(covers) {
+            match waiting {
+                Waiting::Renewal(id, renewal) => {
+                    let answer = self.renewal_answer(now, &renewal);
+                    effects.push(Effect::AnswerRenewal { id, answer });
+                }
+                Waiting::Call(id, reply) => {
+                    let answer = self.reply(reply);
+                    effects.push(Effect::Answer { id, answer });
+                }
+            }
+        }
+    }
+
+    fn unproven(&mut self, covers: Arrival, effects: &mut Vec<Effect>) {
+        let waiting = self.proofs.take(covers);
+        self.turn_away(waiting, effects);
+    }
+
+    /// Nothing was decided for these: they may ask again, here or elsewhere.
+    pub(super) fn turn_away(&self, waiting: Vec<Waiting>, effects: &mut Vec<Effect>) {
+        for waiting in waiting {
+            effects.push(match waiting {
+                Waiting::Renewal(id, _) => Effect::AnswerRenewal {
+                    id,
+                    answer: self.renewal_not_leader(),
+                },
+                Waiting::Call(id, _) => Effect::Answer {
+                    id,
+                    answer: self.not_leader(),
+                },
+            });
+        }
+    }
+}

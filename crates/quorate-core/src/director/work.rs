@@ -1,0 +1,146 @@
+//! What a session is to hold, as changes since it last asked. Read from the fold on any director.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cluster::{Cluster, Partition, Service, State};
+use crate::ids::{PartitionId, PartitionKey, Position, ServiceId, ServiceName, SessionId, Token};
+use crate::spec::ServiceSpec;
+
+use super::Director;
+
+/// What is new for a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkDelta {
+    /// To be passed as `since` next time.
+    pub index: Position,
+    /// `items` is everything that the session holds; otherwise only changes.
+    pub whole: bool,
+    /// Partitions that are assigned, assumed or to be stopped.
+    pub items: Vec<WorkItem>,
+    /// Tokens that have ended.
+    pub gone: Vec<Token>,
+    /// The services that `items` name.
+    pub services: Vec<WorkService>,
+}
+
+/// One partition in the hands of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkItem {
+    /// Its slot.
+    pub partition: PartitionId,
+    /// The token.
+    pub token: Token,
+    /// What is to be done with it.
+    pub state: WorkState,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its key.
+    pub key: PartitionKey,
+    /// Its data as JSON text.
+    pub data: Option<Arc<str>>,
+    /// Changes with the data.
+    pub data_version: Position,
+    /// Which specification says how to run it.
+    pub spec_version: Position,
+    /// Rises with every restart that somebody asks for.
+    pub restarts_asked: u32,
+    /// Failed attempts in a row before this token.
+    pub failures: u32,
+}
+
+/// What a session is to do with a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkState {
+    /// Assume it.
+    Assigned,
+    /// Run it.
+    Assumed,
+    /// Stop it and give it back.
+    Stopping,
+}
+
+/// How to run a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkService {
+    /// Its name.
+    pub service: ServiceName,
+    /// Changes with the specification.
+    pub spec_version: Position,
+    /// The specification.
+    pub spec: Arc<ServiceSpec>,
+}
+
+impl Director {
+    /// What an open session is to hold, as changes since an index (0: from the beginning); `None` when
+    /// there is nothing new, or the session is not open.
+    #[must_use]
+    pub fn work(&self, session: SessionId, since: Position) -> Option<WorkDelta> {
+        work(&self.cluster, session, since)
+    }
+}
+
+fn work(cluster: &Cluster, session: SessionId, since: Position) -> Option<WorkDelta> {
+    let session = cluster.session(session)?;
+    let index = cluster.position();
+    // An index beyond the fold was given by a director that knows more, or before a restore.
+    let known = (since <= index)
+        .then(|| session.gone_since(since))
+        .flatten();
+    let whole = known.is_none();
+    if !whole && session.changed().max(cluster.spec_changed()) <= since {
+        return None;
+    }
+    let held = session.held().iter();
+    let held = held.filter_map(|id| item(cluster, *id));
+    let mut services: BTreeMap<ServiceId, WorkService> = BTreeMap::new();
+    let mut items = Vec::new();
+    for (item, partition, service) in held {
+        if !whole && partition.changed().max(service.spec_version()) <= since {
+            continue;
+        }
+        services
+            .entry(partition.service())
+            .or_insert_with(|| WorkService {
+                service: service.name().clone(),
+                spec_version: service.spec_version(),
+                spec: service.spec().clone(),
+            });
+        items.push(item);
+    }
+    let gone = known.unwrap_or_default();
+    if !whole && items.is_empty() && gone.is_empty() {
+        return None;
+    }
+    Some(WorkDelta {
+        index,
+        whole,
+        items,
+        gone,
+        services: services.into_values().collect(),
+    })
+}
+
+fn item(cluster: &Cluster, id: PartitionId) -> Option<(WorkItem, &Partition, &Service)> {
+    let partition = cluster.partition(id)?;
+    let service = cluster.service_of(partition)?;
+    let (holder, state) = match partition.state() {
+        State::Unassigned(_) => return None,
+        State::Assigned(holder) => (holder, WorkState::Assigned),
+        State::Assumed(holder) => (holder, WorkState::Assumed),
+        State::Stopping(holder, _) => (holder, WorkState::Stopping),
+    };
+    let item = WorkItem {
+        partition: id,
+        token: holder.token,
+        state,
+        service: service.name().clone(),
+        key: partition.key().clone(),
+        data: partition.data().cloned(),
+        data_version: partition.data_version(),
+        spec_version: service.spec_version(),
+        restarts_asked: partition.restarts_asked(),
+        failures: partition.failures(),
+    };
+    Some((item, partition, service))
+}
