@@ -4,6 +4,7 @@
 //! `quorate-core`; the shells translate.
 
 pub mod client;
+pub mod logs;
 pub mod problem;
 pub mod resources;
 pub mod routes;

@@ -55,6 +55,10 @@ pub const EVENTS: &str = "/v1/events";
 pub const PROGRESS: &str = "/v1/progress";
 /// Begins a session.
 pub const SESSIONS: &str = "/v1/sessions";
+/// What people want to see of the output of a session's runs.
+pub const SESSION_LOG_REQUESTS: &str = "/v1/sessions/{id}/log-requests";
+/// Answers to those requests.
+pub const SESSION_LOG_CHUNKS: &str = "/v1/sessions/{id}/log-chunks";
 /// A new agent process speaks for a living warden.
 pub const SESSION_RESUME: &str = "/v1/sessions/{id}/resume";
 /// Renews leases.

@@ -123,6 +123,10 @@ pub struct WorkResponse {
     pub gone: Vec<u64>,
     /// How to run the services that `items` name, by `service` and `spec_version`.
     pub services: Vec<WorkService>,
+    /// Lease classes in milliseconds that services of the cluster ask for: an agent opens a session
+    /// for each that it has none of.
+    #[serde(default)]
+    pub leases_ms: Vec<u64>,
 }
 
 /// One partition in the hands of a session.

@@ -125,6 +125,8 @@ pub struct State {
     pub blob: Option<Vec<u8>>,
     /// The deadline as armed, CLOCK_BOOTTIME in nanoseconds.
     pub deadline: Option<u64>,
+    /// How many runs it tells of next, each by one [`Reply::Started`].
+    pub runs: u32,
 }
 
 /// A connection to a living warden, greeted and answered.
@@ -227,6 +229,7 @@ impl Client {
                     containment,
                     blob,
                     deadline,
+                    runs,
                 },
                 descriptors,
             )) => {
@@ -236,6 +239,7 @@ impl Client {
                     containment,
                     blob,
                     deadline,
+                    runs,
                 };
                 proof
                     .map(|proof| Self {

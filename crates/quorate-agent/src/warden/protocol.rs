@@ -112,6 +112,9 @@ pub enum Reply {
         blob: Option<Vec<u8>>,
         /// The deadline as armed; `None` before the first.
         deadline: Option<u64>,
+        /// How many runs are told next, each by one [`Reply::Started`]: only after them does an agent
+        /// know everything that is held, and may compare it with what it should hold.
+        runs: u32,
     },
     /// The run's command executes. With the frame come the read end of its output pipe and, if one
     /// was asked for, its notify socket.

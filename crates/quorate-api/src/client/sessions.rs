@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::transport::Call;
 use super::{Client, Error};
+use crate::logs::{LogChunk, LogRequests};
 use crate::routes::{self, fill};
 use crate::session::{
     CloseRequest, RegisterRequest, RenewRequest, RenewResponse, ReportRequest, ReportResponse,
@@ -81,6 +82,39 @@ impl Client {
     ) -> Result<ReportResponse, Error> {
         let call = session_call(routes::SESSION_REPORT, session, secret).json(request);
         Ok(self.call(call).await?.1)
+    }
+
+    /// What people want to see of the output of the session's runs; waits for it at most `wait`.
+    ///
+    /// # Errors
+    /// As [`Error`] says; `UnknownPath` when the director is older than this.
+    pub async fn log_requests(
+        &self,
+        session: u64,
+        secret: &str,
+        wait: Duration,
+    ) -> Result<LogRequests, Error> {
+        let path = fill(routes::SESSION_LOG_REQUESTS, &[&session.to_string()]);
+        let call = Call::get(path)
+            .secret(secret)
+            .query("wait", format!("{}ms", wait.as_millis()))
+            .wait(wait);
+        Ok(self.call(call).await?.1)
+    }
+
+    /// A part of the answer to a log request.
+    ///
+    /// # Errors
+    /// As [`Error`] says; `NotFound` or `Gone` when nobody waits for it any more.
+    pub async fn log_chunk(
+        &self,
+        session: u64,
+        secret: &str,
+        chunk: &LogChunk,
+    ) -> Result<(), Error> {
+        let call = session_call(routes::SESSION_LOG_CHUNKS, session, secret).json(chunk);
+        let (_, _): (u64, serde_json::Value) = self.call(call).await?;
+        Ok(())
     }
 
     /// Ends a session: everything of it is proven dead.
