@@ -12,6 +12,7 @@ pub mod director;
 pub mod history;
 pub mod ids;
 pub mod lease;
+pub mod placement;
 pub mod record;
 pub mod spec;
 pub mod supervision;
