@@ -398,6 +398,7 @@ impl Layout {
             due.clear();
             if self.changed.len() > before {
                 due.extend(&self.cramped);
+                due.append(&mut self.dirty);
             }
         }
         changed.append(&mut self.changed);

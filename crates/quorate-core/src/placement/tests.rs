@@ -452,7 +452,7 @@ fn partitions_of_one_customer_go_to_different_agents() {
 }
 
 #[test]
-fn weights_are_spread_within_a_thousandth_of_the_mean_and_leave_moves_what_it_must() {
+fn weights_are_spread_within_a_thousandth_of_the_mean_and_events_move_little() {
     let mut layout = Layout::new();
     let group = layout.add_group(Rules::default());
     for n in 0..50 {
@@ -488,10 +488,7 @@ fn weights_are_spread_within_a_thousandth_of_the_mean_and_leave_moves_what_it_mu
         },
     );
     let moved = settled(&mut layout).len();
-    assert!(
-        moved <= leavers + leavers / 10,
-        "{moved} moved, {leavers} had to"
-    );
+    assert!(moved <= 2 * leavers, "{moved} moved, {leavers} had to");
     assert!(worst(&layout, 49) <= 5_000);
     layout.set_agent(AgentIndex(7), agent(7));
     let moved = settled(&mut layout).len();

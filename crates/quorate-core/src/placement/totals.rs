@@ -77,6 +77,10 @@ impl Layout {
                 self.give(&mut group, partition, to);
                 *self.groups.row_mut(g) = group;
                 self.changed.push(partition);
+                if !self.groups.row(g).uniform() {
+                    // Its other holders may now have something to give that they had not before.
+                    self.dirty.insert(g);
+                }
                 moved = true;
                 for agent in [from, to] {
                     let load = self.totals.row(agent).weight;
