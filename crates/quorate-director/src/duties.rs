@@ -1,0 +1,3 @@
+//! What a director does by itself, periodically or when something changes. Every duty is idempotent.
+
+pub mod sources;
