@@ -1,9 +1,26 @@
 //! The warden: a tiny process beside the agent that starts, holds and kills the runs of one lease
 //! class, and owns the kernel kill timer.
+//!
+//! It is two processes, neither with threads nor a runtime: the timekeeper, which the agent starts, and
+//! the holder below it; see [`run`] and the modules. It must never need the agent to be safe: whatever
+//! dies, is killed or frozen, nothing that it holds executes after the deadline.
 
 pub mod client;
+mod holder;
+mod init;
+mod job;
 pub mod protocol;
+mod scan;
+mod timekeeper;
+mod trial;
 mod wire;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub use wire::WireError;
 
 /// Name of the socket in a warden's folder.
 pub const SOCKET: &str = "warden.sock";
@@ -16,3 +33,73 @@ pub const LOG: &str = "warden.log";
 pub const KERNEL: &str = "kernel";
 /// Containment by scanning the process table.
 pub const SCAN: &str = "scan";
+
+/// What a warden is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Its folder: socket, lock, log, last will.
+    pub dir: PathBuf,
+    /// How long it waits for a new agent when the connection to the last one is lost.
+    pub adopt_within: Duration,
+    /// The program that knows `agent --last-will DIR`.
+    pub program: PathBuf,
+}
+
+/// Why a warden cannot be started with these arguments.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a warden is started by its agent, as: warden --dir DIR --adopt-within 5000ms")]
+pub struct ArgumentError;
+
+impl Options {
+    /// Reads the arguments that [`client::Client::spawn`] passes after the word `warden`.
+    ///
+    /// # Errors
+    /// When they are not those.
+    pub fn from_args(
+        program: PathBuf,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, ArgumentError> {
+        let mut dir = None;
+        let mut adopt_within = None;
+        let mut arguments = arguments.into_iter();
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or(ArgumentError)?;
+            match name.to_str() {
+                Some("--dir") => dir = Some(PathBuf::from(value)),
+                Some("--adopt-within") => {
+                    adopt_within = value
+                        .to_str()
+                        .and_then(|text| text.strip_suffix("ms"))
+                        .and_then(|millis| millis.parse().ok())
+                        .map(Duration::from_millis);
+                }
+                Some(_) | None => return Err(ArgumentError),
+            }
+        }
+        match (dir, adopt_within) {
+            (Some(dir), Some(adopt_within)) => Ok(Self {
+                dir,
+                adopt_within,
+                program,
+            }),
+            (_, _) => Err(ArgumentError),
+        }
+    }
+}
+
+/// Serves as a warden until everything it held is dead.
+///
+/// To be called before anything has made a second thread. The first line on standard output is
+/// `ready`, or why it cannot serve.
+#[must_use]
+pub fn run(options: &Options) -> ExitCode {
+    match timekeeper::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("warden: {cause}");
+            // Nobody may listen any more.
+            let _gone = rustix::io::write(std::io::stdout(), format!("{cause}\n").as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}

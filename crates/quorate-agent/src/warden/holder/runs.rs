@@ -1,0 +1,378 @@
+//! The runs that a holder holds: forked, told, signalled, reaped, forgotten.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+
+use super::super::init::{self, MESSAGE_BYTES_MAX, Message, Outcome, SignalOrder};
+use super::super::job::Job;
+use super::super::protocol::{Reply, RunId, StartRun};
+use super::Holder;
+use crate::sys::boot_nanos;
+
+/// One run.
+#[derive(Debug)]
+pub(super) struct Run {
+    key: u64,
+    stage: Stage,
+    /// Process id of the command; unknown while it is being launched.
+    command: Option<u32>,
+    /// Why it could not be launched.
+    failure: Option<String>,
+    /// How the command ended, told by init.
+    outcome: Option<Outcome>,
+    /// The line to init; closed when it is gone.
+    control: Option<OwnedFd>,
+    /// Read end of the output, for the agent and those after it.
+    output: OwnedFd,
+    notify: Option<(UnixDatagram, PathBuf)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its init lives.
+    Lives(Pid),
+    /// Its init is reaped, but only scans can tell whether anything else is left.
+    Drains {
+        /// Scans in a row that found nothing.
+        empty_passes: u8,
+    },
+    /// Nothing of it executes any more.
+    Ended,
+}
+
+impl Run {
+    /// Tells that the command executes or has executed.
+    pub(super) fn started(&self, run: RunId) -> Option<(Reply, Vec<BorrowedFd<'_>>)> {
+        let pid = self.command?;
+        let notify = self.notify.as_ref().map(|(socket, _)| socket.as_fd());
+        let reply = Reply::Started {
+            run,
+            pid,
+            notify: notify.is_some(),
+        };
+        let descriptors = [self.output.as_fd()].into_iter().chain(notify).collect();
+        Some((reply, descriptors))
+    }
+
+    /// Tells that nothing of it executes any more.
+    pub(super) fn ended(&self, run: RunId) -> Option<Reply> {
+        if self.stage != Stage::Ended {
+            return None;
+        }
+        let outcome = self.outcome.unwrap_or_default();
+        Some(Reply::Ended {
+            run,
+            code: outcome.code,
+            signal: outcome.signal,
+        })
+    }
+
+    /// Reads what init says. Only the first end counts.
+    fn read_messages(&mut self) -> bool {
+        let Some(control) = &self.control else {
+            return false;
+        };
+        let mut executes = false;
+        let mut bytes = [0; MESSAGE_BYTES_MAX];
+        while let Ok((_, count)) = recv(control, &mut bytes, RecvFlags::DONTWAIT) {
+            if count == 0 {
+                break;
+            }
+            match bytes.get(..count).and_then(Message::decode) {
+                Some(Message::Executes(pid)) => {
+                    self.command = Some(pid);
+                    executes = true;
+                }
+                Some(Message::Failed(reason)) => self.failure = Some(reason),
+                Some(Message::Ended(outcome)) => self.outcome = Some(outcome),
+                None => {}
+            }
+        }
+        executes
+    }
+}
+
+/// What a fork needs, made before it.
+struct Parts {
+    job: Job,
+    near: OwnedFd,
+    far: OwnedFd,
+    output: OwnedFd,
+    write: OwnedFd,
+    notify: Option<(UnixDatagram, PathBuf)>,
+}
+
+impl Parts {
+    fn new(start: &StartRun, cookie: Option<&str>) -> Result<Self, String> {
+        let job = Job::new(start, cookie)?;
+        let (near, far) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|cause| format!("the line to init cannot be made: {cause}"))?;
+        let (output, write) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|cause| format!("the pipe for the output cannot be made: {cause}"))?;
+        // The flag belongs to this end alone; commands expect the other to wait.
+        rustix::io::ioctl_fionbio(&output, true)
+            .map_err(|cause| format!("the pipe for the output cannot be set up: {cause}"))?;
+        let notify = match &start.notify_socket {
+            None => None,
+            Some(path) => Some(
+                bind_notify(Path::new(path), start.user.is_some())
+                    .map_err(|cause| format!("the notify socket {path} cannot be made: {cause}"))?,
+            ),
+        };
+        Ok(Self {
+            job,
+            near,
+            far,
+            output,
+            write,
+            notify,
+        })
+    }
+}
+
+/// The kernel adds the sender to each message, so that the agent can tell a command from a stranger.
+fn bind_notify(path: &Path, for_other_user: bool) -> io::Result<(UnixDatagram, PathBuf)> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+        Err(cause) => return Err(cause),
+    }
+    let socket = UnixDatagram::bind(path)?;
+    let mode = if for_other_user { 0o666 } else { 0o600 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    socket.set_nonblocking(true)?;
+    rustix::net::sockopt::set_socket_passcred(&socket, true)?;
+    Ok((socket, path.to_owned()))
+}
+
+impl Holder {
+    /// Forks the init of a run, which launches the command while this process goes on.
+    pub(super) fn fork_run(&mut self, start: &StartRun) -> Result<(), String> {
+        let id = start.run;
+        let cookie = self.born.scan.as_ref().map(|scan| scan.cookie(id));
+        let parts = Parts::new(start, cookie.as_deref())?;
+        let common = &self.born.common;
+        let pid = self
+            .born
+            .alone
+            .fork(common.isolation, || {
+                init::run(&parts.job, common, parts.far.as_fd(), parts.write.as_fd())
+            })
+            .map_err(|cause| format!("the run cannot be forked: {cause}"))?;
+        let key = self.next_run;
+        self.next_run += 1;
+        let run = Run {
+            key,
+            stage: Stage::Lives(pid),
+            command: None,
+            failure: None,
+            outcome: None,
+            control: Some(parts.near),
+            output: parts.output,
+            notify: parts.notify,
+        };
+        if let Some(control) = &run.control
+            && let Err(cause) = self.watch(control.as_fd(), key)
+        {
+            // It is told by its end, which is noticed all the same.
+            eprintln!("warden: the init of a run cannot be watched: {cause}");
+        }
+        self.run_by_key.insert(key, id);
+        self.run_by_pid.insert(pid.as_raw_nonzero().get(), id);
+        self.runs.insert(id, run);
+        Ok(())
+    }
+
+    /// Init said something.
+    pub(super) fn take_messages(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
+        let executes = run.read_messages();
+        if executes {
+            self.tell(id);
+        }
+        // Its end of the line is closed with its descriptors, before it can be reaped: waiting for
+        // that here would spin.
+        if self.hung_up(id) {
+            self.close_line(id);
+        }
+        self.settle(Ok(()));
+    }
+
+    fn hung_up(&self, id: RunId) -> bool {
+        let control = self.runs.get(&id).and_then(|run| run.control.as_ref());
+        control.is_some_and(|control| {
+            let mut byte = [0; 1];
+            matches!(
+                recv(control, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK),
+                Ok((_, 0))
+            )
+        })
+    }
+
+    fn close_line(&mut self, id: RunId) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.control = None;
+            let key = run.key;
+            self.run_by_key.remove(&key);
+        }
+    }
+
+    /// Sends a signal to the command or to the whole tree.
+    pub(super) fn signal(&mut self, id: RunId, signal: i32, whole_tree: bool) {
+        if !(1..=64).contains(&signal) {
+            return;
+        }
+        if whole_tree && let Some(scan) = &self.born.scan {
+            scan.signal(id, signal);
+            return;
+        }
+        if let Some(control) = self.runs.get(&id).and_then(|run| run.control.as_ref()) {
+            let order = SignalOrder { signal, whole_tree };
+            // A stopped init may leave its line full: then there is no need for more signals.
+            let _full = send(
+                control,
+                &order.encode(),
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            );
+        }
+    }
+
+    /// Kills every process of a run. Its end is told once it is proven.
+    pub(super) fn kill(&mut self, id: RunId) {
+        if let Some(run) = self.runs.get(&id)
+            && let Stage::Lives(init) = run.stage
+        {
+            if let Some(scan) = &self.born.scan {
+                scan.signal(id, libc::SIGKILL);
+            }
+            // Not reaped yet, so the number is still its own.
+            let _gone = kill_process(init, Signal::KILL);
+        }
+    }
+
+    pub(super) fn kill_all(&mut self) {
+        let living: Vec<RunId> = self.runs.keys().copied().collect();
+        for id in living {
+            self.kill(id);
+        }
+    }
+
+    /// The end of a run was taken in.
+    pub(super) fn forget(&mut self, id: RunId) {
+        if self
+            .runs
+            .get(&id)
+            .is_some_and(|run| run.stage == Stage::Ended)
+        {
+            self.runs.remove(&id);
+        }
+    }
+
+    /// Whether nothing executes any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.values().all(|run| run.stage == Stage::Ended)
+    }
+
+    pub(super) fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if let Some(id) = self.run_by_pid.remove(&pid.as_raw_nonzero().get()) {
+                self.init_ended(id, status);
+            }
+        }
+        self.settle(Ok(()));
+    }
+
+    fn init_ended(&mut self, id: RunId, status: WaitStatus) {
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
+        let executes = run.read_messages();
+        if run.outcome.is_none() {
+            run.outcome = Some(Outcome {
+                code: None,
+                signal: status
+                    .terminating_signal()
+                    .and_then(|signal| u8::try_from(signal).ok())
+                    .or(Some(9)),
+            });
+        }
+        if executes {
+            self.tell(id);
+        }
+        self.close_line(id);
+        if self.born.scan.is_none() {
+            self.finish(id);
+        } else if let Some(run) = self.runs.get_mut(&id) {
+            run.stage = Stage::Drains { empty_passes: 0 };
+            self.scan_at = Some(boot_nanos());
+        }
+    }
+
+    /// The tree is proven empty.
+    fn finish(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
+        run.stage = Stage::Ended;
+        if let Some((_, path)) = &run.notify {
+            let _gone = std::fs::remove_file(path);
+        }
+        if let Some(reason) = run.failure.take() {
+            self.runs.remove(&id);
+            self.refuse(id, reason);
+        } else if let Some(reply) = self.runs.get(&id).and_then(|run| run.ended(id)) {
+            self.reply(&reply);
+        }
+    }
+
+    /// One pass over the process table for all runs that drain: what is found is killed, and two
+    /// passes in a row that find nothing are the proof.
+    pub(super) fn scan(&mut self, now: u64) {
+        self.scan_at = None;
+        let Some(scan) = &self.born.scan else {
+            return;
+        };
+        let draining: Vec<RunId> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| matches!(run.stage, Stage::Drains { .. }))
+            .map(|(&id, _)| id)
+            .collect();
+        let inits: Vec<i32> = self.run_by_pid.keys().copied().collect();
+        let left = scan.kill_left(&draining, &inits);
+        let mut proven = Vec::new();
+        for id in draining {
+            if let Some(run) = self.runs.get_mut(&id)
+                && let Stage::Drains { empty_passes } = &mut run.stage
+            {
+                *empty_passes = if left.contains(&id) {
+                    0
+                } else {
+                    *empty_passes + 1
+                };
+                if *empty_passes >= 2 {
+                    proven.push(id);
+                }
+                self.scan_at = Some(now.saturating_add(super::nanos(super::SCAN_EVERY)));
+            }
+        }
+        for id in proven {
+            self.finish(id);
+        }
+        self.settle(Ok(()));
+    }
+}

@@ -1,0 +1,164 @@
+//! Where the kernel does not contain a run: its processes are found by a cookie in the environment
+//! that they were executed with.
+//!
+//! A weak proof, and shown as such: a process that clears its environment and lives on elsewhere, or
+//! forks faster than it is found, escapes. Must never signal a process that it cannot tell to be of
+//! one of its own runs or its own stray child.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rustix::process::{Pid, getpid};
+
+use super::protocol::RunId;
+use crate::sys::signal_process;
+
+/// Name of the variable that holds the cookie.
+const VARIABLE: &str = "QUORATE_WARDEN";
+
+/// Finds the processes of one warden.
+#[derive(Clone, Debug)]
+pub(crate) struct Scan {
+    /// Unique on this host since its boot.
+    warden: String,
+}
+
+impl Scan {
+    /// For the warden with this process id that began at this time.
+    pub(crate) fn new(pid: u32, began: u64) -> Self {
+        Self {
+            warden: format!("{pid}-{began}"),
+        }
+    }
+
+    /// The variable for the environment of a run.
+    pub(crate) fn cookie(&self, run: RunId) -> String {
+        format!("{VARIABLE}={}/{}.{}", self.warden, run.token, run.attempt)
+    }
+
+    /// Sends a signal to every process of a run that is found.
+    pub(crate) fn signal(&self, run: RunId, signal: i32) {
+        for (pid, found) in self.find() {
+            if found == run {
+                signal_process(pid, signal);
+            }
+        }
+    }
+
+    /// Kills what is left of these runs, and strays that nobody can tell the run of; tells which runs
+    /// had something left. A stray counts for all of them.
+    pub(crate) fn kill_left(&self, runs: &[RunId], inits: &[i32]) -> BTreeSet<RunId> {
+        let mut left = BTreeSet::new();
+        let found = self.find();
+        for &(pid, run) in &found {
+            if runs.contains(&run) {
+                signal_process(pid, libc::SIGKILL);
+                left.insert(run);
+            }
+        }
+        for pid in children() {
+            let known = inits.contains(&pid.as_raw_nonzero().get())
+                || found.iter().any(|&(found, _)| found == pid);
+            if !known && executes(pid) {
+                signal_process(pid, libc::SIGKILL);
+                left.extend(runs);
+            }
+        }
+        left
+    }
+
+    /// Kills everything of this warden and all children of this process; tells whether there was any.
+    pub(crate) fn kill_everything(&self) -> bool {
+        let mut any = false;
+        for (pid, _) in self.find() {
+            signal_process(pid, libc::SIGKILL);
+            any = true;
+        }
+        for pid in children() {
+            if executes(pid) {
+                signal_process(pid, libc::SIGKILL);
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn find(&self) -> Vec<(Pid, RunId)> {
+        let Ok(entries) = std::fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| {
+                let pid = entry.file_name().to_str()?.parse().ok()?;
+                let pid = Pid::from_raw(pid).filter(|&pid| pid != getpid())?;
+                let run = self.run_in(&std::fs::read(entry.path().join("environ")).ok()?)?;
+                Some((pid, run))
+            })
+            .collect()
+    }
+
+    /// The run that an environment names, if it is of this warden.
+    fn run_in(&self, environment: &[u8]) -> Option<RunId> {
+        environment.split(|&byte| byte == 0).find_map(|variable| {
+            let text = std::str::from_utf8(variable).ok()?;
+            let value = text.strip_prefix(VARIABLE)?.strip_prefix('=')?;
+            let (token, attempt) = value
+                .strip_prefix(&self.warden)?
+                .strip_prefix('/')?
+                .split_once('.')?;
+            Some(RunId {
+                token: token.parse().ok()?,
+                attempt: attempt.parse().ok()?,
+            })
+        })
+    }
+}
+
+/// The children of this process, which the kernel also gives those whose own parents ended.
+fn children() -> Vec<Pid> {
+    let pid = getpid().as_raw_nonzero();
+    std::fs::read_to_string(format!("/proc/self/task/{pid}/children"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+        .collect()
+}
+
+/// Not a zombie, which executes nothing and only waits to be reaped.
+fn executes(pid: Pid) -> bool {
+    let stat = Path::new("/proc")
+        .join(pid.as_raw_nonzero().to_string())
+        .join("stat");
+    std::fs::read_to_string(stat).is_ok_and(|stat| {
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        state.is_some_and(|state| !state.starts_with(['Z', 'X']))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_cookie_of_this_very_warden_names_a_run() {
+        let run = RunId {
+            token: 70_001,
+            attempt: 2,
+        };
+        let scan = Scan::new(12, 345);
+        let cookie = scan.cookie(run);
+        let environment = format!("A=b\0{cookie}\0C=d\0");
+        assert_eq!(scan.run_in(environment.as_bytes()), Some(run));
+        for other in [
+            Scan::new(12, 34).cookie(run),
+            Scan::new(2, 345).cookie(run),
+            format!("X{cookie}"),
+            format!("X={cookie}"),
+            cookie.replace('.', ""),
+            String::new(),
+        ] {
+            assert_eq!(scan.run_in(other.as_bytes()), None, "{other}");
+        }
+    }
+}

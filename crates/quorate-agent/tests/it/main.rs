@@ -1,0 +1,5 @@
+//! The shell of the agent against real processes.
+
+mod support;
+mod warden_faults;
+mod warden_runs;

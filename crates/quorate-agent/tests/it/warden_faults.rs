@@ -1,0 +1,374 @@
+//! Whatever is killed or frozen, nothing that a warden held executes after its deadline, and what is
+//! told of death is true.
+
+use std::time::Duration;
+
+use quorate_agent::warden::client::{Client, ConnectError, Unproven, find};
+use quorate_agent::warden::protocol::{Order, Reply};
+use rustix::process::Signal;
+
+use crate::support::{
+    Rig, SOON, boot_nanos, children, eventually, kill, program, run, state, text,
+};
+
+/// Three trees with daemons that hid, all up.
+async fn start_trees(rig: &mut Rig) -> Vec<std::os::fd::OwnedFd> {
+    let mut outputs = Vec::new();
+    for token in 1..=3 {
+        let script = "(setsid sh -c '(setsid sleep 1000 &) ; sleep 1000' &) ; echo up; sleep 1000";
+        let order = rig.script(token, script);
+        outputs.extend(rig.start(order).await.1);
+    }
+    eventually("all processes are up", || rig.processes().len() >= 12).await;
+    outputs
+}
+
+async fn is_proven_dead(rig: &Rig) {
+    rig.client.proof.proven_dead(SOON).await.unwrap();
+    assert_eq!(rig.processes(), [], "after the proof nothing executes");
+}
+
+#[tokio::test]
+async fn killing_either_process_of_a_warden_kills_every_run_and_the_proof_arrives() {
+    for which in ["timekeeper", "holder"] {
+        let mut rig = Rig::armed().await;
+        let _outputs = start_trees(&mut rig).await;
+        let alive = rig.client.proof.proven_dead(Duration::ZERO).await;
+        assert!(matches!(alive, Err(Unproven::Alive { .. })));
+        let timekeeper = rig.client.state.pid;
+        match which {
+            "timekeeper" => kill(timekeeper, Signal::KILL),
+            _ => kill(children(timekeeper)[0], Signal::KILL),
+        }
+        is_proven_dead(&rig).await;
+        eventually("no warden is left", || {
+            find(rig.dir().parent().unwrap())
+                .iter()
+                .all(|dir| dir != rig.dir())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_kernel_kills_everything_at_the_deadline_though_everything_is_stopped() {
+    let mut rig = Rig::new(Duration::from_secs(60)).await;
+    let deadline = rig.arm_in(Duration::from_millis(1500)).await;
+    let _outputs = start_trees(&mut rig).await;
+    let timekeeper = rig.client.state.pid;
+    let holder = children(timekeeper)[0];
+    let inits = children(holder);
+    assert_eq!(inits.len(), 3);
+    for pid in rig
+        .processes()
+        .into_iter()
+        .chain(inits)
+        .chain([holder, timekeeper])
+    {
+        kill(pid, Signal::STOP);
+    }
+    eventually("both are stopped", || {
+        state(timekeeper) == Some('T') && state(holder) == Some('T')
+    })
+    .await;
+    assert!(
+        boot_nanos() < deadline,
+        "the host is too slow for this test"
+    );
+    is_proven_dead(&rig).await;
+    let now = boot_nanos();
+    assert!(now >= deadline, "not before the deadline");
+    // K of the lease arithmetic.
+    let late = Duration::from_nanos(now - deadline);
+    assert!(late < Duration::from_secs(1), "{late:?} after the deadline");
+}
+
+#[tokio::test]
+async fn a_deadline_moves_forward_and_never_back() {
+    let mut rig = Rig::new(Duration::from_secs(60)).await;
+    let far = rig.arm_in(Duration::from_secs(600)).await;
+    rig.send(Order::Arm {
+        deadline: boot_nanos() + 1_000_000,
+    })
+    .await;
+    rig.send(Order::Arm { deadline: 0 }).await;
+    let order = rig.command(1, &["sleep", "0.2"]);
+    assert_eq!(rig.result(order).await.1, Some(0));
+    rig.send(Order::Forget { run: run(1) }).await;
+    rig.adopt().await;
+    assert_eq!(rig.client.state.deadline, Some(far));
+    let farther = rig.arm_in(Duration::from_secs(700)).await;
+    rig.adopt().await;
+    assert_eq!(rig.client.state.deadline, Some(farther));
+    rig.send(Order::Arm { deadline: u64::MAX }).await;
+    let order = rig.command(2, &["true"]);
+    assert_eq!(rig.result(order).await.1, Some(0));
+}
+
+#[tokio::test]
+async fn the_first_deadline_when_past_kills_at_once() {
+    let mut rig = Rig::new(Duration::from_secs(60)).await;
+    rig.send(Order::Arm { deadline: 0 }).await;
+    is_proven_dead(&rig).await;
+}
+
+#[tokio::test]
+async fn the_next_agent_finds_every_run_untouched_and_every_end_untold() {
+    let mut rig = Rig::armed().await;
+    rig.send(Order::Keep {
+        blob: b"session".to_vec(),
+    })
+    .await;
+    let order = rig.script(
+        1,
+        "echo before; read line < /proc/self/fd/0; while :; do echo tick; sleep 0.01; done",
+    );
+    let (pid, first_output) = rig.start(order).await;
+    let order = rig.script(2, "echo last words; sleep 0.3; exit 9");
+    rig.start(order).await;
+    let order = rig.command(3, &["true"]);
+    rig.start(order).await;
+    assert_eq!(rig.ended(3).await, (Some(0), None));
+    rig.send(Order::Forget { run: run(3) }).await;
+    let holder = children(rig.client.state.pid)[0];
+    let deadline = rig.client.state.deadline;
+    assert_eq!(deadline, None, "as it was told at the beginning");
+    // The agent crashes, and the second run ends while there is none.
+    rig.adopt().await;
+    eventually("the second run has ended", || children(holder).len() == 1).await;
+    rig.adopt().await;
+    assert_eq!(
+        rig.client.state.blob.as_deref(),
+        Some(b"session".as_slice())
+    );
+    let (reply, output) = rig.recv().await;
+    assert_eq!(
+        reply,
+        Reply::Started {
+            run: run(1),
+            pid,
+            notify: false
+        }
+    );
+    let (reply, rest) = rig.recv().await;
+    assert!(matches!(reply, Reply::Started { run: id, .. } if id == run(2)));
+    let (reply, _) = rig.recv().await;
+    assert_eq!(
+        reply,
+        Reply::Ended {
+            run: run(2),
+            code: Some(9),
+            signal: None
+        }
+    );
+    assert_eq!(text(rest), "last words\n", "what nobody has read is kept");
+    drop(first_output);
+    let mut bytes = [0; 4096];
+    let mut seen = String::new();
+    eventually("its output goes on", || {
+        if let Ok(count) = rustix::io::read(&output[0], &mut bytes) {
+            seen.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        }
+        seen.starts_with("before\n") && seen.matches("tick\n").count() > 10
+    })
+    .await;
+    rig.send(Order::Forget { run: run(2) }).await;
+    rig.adopt().await;
+    let (reply, _) = rig.recv().await;
+    assert_eq!(
+        reply,
+        Reply::Started {
+            run: run(1),
+            pid,
+            notify: false
+        }
+    );
+    let order = rig.command(4, &["true"]);
+    assert_eq!(
+        rig.result(order).await.1,
+        Some(0),
+        "nothing of run 2 is told any more"
+    );
+}
+
+#[tokio::test]
+async fn a_second_agent_is_refused_while_the_first_is_there() {
+    let rig = Rig::armed().await;
+    let second = Client::connect(rig.dir()).await;
+    assert!(
+        matches!(second, Err(ConnectError::Busy { .. })),
+        "{second:?}"
+    );
+    let second = Client::spawn(&program(), rig.dir(), Duration::ZERO).await;
+    let Err(ConnectError::NotStarted { reason, .. }) = second else {
+        panic!("{second:?}")
+    };
+    assert!(reason.contains("another warden lives"), "{reason}");
+    assert_eq!(
+        find(rig.dir().parent().unwrap())
+            .iter()
+            .filter(|dir| *dir == rig.dir())
+            .count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn with_no_time_to_adopt_all_is_killed_and_the_last_will_executed() {
+    let mut rig = Rig::new(Duration::ZERO).await;
+    rig.arm_in(Duration::from_secs(600)).await;
+    let _outputs = start_trees(&mut rig).await;
+    std::fs::write(rig.dir().join("last-will.json"), "{}").unwrap();
+    rig.send(Order::Keep {
+        blob: vec![1; 100_000],
+    })
+    .await;
+    let Rig { client, .. } = &mut rig;
+    let timekeeper = client.state.pid;
+    // The crash of an agent closes its socket; the proof it held dies with it, so a copy is looked at.
+    let other = tempfile::tempdir().unwrap();
+    let spare = Client::spawn(&program(), other.path(), Duration::ZERO)
+        .await
+        .unwrap();
+    let Client { proof, .. } = std::mem::replace(client, spare);
+    let told = rig.dir().join("last-will.told");
+    eventually("the last will is executed", || told.exists()).await;
+    proof.proven_dead(Duration::ZERO).await.unwrap();
+    assert_eq!(rig.processes(), []);
+    eventually(
+        "the warden has ended",
+        || !matches!(state(timekeeper), Some(state) if state != 'Z'),
+    )
+    .await;
+    assert!(!rig.dir().join("warden.sock").exists());
+    let gone = Client::connect(rig.dir()).await;
+    assert!(matches!(gone, Err(ConnectError::Absent { .. })), "{gone:?}");
+}
+
+#[tokio::test]
+async fn end_and_sigterm_kill_all_prove_it_and_tell_it() {
+    for by_signal in [false, true] {
+        let mut rig = Rig::armed().await;
+        std::fs::write(rig.dir().join("last-will.json"), "{}").unwrap();
+        let _outputs = start_trees(&mut rig).await;
+        if by_signal {
+            kill(rig.client.state.pid, Signal::TERM);
+        } else {
+            rig.send(Order::End).await;
+        }
+        let mut ends = 0;
+        loop {
+            match rig.recv().await.0 {
+                Reply::Ended { .. } => ends += 1,
+                Reply::Empty => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(ends, 3);
+        assert_eq!(rig.processes(), []);
+        is_proven_dead(&rig).await;
+        let timekeeper = rig.client.state.pid;
+        eventually(
+            "the warden has ended",
+            || !matches!(state(timekeeper), Some(state) if state != 'Z'),
+        )
+        .await;
+        assert!(
+            rig.dir().join("last-will.json").exists(),
+            "an agent that is there closes its session itself"
+        );
+    }
+}
+
+#[tokio::test]
+async fn malformed_orders_close_the_connection_and_harm_no_run() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    let mut rig = Rig::armed().await;
+    let order = rig.command(1, &["sleep", "1000"]);
+    let (pid, _) = rig.start(order).await;
+    let socket = rig.dir().join("warden.sock");
+    let hello = [
+        &[0x81, 0xa5][..],
+        b"hello",
+        &[0x81, 0xa8],
+        b"protocol",
+        &[1],
+    ]
+    .concat();
+    let framed = |body: &[u8]| {
+        let length = u32::try_from(body.len()).unwrap().to_le_bytes();
+        [&length[..], body].concat()
+    };
+    let bad: Vec<Vec<u8>> = vec![
+        u32::MAX.to_le_bytes().to_vec(),
+        framed(&[0xc1; 64]),
+        framed(b""),
+        framed(&[0xa3, b'e', b'n', b'd']),
+        vec![0; 3],
+        [framed(&hello), framed(&hello)].concat(),
+        [framed(&hello), vec![0xff; 70_000]].concat(),
+    ];
+    for bytes in bad {
+        // With the agent there, and with none.
+        for alone in [false, true] {
+            if alone {
+                let dir = tempfile::tempdir().unwrap();
+                let spare = Client::spawn(&program(), dir.path(), Duration::ZERO)
+                    .await
+                    .unwrap();
+                drop(std::mem::replace(&mut rig.client, spare));
+            }
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            let _closed = stream.write_all(&bytes);
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            // Whatever is answered, the end of it comes.
+            let _reset = stream.read_to_end(&mut Vec::new());
+            if alone {
+                let started = std::time::Instant::now();
+                rig.client = loop {
+                    match Client::connect(rig.dir()).await {
+                        Ok(client) => break client,
+                        Err(cause) => assert!(started.elapsed() < SOON, "{cause}"),
+                    }
+                };
+                let (reply, _) = rig.recv().await;
+                assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+            }
+        }
+    }
+    assert_eq!(rig.processes(), [pid]);
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_read_slows_nobody_but_itself() {
+    let mut rig = Rig::armed().await;
+    let order = rig.command(1, &["sleep", "1000"]);
+    rig.start(order.clone()).await;
+    // Each is answered, and no answer is read until the warden stops reading.
+    let mut sent = 0;
+    while sent < 50_000 {
+        let order = Order::Start(Box::new(order.clone()));
+        match tokio::time::timeout(Duration::from_millis(300), rig.client.sender.send(&order)).await
+        {
+            Ok(result) => result.unwrap(),
+            Err(_full) => break,
+        }
+        sent += 1;
+    }
+    assert!(sent > 100 && sent < 50_000, "{sent}");
+    let holder = children(rig.client.state.pid)[0];
+    let status = std::fs::read_to_string(format!("/proc/{holder}/status")).unwrap();
+    let resident: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.trim().parse().ok())
+        .unwrap();
+    assert!(resident < 32 * 1024, "{resident} KiB");
+    for _ in 0..sent {
+        assert!(matches!(rig.recv().await.0, Reply::Started { .. }));
+    }
+}
