@@ -24,6 +24,8 @@ mod session;
 mod sessions;
 mod slab;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -59,9 +59,7 @@ impl Director {
                 }
             }
             Role::Candidate if self.log.writes(by) => self.take_office(now),
-            // Two that both believe they should lead must not depose each other without a pause.
-            Role::Candidate => self.log.stand_later(now.moment),
-            Role::Follower | Role::Halted(_) => {}
+            Role::Candidate | Role::Follower | Role::Halted(_) => {}
         }
     }
 
@@ -166,6 +164,8 @@ impl Director {
     /// Another entry is where an own one was to be: that one was certainly not written, and never will.
     pub(super) fn displaced(&mut self, now: Now, append: Append, effects: &mut Vec<Effect>) {
         if let Some(Record::Elected { .. }) = append.records.first() {
+            // Two that both believe they should lead must not depose each other without a pause.
+            self.log.stand_later(now.moment);
             return;
         }
         if self.role == Role::Leader {

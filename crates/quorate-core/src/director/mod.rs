@@ -34,6 +34,8 @@ mod log;
 mod proofs;
 mod renewals;
 mod reports;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
