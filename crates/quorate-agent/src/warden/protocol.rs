@@ -112,7 +112,8 @@ pub enum Reply {
         blob: Option<Vec<u8>>,
         /// The deadline as armed; `None` before the first.
         deadline: Option<u64>,
-        /// How many runs are told next, each by one [`Reply::Started`]: only after them does an agent
+        /// How many runs are told next, each by one [`Reply::Started`], or by one
+        /// [`Reply::NotStarted`] if it was being launched just then and that fails: only after them does an agent
         /// know everything that is held, and may compare it with what it should hold.
         runs: u32,
     },
@@ -121,7 +122,7 @@ pub enum Reply {
     Started {
         /// The run.
         run: RunId,
-        /// Process id of the command, as seen by the agent.
+        /// Process id of the command, as seen by the agent; zero when it cannot be known.
         pid: u32,
         /// Whether a notify socket follows the pipe.
         notify: bool,

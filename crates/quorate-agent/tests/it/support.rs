@@ -111,10 +111,12 @@ impl Rig {
     pub(crate) async fn refused(&mut self, order: StartRun) -> String {
         let wanted = order.run;
         self.send(Order::Start(Box::new(order))).await;
-        match self.recv().await.0 {
-            Reply::NotStarted { run, reason } if run == wanted => reason,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.recv().await.0;
+        let Reply::NotStarted { run, reason } = reply else {
+            panic!("{reply:?}")
+        };
+        assert_eq!(run, wanted);
+        reason
     }
 
     /// Waits for the end of a run: exit code and signal.

@@ -1,5 +1,7 @@
 //! What a warden starts is what it was told to start, and it tells truthfully what became of it.
 
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 

@@ -191,6 +191,8 @@ impl Holder {
             .to_owned(),
             blob: self.blob.clone(),
             deadline: self.deadline,
+            // Those that are being launched tell of themselves in a moment.
+            runs: u32::try_from(self.runs.len()).unwrap_or(u32::MAX),
         };
         let Some(agent) = &mut self.agent else {
             return Ok(());

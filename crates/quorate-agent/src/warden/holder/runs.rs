@@ -300,7 +300,12 @@ impl Holder {
         let Some(run) = self.runs.get_mut(&id) else {
             return;
         };
-        let executes = run.read_messages();
+        let mut executes = run.read_messages();
+        if run.command.is_none() && run.failure.is_none() {
+            // Killed in the middle: the command may have executed for a moment, so it counts.
+            run.command = Some(0);
+            executes = true;
+        }
         if run.outcome.is_none() {
             run.outcome = Some(Outcome {
                 code: None,
