@@ -2,4 +2,5 @@
 
 mod support;
 mod warden_faults;
+mod warden_grades;
 mod warden_runs;

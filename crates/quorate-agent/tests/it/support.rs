@@ -4,6 +4,7 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,25 @@ impl Drop for Rig {
 
 impl Rig {
     pub(crate) async fn new(adopt_within: Duration) -> Self {
+        Self::of_program(&program(), adopt_within).await
+    }
+
+    /// With a warden that is told not to use namespaces.
+    pub(crate) async fn scanning(adopt_within: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let client = Client::spawn(&program(), folder.path(), adopt_within)
+        let wrapper = folder.path().join("wrapper");
+        let script = format!(
+            "#!/bin/sh\nQUORATE_WARDEN_CONTAINMENT=scan exec {} \"$@\"\n",
+            program().display()
+        );
+        std::fs::write(&wrapper, script).unwrap();
+        std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o700)).unwrap();
+        Self::of_program(&wrapper, adopt_within).await
+    }
+
+    async fn of_program(program: &Path, adopt_within: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let client = Client::spawn(program, folder.path(), adopt_within)
             .await
             .unwrap();
         let mark = format!("QUORATE_TEST_MARK={}", folder.path().display());

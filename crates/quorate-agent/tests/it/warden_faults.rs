@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// Three trees with daemons that hid, all up.
-async fn start_trees(rig: &mut Rig) -> Vec<std::os::fd::OwnedFd> {
+pub(crate) async fn start_trees(rig: &mut Rig) -> Vec<std::os::fd::OwnedFd> {
     let mut outputs = Vec::new();
     for token in 1..=3 {
         let script = "(setsid sh -c '(setsid sleep 1000 &) ; sleep 1000' &) ; echo up; sleep 1000";
@@ -25,7 +25,7 @@ async fn start_trees(rig: &mut Rig) -> Vec<std::os::fd::OwnedFd> {
     outputs
 }
 
-async fn is_proven_dead(rig: &Rig) {
+pub(crate) async fn is_proven_dead(rig: &Rig) {
     rig.client.proof.proven_dead(SOON).await.unwrap();
     assert_eq!(rig.processes(), [], "after the proof nothing executes");
 }
