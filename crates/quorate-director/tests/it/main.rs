@@ -1,4 +1,5 @@
 //! Tests of the director's shell with real files, sockets and processes.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod example;
 mod sources;
