@@ -28,6 +28,8 @@ pub(super) struct Log {
     append: Option<Append>,
     reading: Option<Position>,
     loading: bool,
+    /// Something may be there that nobody hinted at: the append of unknown outcome.
+    peek: bool,
     occupied: Position,
     append_again: Option<Moment>,
     read_again: Option<Moment>,
@@ -59,6 +61,7 @@ impl Log {
             append: None,
             reading: None,
             loading: false,
+            peek: false,
             occupied: Position(0),
             append_again: None,
             read_again: None,
@@ -189,6 +192,7 @@ impl Director {
                 Role::Leader | Role::Candidate => {
                     let again = now.moment + self.log.delay();
                     self.log.append_again = Some(again);
+                    self.log.peek = outcome == AppendOutcome::Unknown;
                 }
                 // It is no leader's word any more. If it lands all the same, reading shows it.
                 Role::Follower | Role::Halted(_) => self.log.append = None,
@@ -222,9 +226,10 @@ impl Director {
         if own {
             return;
         }
-        if log.reading.is_some() || log.loading || waits || log.occupied < from {
+        if log.reading.is_some() || log.loading || waits || (log.occupied < from && !log.peek) {
             return;
         }
+        log.peek = false;
         log.reading = Some(from);
         effects.push(Effect::Read { from });
     }

@@ -324,9 +324,11 @@ fn reports_of_a_run_become_a_start_a_readiness_and_an_end_once_each() {
         report(RunPhase::Ready, 2, Some(exit)),
     ];
     let changes = log.apply(reports).changes;
-    let told = changes.iter().map(|change| match change {
-        Change::Partition { what, .. } => what.clone(),
-        other => panic!("{other}"),
+    let told = changes.iter().map(|change| {
+        let Change::Partition { what, .. } = change else {
+            panic!("{change}");
+        };
+        what.clone()
     });
     let started = |attempt| What::Started {
         attempt,
