@@ -99,6 +99,8 @@ codes! {
     NotFound = 404 "not found";
     /// The path exists, but not with this method.
     MethodNotAllowed = 405 "method not allowed";
+    /// The body came too slowly.
+    SlowRequest = 408 "request too slow";
     /// The request contradicts what is in force.
     Conflict = 409 "conflict";
     /// The caller's session or incarnation is over.
@@ -107,6 +109,8 @@ codes! {
     Gone = 410 "no longer kept";
     /// The body is larger than allowed.
     TooLarge = 413 "body too large";
+    /// The path and its query are longer than allowed.
+    UriTooLong = 414 "path too long";
     /// The body is not JSON.
     UnsupportedMediaType = 415 "unsupported media type";
     /// Too much at once.

@@ -1,3 +1,4 @@
 //! What a director does by itself, periodically or when something changes. Every duty is idempotent.
 
+pub(crate) mod readings;
 pub mod sources;

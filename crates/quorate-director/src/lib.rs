@@ -1,3 +1,24 @@
-//! The director's shell: loop, sessions, duties and HTTP routes.
+//! The director's shell: the loop around the machine of `quorate-core`, sessions, HTTP, history, duties.
+//!
+//! ```text
+//!  HTTP ──► routes ──message──► engine (owns the state) ──► ledger
+//!                    ◄─answer──        └──► history ──► event streams
+//! ```
+//!
+//! **Invariant:** nothing but the loop in `engine` holds or changes the state of the cluster.
+//! **Invariant:** nothing listens beyond loopback until TLS and tokens protect it.
 
+mod clock;
+mod config;
 pub mod duties;
+mod engine;
+mod history;
+mod http;
+mod identity;
+mod routes;
+mod run;
+mod tally;
+mod views;
+
+pub use config::{Config, Limits, RunError};
+pub use run::{Bound, bind, run};

@@ -298,7 +298,9 @@ async fn judge(response: Response) -> Outcome {
         | Code::Conflict
         | Code::Fenced
         | Code::Gone
+        | Code::SlowRequest
         | Code::TooLarge
+        | Code::UriTooLong
         | Code::UnsupportedMediaType
         | Code::TooManyRequests
         | Code::Unavailable

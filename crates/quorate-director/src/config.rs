@@ -1,0 +1,150 @@
+//! What a director is told when it starts, and why it ends.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quorate_core::ids::DirectorName;
+
+/// What a director is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name, unique in the cluster.
+    pub name: DirectorName,
+    /// Folder for its identity and its history. Created when it is not there.
+    pub data_dir: PathBuf,
+    /// Where it listens. Loopback only, until TLS and tokens protect it.
+    pub listen: SocketAddr,
+    /// Folders that the `file` sources of specifications may be read from.
+    pub source_roots: Vec<PathBuf>,
+    /// How many agents to wait for before the very first placement, if that is known.
+    pub expect_agents: Option<u32>,
+    /// What it takes at most.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// A configuration with the usual limits.
+    #[must_use]
+    pub fn new(name: DirectorName, data_dir: PathBuf, listen: SocketAddr) -> Self {
+        Self {
+            name,
+            data_dir,
+            listen,
+            source_roots: Vec::new(),
+            expect_agents: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What a director takes at most. Everything beyond is refused with a problem that says so.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open connections, all clients together.
+    pub connections: usize,
+    /// How long a connection may take to send a whole request head; an idle one is closed after it too.
+    pub header_time: Duration,
+    /// How long a body may take.
+    pub body_time: Duration,
+    /// Bytes of a request head.
+    pub header_bytes: usize,
+    /// Bytes of a path with its query.
+    pub uri_bytes: usize,
+    /// Bytes of any body but that of an apply.
+    pub body_bytes: usize,
+    /// Bytes of the body of an apply or plan: many services of up to 256 KiB each.
+    pub apply_bytes: usize,
+    /// Nesting of JSON.
+    pub json_depth: usize,
+    /// How long a write may wait for its commit before its outcome counts as unknown.
+    pub call_time: Duration,
+    /// How long a read may wait for its turn.
+    pub query_time: Duration,
+    /// Streams of events that are open at once.
+    pub event_streams: usize,
+    /// Bytes of history on disk.
+    pub history_bytes: u64,
+    /// Changes that are kept in memory, from which streams of events can be resumed.
+    pub events_kept: usize,
+    /// How long connections may take to end when the director stops.
+    pub stop_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            header_time: Duration::from_secs(10),
+            body_time: Duration::from_secs(30),
+            header_bytes: 16 << 10,
+            uri_bytes: 8 << 10,
+            body_bytes: 1 << 20,
+            apply_bytes: 16 << 20,
+            json_depth: 32,
+            call_time: Duration::from_secs(20),
+            query_time: Duration::from_secs(10),
+            event_streams: 256,
+            history_bytes: 64 << 20,
+            events_kept: 65_536,
+            stop_time: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Why a director could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Without TLS and tokens it serves its own machine only.
+    #[error(
+        "refused to listen on {listen}: beyond loopback a director needs TLS and tokens, which this version does not have; listen on 127.0.0.1"
+    )]
+    NotLoopback {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error("cannot use the data folder {}", .path.display())]
+    DataDir {
+        /// The folder or a file in it.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// Another process uses the data folder.
+    #[error("another director already uses the data folder {}", .path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The identity in the data folder cannot be read.
+    #[error("the identity in {} cannot be read: {what}", .path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Going on could do harm; a person must look.
+    #[error("the director has stopped for safety: {reason}")]
+    Halted {
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// A part of it ended that must not; a defect.
+    #[error("a part of the director ended unexpectedly: {part}")]
+    Broken {
+        /// Which.
+        part: &'static str,
+    },
+}

@@ -1,0 +1,146 @@
+//! What a query sees: the state at one position, and what the loop itself has noticed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use quorate_core::cluster::Cluster;
+use quorate_core::director::Director;
+use quorate_core::director::event::Now;
+use quorate_core::history::{Change, What};
+use quorate_core::ids::{Position, ServiceName};
+use quorate_core::time::Moment;
+
+/// The pace of starts is measured over this long.
+const PACE_WINDOW: Duration = Duration::from_secs(10);
+
+/// The state at one position.
+pub(crate) struct Reading<'a> {
+    pub(crate) director: &'a Director,
+    pub(crate) tracker: &'a Tracker,
+    pub(crate) now: Now,
+}
+
+impl Reading<'_> {
+    pub(crate) fn cluster(&self) -> &Cluster {
+        self.director.cluster()
+    }
+
+    pub(crate) fn index(&self) -> u64 {
+        self.cluster().position().0
+    }
+}
+
+/// Where things changed last, and how fast runs become ready.
+#[derive(Debug, Default)]
+pub(crate) struct Tracker {
+    changed: Position,
+    /// Only since this process folds; before that, `base`.
+    services: BTreeMap<ServiceName, Position>,
+    base: Position,
+    /// Where services came into being, since this process folds.
+    created: BTreeMap<ServiceName, Position>,
+    last_created: Position,
+    /// Runs that became ready, in buckets of a second.
+    ready: VecDeque<(Moment, u64)>,
+}
+
+impl Tracker {
+    pub(super) fn note(&mut self, position: Position, now: Moment, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        self.changed = position;
+        let mut ready = 0;
+        for change in changes {
+            if let Some(service) = change.service() {
+                match self.services.get_mut(service) {
+                    Some(at) => *at = position,
+                    None => {
+                        self.services.insert(service.clone(), position);
+                    }
+                }
+            }
+            if let Change::Partition {
+                what: What::Ready, ..
+            } = change
+            {
+                ready += 1;
+            }
+            if let Change::ServiceCreated { service } = change {
+                self.created.insert(service.clone(), position);
+                self.last_created = position;
+            }
+        }
+        if ready > 0 {
+            self.count_ready(now, ready);
+        }
+    }
+
+    pub(super) fn replaced(&mut self, position: Position) {
+        self.services.clear();
+        self.created.clear();
+        self.base = position;
+        self.changed = position;
+    }
+
+    /// The last position that changed anything that people see.
+    pub(crate) fn changed(&self) -> Position {
+        self.changed
+    }
+
+    /// The last position that changed anything about a service.
+    pub(crate) fn service_changed(&self, service: &ServiceName) -> Position {
+        self.services.get(service).copied().unwrap_or(self.base)
+    }
+
+    /// Where a service last came into being; 0 when that was before this process.
+    pub(crate) fn created(&self, service: &ServiceName) -> Position {
+        self.created.get(service).copied().unwrap_or_default()
+    }
+
+    /// Where any service last came into being.
+    pub(crate) fn last_created(&self) -> Position {
+        self.last_created
+    }
+
+    /// How long this many starts take at the pace of the last seconds.
+    pub(crate) fn time_for(&self, starts: u64, now: Moment) -> Option<Duration> {
+        let since = now.before(PACE_WINDOW);
+        let recent = self.ready.iter().filter(|(at, _)| *at >= since);
+        let (first, count) = recent.fold((None, 0), |(first, count), (at, ready)| {
+            (first.or(Some(*at)), count + ready)
+        });
+        let span = now.since(first?).max(Duration::from_secs(1));
+        let millis = u128::from(starts) * span.as_millis() / u128::from(count.max(1));
+        Some(Duration::from_millis(u64::try_from(millis).ok()?))
+    }
+
+    fn count_ready(&mut self, now: Moment, ready: u64) {
+        match self.ready.back_mut() {
+            Some((at, count)) if now.since(*at) < Duration::from_secs(1) => *count += ready,
+            Some(_) | None => self.ready.push_back((now, ready)),
+        }
+        let since = now.before(PACE_WINDOW);
+        while self.ready.front().is_some_and(|(at, _)| *at < since) {
+            self.ready.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_that_is_left_follows_the_pace_of_the_last_seconds() {
+        let mut tracker = Tracker::default();
+        assert_eq!(tracker.time_for(10, Moment::from_millis(0)), None);
+        for second in 0..20 {
+            tracker.count_ready(Moment::from_millis(second * 1000), 5);
+        }
+        let now = Moment::from_millis(20_000);
+        let left = tracker.time_for(50, now).unwrap();
+        assert_eq!(left, Duration::from_secs(10));
+        assert_eq!(tracker.time_for(1, Moment::from_millis(90_000)), None);
+    }
+}

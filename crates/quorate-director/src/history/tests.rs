@@ -1,0 +1,138 @@
+//! History outlives the process, stays within its bounds, and says what it does not know.
+
+use quorate_core::history::{Subject, What};
+use quorate_core::ids::{PartitionId, PartitionKey, ServiceName};
+
+use super::*;
+
+fn partition(key: &str, what: What) -> Change {
+    Change::Partition {
+        subject: Subject {
+            partition: PartitionId(1),
+            service: ServiceName::new("feeds").unwrap(),
+            key: PartitionKey::new(key).unwrap(),
+        },
+        token: None,
+        agent: None,
+        what,
+    }
+}
+
+fn id(position: u64, sequence: u32) -> EventId {
+    EventId {
+        position: Position(position),
+        sequence,
+    }
+}
+
+#[test]
+fn a_new_process_knows_what_the_one_before_it_wrote_and_writes_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || open(dir.path(), 1 << 20, 100).unwrap();
+    let (_, mut recorder) = open();
+    for position in 1..=3 {
+        let changes = vec![partition("a", What::Created), partition("b\"", What::Ready)];
+        recorder.record(Position(position), WallTime(7), changes);
+    }
+    recorder.close();
+
+    let (history, mut recorder) = open();
+    assert_eq!(history.newest(), id(3, 2));
+    recorder.record(Position(3), WallTime(7), vec![partition("a", What::Ready)]);
+    recorder.record(Position(4), WallTime(8), vec![partition("a", What::Ready)]);
+    let found = history.of_partition("feeds", "a").unwrap();
+    let ids: Vec<_> = found.entries.iter().map(|e| e.id.to_string()).collect();
+    assert_eq!(ids, ["1.1", "2.1", "3.1", "4.1"]);
+    assert_eq!(found.known_since, Position(1));
+    assert_eq!(
+        history.of_partition("feeds", "b\"").unwrap().entries.len(),
+        3
+    );
+    assert_eq!(history.of_partition("feeds", "c").unwrap().entries.len(), 0);
+    recorder.close();
+}
+
+#[test]
+fn a_reader_that_is_too_late_is_told_from_where_on_it_may_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, mut recorder) = open(dir.path(), 1 << 20, 4).unwrap();
+    for position in 1..=6 {
+        recorder.record(
+            Position(position),
+            WallTime(0),
+            vec![partition("a", What::Ready)],
+        );
+    }
+    let after = history.after(id(4, 1), 10).unwrap();
+    assert_eq!(
+        after.iter().map(|e| e.id).collect::<Vec<_>>(),
+        [id(5, 1), id(6, 1)]
+    );
+    let gone = history.after(id(1, 1), 10).unwrap_err();
+    assert_eq!(gone.known_after, id(2, 1));
+    assert_eq!(history.after(gone.known_after, 10).unwrap().len(), 4);
+    recorder.close();
+}
+
+#[test]
+fn a_snapshot_leaves_a_gap_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, mut recorder) = open(dir.path(), 1 << 20, 100).unwrap();
+    recorder.record(Position(1), WallTime(0), vec![partition("a", What::Ready)]);
+    recorder.gap(Position(50));
+    recorder.record(Position(51), WallTime(0), vec![partition("a", What::Ready)]);
+    assert!(history.after(id(1, 1), 10).is_err());
+    assert_eq!(
+        history
+            .after(EventId::end_of(Position(50)), 10)
+            .unwrap()
+            .len(),
+        1
+    );
+    recorder.close();
+    let found = history.of_partition("feeds", "a").unwrap();
+    assert_eq!((found.entries.len(), found.known_since), (1, Position(50)));
+}
+
+#[test]
+fn the_files_stay_within_their_bound_and_a_torn_line_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let bound = 16 << 10;
+    let (_, mut recorder) = open(dir.path(), bound, 10).unwrap();
+    for position in 1..=2000 {
+        recorder.record(
+            Position(position),
+            WallTime(0),
+            vec![partition("a", What::Ready)],
+        );
+    }
+    recorder.close();
+    let size = |item: std::io::Result<std::fs::DirEntry>| item.unwrap().metadata().unwrap().len();
+    let bytes: u64 = std::fs::read_dir(dir.path()).unwrap().map(size).sum();
+    assert!(
+        bytes > bound / 2 && bytes < bound * 5 / 4,
+        "{bytes} of {bound}"
+    );
+
+    let last = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .max()
+        .unwrap();
+    let mut text = std::fs::read_to_string(&last).unwrap();
+    text.truncate(text.len() - 20);
+    std::fs::write(&last, text).unwrap();
+    let (history, recorder) = open(dir.path(), bound, 10).unwrap();
+    assert_eq!(history.newest(), id(1999, 1));
+    assert!(history.of_partition("feeds", "a").unwrap().known_since > Position(1));
+    recorder.close();
+}
+
+#[test]
+fn ids_of_events_read_back_as_written() {
+    assert_eq!("812.3".parse(), Ok(id(812, 3)));
+    assert_eq!("812".parse(), Ok(EventId::end_of(Position(812))));
+    for bad in ["", "x", "1.", "-1", "1.2.3", "99999999999999999999999"] {
+        assert_eq!(bad.parse::<EventId>(), Err(()), "{bad:?}");
+    }
+}

@@ -1,0 +1,68 @@
+//! Blocking queries: `?index=N&wait=60s` is answered when something has changed past N.
+
+use std::time::Duration;
+
+use quorate_api::routes::WAIT_SECONDS_MAX;
+use quorate_core::ids::Position;
+use tokio::time::Instant;
+
+use super::App;
+use super::answer::Failure;
+use crate::engine::Reading;
+
+/// After a change, more of them are usually on their way: one answer for all of them.
+const GATHER: Duration = Duration::from_millis(20);
+/// How long to wait when the query does not say.
+const WAIT_DEFAULT: Duration = Duration::from_secs(60);
+
+/// What a query says about waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Blocking {
+    /// What the client knows already; `None`: answer at once.
+    pub(crate) index: Option<u64>,
+    /// How long to wait, already cut down to the longest allowed.
+    pub(crate) wait: Duration,
+}
+
+impl Blocking {
+    pub(crate) fn new(index: Option<u64>, wait: Option<Duration>) -> Self {
+        let longest = Duration::from_secs(WAIT_SECONDS_MAX);
+        Self {
+            index,
+            wait: wait.unwrap_or(WAIT_DEFAULT).min(longest),
+        }
+    }
+}
+
+impl App {
+    /// Waits until `changed` is past the index, the time is over, or the director stops.
+    pub(crate) async fn wait(
+        &self,
+        blocking: Blocking,
+        changed: impl Fn(&Reading<'_>) -> Position + Clone + Send + 'static,
+    ) -> Result<(), Failure> {
+        let Some(index) = blocking.index.map(Position) else {
+            return Ok(());
+        };
+        let until = Instant::now() + blocking.wait;
+        let mut seen = self.handle.watch();
+        loop {
+            // Most changes are noticed without asking the loop.
+            if seen.borrow_and_update().changed > index {
+                let changed = changed.clone();
+                if self.query(move |reading| changed(reading)).await? > index {
+                    let gather = Instant::now() + GATHER;
+                    tokio::time::sleep_until(gather.min(until)).await;
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                changed = seen.changed() => if changed.is_err() {
+                    return Err(Failure::stopping());
+                },
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                () = self.shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Who may ask at all: this machine's own programs, and no web page that somebody happens to look at.
+//!
+//! A page from elsewhere can make a browser send requests to loopback. Reading the answer takes a name
+//! that resolves here (DNS rebinding), so only loopback's own names are served; writing is refused when
+//! the browser says that the request comes from another site.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use quorate_api::problem::Code;
+
+use super::App;
+use super::answer::Failure;
+
+/// Lets a request through, or tells why not.
+pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    match check(&app, &request) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+fn check(app: &App, request: &Request) -> Result<(), Failure> {
+    let length = request.uri().to_string().len();
+    if length > app.limits.uri_bytes {
+        let detail = format!(
+            "the path and query have {length} bytes, at most {} are taken",
+            app.limits.uri_bytes
+        );
+        return Err(Failure::new(Code::UriTooLong, detail));
+    }
+    let host = host(request)?;
+    let write = !matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    if write && !same_site(request.headers(), &host) {
+        return Err(Failure::new(
+            Code::Forbidden,
+            "a page of another site may not change anything here",
+        ));
+    }
+    Ok(())
+}
+
+/// The host that was asked for, if it is this machine's own.
+fn host(request: &Request) -> Result<String, Failure> {
+    let misled = |detail: String| {
+        Failure::new(Code::Forbidden, detail).next_step("ask at 127.0.0.1, [::1] or localhost")
+    };
+    let mut named = request.headers().get_all(header::HOST).iter();
+    let header = named.next();
+    if named.next().is_some() {
+        return Err(Failure::new(
+            Code::MalformedRequest,
+            "the request names two hosts",
+        ));
+    }
+    let authority = request.uri().authority().map(ToString::to_string);
+    let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    for host in [&authority, &header].into_iter().flatten() {
+        if !is_loopback(host) {
+            return Err(misled(format!("this director is not {host:?}")));
+        }
+    }
+    header
+        .or(authority)
+        .ok_or_else(|| misled("the request names no host".to_owned()))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((name, port)) if port.is_empty() || is_port(port) => name,
+            Some(_) | None => return false,
+        },
+        None => match host.split_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            Some(_) => return false,
+            None => host,
+        },
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn is_port(text: &str) -> bool {
+    text.strip_prefix(':')
+        .is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether a browser, if it was one, sent this from our own pages.
+fn same_site(headers: &HeaderMap, host: &str) -> bool {
+    let text = |name| {
+        let value: Option<&axum::http::HeaderValue> = headers.get(name);
+        value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let fetch_site = text("sec-fetch-site");
+    let origin = text("origin");
+    fetch_site.is_none_or(|site| matches!(site.as_str(), "same-origin" | "none"))
+        && origin.is_none_or(|origin| origin == format!("http://{host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopbacks_own_names_are_served() {
+        for good in [
+            "localhost",
+            "LocalHost:7400",
+            "127.0.0.1:1",
+            "127.8.8.8",
+            "[::1]:7400",
+            "[::1]",
+        ] {
+            assert!(is_loopback(good), "{good}");
+        }
+        for bad in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:7400",
+            "10.0.0.1",
+            "[::2]",
+            "[::1",
+            "[::1]x",
+            "localhost:x",
+            "0.0.0.0",
+            "localhost.",
+            "a@localhost",
+        ] {
+            assert!(!is_loopback(bad), "{bad}");
+        }
+    }
+}

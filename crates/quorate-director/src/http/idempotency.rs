@@ -1,0 +1,163 @@
+//! `Idempotency-Key`: a write that is repeated with the same key is answered with the first answer.
+//!
+//! Kept in the memory of this director, for a while: enough for a client whose connection broke. A
+//! write goes on when its client has gone, so that its repeat finds the outcome.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use quorate_api::problem::Code;
+use quorate_api::routes::IDEMPOTENCY_HEADER;
+use quorate_core::time::Moment;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+
+use super::App;
+use super::answer::Failure;
+use super::extract::{body_limit, collect};
+use crate::clock;
+
+/// How long an answer is kept.
+const KEPT_FOR: Duration = Duration::from_secs(600);
+/// How many are kept; the oldest go first.
+const KEPT_MAX: usize = 4096;
+/// Bytes of a key.
+const KEY_BYTES_MAX: usize = 200;
+/// An answer longer than this is not one of a write.
+const ANSWER_BYTES_MAX: usize = 256 << 10;
+
+/// The answers that are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats {
+    kept: Mutex<BTreeMap<String, Kept>>,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    since: Moment,
+    /// Of method, path and body: another request under the same key is a mistake.
+    request: [u8; 32],
+    /// `None` while it is not answered yet.
+    answer: watch::Receiver<Option<Answered>>,
+}
+
+#[derive(Clone, Debug)]
+struct Answered {
+    parts: axum::http::response::Parts,
+    body: Bytes,
+}
+
+/// Answers repeats, and remembers the answers of first requests.
+pub(crate) async fn remember(State(app): State<App>, request: Request, next: Next) -> Response {
+    let read = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    let Some(key) = request.headers().get(IDEMPOTENCY_HEADER).filter(|_| !read) else {
+        return next.run(request).await;
+    };
+    match String::from_utf8(key.as_bytes().to_vec()) {
+        Ok(key) if (1..=KEY_BYTES_MAX).contains(&key.len()) => {
+            match answer(&app, key, request, next).await {
+                Ok(response) => response,
+                Err(failure) => failure.into_response(),
+            }
+        }
+        Ok(_) | Err(_) => {
+            let detail = format!("an idempotency key has 1 to {KEY_BYTES_MAX} letters");
+            Failure::new(Code::BadParameter, detail).into_response()
+        }
+    }
+}
+
+async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
+    let limit = body_limit(app, parts.uri.path());
+    let body = collect(app, body, limit).await?;
+    let mut digest = Sha256::new();
+    digest.update(parts.method.as_str());
+    digest.update(b" ");
+    digest.update(parts.uri.path().as_bytes());
+    digest.update(b"\n");
+    digest.update(&body);
+    let digest: [u8; 32] = digest.finalize().into();
+
+    let (tell, answered) = watch::channel(None);
+    let first = Kept {
+        since: clock::moment(),
+        request: digest,
+        answer: answered.clone(),
+    };
+    match app.repeats.first(key.clone(), first) {
+        Some(before) if before.request != digest => Err(Failure::new(
+            Code::Conflict,
+            "this idempotency key belongs to another request",
+        )
+        .next_step("use a new key for each new request")),
+        Some(before) => outcome(before.answer).await,
+        None => {
+            let request = Request::from_parts(parts, Body::from(body));
+            let app_of_task = app.clone();
+            app.writes.spawn(async move {
+                let response = next.run(request).await;
+                // What was certainly not done, or is not known, must be tried again when it is repeated.
+                let status = response.status();
+                if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+                    app_of_task.repeats.forget(&key);
+                }
+                let (parts, body) = response.into_parts();
+                let body = axum::body::to_bytes(body, ANSWER_BYTES_MAX)
+                    .await
+                    .unwrap_or_default();
+                tell.send_replace(Some(Answered { parts, body }));
+            });
+            outcome(answered).await
+        }
+    }
+}
+
+async fn outcome(mut answer: watch::Receiver<Option<Answered>>) -> Result<Response, Failure> {
+    let answered = answer.wait_for(Option::is_some).await;
+    match answered.as_deref() {
+        Ok(Some(Answered { parts, body })) => Ok(Response::from_parts(
+            parts.clone(),
+            Body::from(body.clone()),
+        )),
+        Ok(None) | Err(_) => Err(Failure::stopping()),
+    }
+}
+
+impl Repeats {
+    /// Takes the place of a key, or tells who has it.
+    fn first(&self, key: String, new: Kept) -> Option<Kept> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = new.since;
+        if let Some(before) = kept.get(&key)
+            && now.since(before.since) < KEPT_FOR
+        {
+            return Some(before.clone());
+        }
+        if kept.len() >= KEPT_MAX {
+            kept.retain(|_, old| now.since(old.since) < KEPT_FOR);
+        }
+        if kept.len() >= KEPT_MAX {
+            let oldest = kept.iter().min_by_key(|(_, old)| old.since);
+            let oldest = oldest.map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| kept.remove(&oldest));
+        }
+        kept.insert(key, new);
+        None
+    }
+
+    fn forget(&self, key: &str) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.remove(key);
+    }
+}

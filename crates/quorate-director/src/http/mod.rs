@@ -1,0 +1,39 @@
+//! Speaking HTTP: who may connect, what is taken at most, and how answers look. The routes themselves
+//! are in [`crate::routes`].
+
+pub(crate) mod answer;
+pub(crate) mod blocking;
+pub(crate) mod extract;
+pub(crate) mod guard;
+pub(crate) mod idempotency;
+pub(crate) mod json;
+pub(crate) mod server;
+
+use std::sync::Arc;
+
+use quorate_core::ids::DirectorName;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Limits;
+use crate::engine::Handle;
+use crate::routes::LogHub;
+
+/// What every handler may use. It holds no state of the cluster: that is behind `handle`.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pub(crate) handle: Handle,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) name: DirectorName,
+    pub(crate) address: Arc<str>,
+    /// Told when the director stops: whoever waits then answers at once.
+    pub(crate) shutdown: CancellationToken,
+    /// One permit for each stream of events.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Writes that go on although their client has gone.
+    pub(crate) writes: TaskTracker,
+    pub(crate) repeats: Arc<idempotency::Repeats>,
+    pub(crate) logs: Arc<LogHub>,
+    pub(crate) openapi: Arc<str>,
+}

@@ -1,0 +1,187 @@
+//! Agents.
+
+use axum::extract::State;
+use quorate_api::problem::Problem;
+use quorate_api::resources::{AgentView, Done, Page};
+use quorate_api::routes;
+use quorate_core::cluster::Agent;
+use quorate_core::director::call::Call;
+use quorate_core::ids::AgentName;
+use quorate_core::record::Schedulable;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::no_agent;
+use crate::engine::Reading;
+use crate::http::App;
+use crate::http::answer::{Failure, Indexed};
+use crate::http::extract::{Names, Params, bad};
+use crate::tally::STEP;
+use crate::views;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(one))
+        .routes(routes!(drain))
+        .routes(routes!(cordon))
+        .routes(routes!(uncordon))
+}
+
+/// All agents, those without a session included.
+#[utoipa::path(
+    get, path = routes::AGENTS, tag = "agents", operation_id = "list_agents",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page, at most 1000"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("index" = Option<u64>, Query, description = "Answer only when something has changed past this"),
+        ("wait" = Option<String>, Query, description = "How long to wait for that, `60s`"),
+    ),
+    responses((status = 200, body = Page<AgentView>), (status = "default", body = Problem))
+)]
+async fn list(
+    State(app): State<App>,
+    mut params: Params,
+) -> Result<Indexed<Page<AgentView>>, Failure> {
+    let limit = params.limit()?;
+    let cursor = params.text("cursor")?;
+    let blocking = params.blocking()?;
+    params.end()?;
+    let mut after = cursor.map(|cursor| agent_of(&cursor)).transpose()?;
+    app.wait(blocking, |reading| reading.tracker.changed())
+        .await?;
+    let index = app.handle.seen().position.0;
+    let mut items: Vec<AgentView> = Vec::new();
+    let next = loop {
+        let (from, room) = (after.take(), limit - items.len());
+        let (found, next) = app
+            .query(move |reading| step(reading, from.as_ref(), room))
+            .await?;
+        items.extend(found);
+        if next.is_none() || items.len() >= limit {
+            break next;
+        }
+        after = next;
+    };
+    let next = next.map(|name| format!("agent:{name}"));
+    Ok(Indexed(index, Page { index, items, next }))
+}
+
+/// At most `room` agents after `from`, and no more partitions than one step may visit.
+fn step(
+    reading: &Reading<'_>,
+    from: Option<&AgentName>,
+    room: usize,
+) -> (Vec<AgentView>, Option<AgentName>) {
+    let (mut items, mut visited) = (Vec::new(), 0);
+    let agents = reading.cluster().agents().iter();
+    let mut later = agents.filter(|(name, _)| from.is_none_or(|from| *name > from));
+    while let Some((name, agent)) = later.next() {
+        let (view, partitions) = view(reading, agent);
+        items.push(view);
+        visited += partitions;
+        if items.len() >= room || visited >= STEP {
+            let more = later.next().is_some();
+            return (items, more.then(|| name.clone()));
+        }
+    }
+    (items, None)
+}
+
+/// The agent, and how many partitions were visited for it.
+fn view(reading: &Reading<'_>, agent: &Agent) -> (AgentView, usize) {
+    let cluster = reading.cluster();
+    let (mut weight, mut visited) = (0, 0);
+    for session in agent
+        .sessions()
+        .iter()
+        .filter_map(|id| cluster.session(*id))
+    {
+        let held = session
+            .held()
+            .iter()
+            .filter_map(|id| cluster.partition(*id));
+        weight += held
+            .map(|partition| u64::from(partition.weight()))
+            .sum::<u64>();
+        visited += session.held().len();
+    }
+    (views::agent(reading, agent, weight), visited)
+}
+
+fn agent_of(cursor: &str) -> Result<AgentName, Failure> {
+    match cursor.strip_prefix("agent:").map(AgentName::new) {
+        Some(Ok(name)) => Ok(name),
+        Some(Err(_)) | None => Err(bad("cursor", "it is not from this list")),
+    }
+}
+
+/// One agent.
+#[utoipa::path(
+    get, path = routes::AGENT, tag = "agents", operation_id = "get_agent",
+    params(("name" = String, Path)),
+    responses((status = 200, body = AgentView), (status = "default", body = Problem))
+)]
+async fn one(
+    State(app): State<App>,
+    Names(name): Names<AgentName>,
+    mut params: Params,
+) -> Result<Indexed<AgentView>, Failure> {
+    let blocking = params.blocking()?;
+    params.end()?;
+    app.wait(blocking, |reading| reading.tracker.changed())
+        .await?;
+    let found = app.query(move |reading| {
+        let agent = reading.cluster().agents().get(&name);
+        let agent = agent.ok_or_else(|| no_agent(reading, &name))?;
+        Ok(Indexed(reading.index(), view(reading, agent).0))
+    });
+    found.await?
+}
+
+/// Moves everything off an agent and gives it nothing new.
+#[utoipa::path(
+    post, path = routes::AGENT_DRAIN, tag = "agents", operation_id = "drain_agent",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn drain(
+    State(app): State<App>,
+    Names(agent): Names<AgentName>,
+) -> Result<Indexed<Done>, Failure> {
+    set(app, agent, Schedulable::Draining).await
+}
+
+/// Gives an agent nothing new; what it has stays.
+#[utoipa::path(
+    post, path = routes::AGENT_CORDON, tag = "agents", operation_id = "cordon_agent",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn cordon(
+    State(app): State<App>,
+    Names(agent): Names<AgentName>,
+) -> Result<Indexed<Done>, Failure> {
+    set(app, agent, Schedulable::Cordoned).await
+}
+
+/// Gives an agent work again.
+#[utoipa::path(
+    post, path = routes::AGENT_UNCORDON, tag = "agents", operation_id = "uncordon_agent",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn uncordon(
+    State(app): State<App>,
+    Names(agent): Names<AgentName>,
+) -> Result<Indexed<Done>, Failure> {
+    set(app, agent, Schedulable::Active).await
+}
+
+async fn set(
+    app: App,
+    agent: AgentName,
+    schedulable: Schedulable,
+) -> Result<Indexed<Done>, Failure> {
+    app.change(Call::SetAgent { agent, schedulable }).await
+}

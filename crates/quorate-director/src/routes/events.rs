@@ -1,0 +1,223 @@
+//! Events as they happen, as server-sent events that can be resumed.
+//!
+//! A stream reads from the ring of the history at its own pace, so a slow client costs nothing but its
+//! connection; one that has fallen out of the ring is told so.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{self, KeepAlive, Sse};
+use futures::Stream;
+use quorate_api::problem::{Code, Problem};
+use quorate_api::resources::Event;
+use quorate_api::routes;
+use quorate_core::history::Change;
+use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::clock;
+use crate::history::{EventId, Gone, History, Recorded};
+use crate::http::App;
+use crate::http::answer::Failure;
+use crate::http::extract::{Params, bad};
+
+/// Something is said at least this often, so that both sides notice a dead connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Changes that are taken from the ring at once.
+const BATCH: usize = 256;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(events))
+}
+
+/// What happens, as it happens. Resumes after the `Last-Event-ID` or `after`.
+#[utoipa::path(
+    get, path = routes::EVENTS, tag = "events", operation_id = "events",
+    params(
+        ("service" = Option<String>, Query, description = "Of this service only"),
+        ("key" = Option<String>, Query, description = "Of this partition only"),
+        ("agent" = Option<String>, Query, description = "Of this agent only"),
+        ("after" = Option<String>, Query, description = "`id` of an event, or a ledger index: first what came later"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers send it"),
+    ),
+    responses(
+        (status = 200, body = Event, content_type = "text/event-stream"),
+        (status = 410, body = Problem, description = "What came later is no longer kept"),
+        (status = "default", body = Problem),
+    )
+)]
+async fn events(
+    State(app): State<App>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Failure> {
+    let filter = Filter {
+        service: params.value("service")?,
+        key: params.value("key")?,
+        agent: params.value("agent")?,
+    };
+    let after = params.text("after")?;
+    params.end()?;
+    let last = headers.get("last-event-id");
+    let last = last.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
+    let history = app.handle.history().clone();
+    let newer = history.watch();
+    let after = match last.or(after) {
+        None => history.newest(),
+        Some(id) => {
+            let id = id.trim().parse();
+            id.map_err(|()| bad("after", "it is not the id of an event, written 812.3"))?
+        }
+    };
+    history
+        .after(after, 1)
+        .map_err(|gone| too_old(after, gone))?;
+    let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
+        Failure::new(Code::TooManyRequests, "too many streams of events are open")
+            .next_step("close one, or ask another director")
+    })?;
+    let reader = Reader {
+        history,
+        newer,
+        after,
+        filter,
+        waiting: VecDeque::new(),
+        ended: false,
+        shutdown: app.shutdown.clone(),
+        _permit: permit,
+    };
+    let stream = futures::stream::unfold(reader, |mut reader| async {
+        let event = reader.next().await?;
+        Some((Ok(event), reader))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+fn too_old(after: EventId, gone: Gone) -> Failure {
+    Failure::new(
+        Code::Gone,
+        format!(
+            "events after {after} are no longer all kept; they are from {} on",
+            gone.known_after
+        ),
+    )
+    .next_step("list the state, then follow from its index")
+}
+
+struct Filter {
+    service: Option<ServiceName>,
+    key: Option<PartitionKey>,
+    agent: Option<AgentName>,
+}
+
+/// One client's place in the history.
+struct Reader {
+    history: History,
+    newer: watch::Receiver<EventId>,
+    after: EventId,
+    filter: Filter,
+    waiting: VecDeque<Arc<Recorded>>,
+    ended: bool,
+    shutdown: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<sse::Event> {
+        loop {
+            while let Some(recorded) = self.waiting.pop_front() {
+                self.after = recorded.id;
+                if self.filter.lets_through(&recorded.change) {
+                    return Some(event(&recorded));
+                }
+            }
+            if self.ended {
+                return None;
+            }
+            // Noted before looking, so that nothing that comes in between is missed.
+            self.newer.mark_unchanged();
+            match self.history.after(self.after, BATCH) {
+                Ok(found) if !found.is_empty() => self.waiting.extend(found),
+                Ok(_) => tokio::select! {
+                    changed = self.newer.changed() => changed.ok()?,
+                    () = self.shutdown.cancelled() => return None,
+                },
+                Err(gone) => {
+                    self.ended = true;
+                    let problem = too_old(self.after, gone).0;
+                    let event = sse::Event::default().event("gone");
+                    return event.json_data(&*problem).ok();
+                }
+            }
+        }
+    }
+}
+
+impl Filter {
+    fn lets_through(&self, change: &Change) -> bool {
+        let key = match change {
+            Change::Partition { subject, .. } => Some(&subject.key),
+            Change::Elected { .. }
+            | Change::ServiceCreated { .. }
+            | Change::ServiceChanged { .. }
+            | Change::ServiceRemoved { .. }
+            | Change::ServiceDesired { .. }
+            | Change::SourceRefused { .. }
+            | Change::SourceRecovered { .. }
+            | Change::SessionOpened { .. }
+            | Change::SessionResumed { .. }
+            | Change::SessionClosed { .. }
+            | Change::SessionExpired { .. }
+            | Change::AgentSet { .. } => None,
+        };
+        self.service
+            .as_ref()
+            .is_none_or(|wanted| change.service() == Some(wanted))
+            && self.key.as_ref().is_none_or(|wanted| key == Some(wanted))
+            && self
+                .agent
+                .as_ref()
+                .is_none_or(|wanted| change.agent() == Some(wanted))
+    }
+}
+
+fn event(recorded: &Recorded) -> sse::Event {
+    let change = &recorded.change;
+    let (key, token) = match change {
+        Change::Partition { subject, token, .. } => (Some(subject.key.to_string()), *token),
+        Change::Elected { .. }
+        | Change::ServiceCreated { .. }
+        | Change::ServiceChanged { .. }
+        | Change::ServiceRemoved { .. }
+        | Change::ServiceDesired { .. }
+        | Change::SourceRefused { .. }
+        | Change::SourceRecovered { .. }
+        | Change::SessionOpened { .. }
+        | Change::SessionResumed { .. }
+        | Change::SessionClosed { .. }
+        | Change::SessionExpired { .. }
+        | Change::AgentSet { .. } => (None, None),
+    };
+    let event = Event {
+        index: recorded.id.position.0,
+        at: clock::text(recorded.wall),
+        kind: change.name().to_owned(),
+        service: change.service().map(ToString::to_string),
+        key,
+        agent: change.agent().map(ToString::to_string),
+        token: token.map(|token| token.0),
+        text: change.to_string(),
+    };
+    let text = serde_json::to_string(&event).unwrap_or_default();
+    sse::Event::default()
+        .id(recorded.id.to_string())
+        .event(change.name())
+        .data(text)
+}

@@ -1,0 +1,181 @@
+//! Services.
+
+use axum::extract::State;
+use quorate_api::problem::Problem;
+use quorate_api::resources::{ApplyAnswer, Done, Page, ServiceView};
+use quorate_api::routes;
+use quorate_core::director::call::Call;
+use quorate_core::ids::{PartitionKey, ServiceName};
+use quorate_core::record::Desired;
+use serde_json::value::RawValue;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{apply, no_service};
+use crate::http::App;
+use crate::http::answer::{Failure, Indexed};
+use crate::http::extract::{JsonBody, Names, Params, bad};
+use crate::tally::tally;
+use crate::views;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(one, put, remove))
+        .routes(routes!(restart))
+        .routes(routes!(stop))
+        .routes(routes!(start))
+}
+
+/// All services.
+#[utoipa::path(
+    get, path = routes::SERVICES, tag = "services", operation_id = "list_services",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items of a page, at most 1000"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("index" = Option<u64>, Query, description = "Answer only when something has changed past this"),
+        ("wait" = Option<String>, Query, description = "How long to wait for that, `60s`"),
+    ),
+    responses((status = 200, body = Page<ServiceView>), (status = "default", body = Problem))
+)]
+async fn list(
+    State(app): State<App>,
+    mut params: Params,
+) -> Result<Indexed<Page<ServiceView>>, Failure> {
+    let limit = params.limit()?;
+    let cursor = params.text("cursor")?;
+    let blocking = params.blocking()?;
+    params.end()?;
+    let after = cursor.map(|cursor| service_cursor(&cursor)).transpose()?;
+    app.wait(blocking, |reading| reading.tracker.changed())
+        .await?;
+    let index = app.handle.seen().position.0;
+    let tally = tally(&app, None).await?;
+    let page = app.query(move |reading| {
+        let all = reading.cluster().services().map(|(_, service)| service);
+        let mut later = all.filter(|s| after.as_ref().is_none_or(|after| s.name() > after));
+        let items = later.by_ref().take(limit).map(|service| {
+            let counts = tally.get(service.name()).copied().unwrap_or_default();
+            views::service(service, counts.counts)
+        });
+        let items: Vec<ServiceView> = items.collect();
+        let more = later.next().is_some();
+        let next = items.last().filter(|_| more);
+        let next = next.map(|last| format!("service:{}", last.name));
+        Page { index, items, next }
+    });
+    Ok(Indexed(index, page.await?))
+}
+
+fn service_cursor(cursor: &str) -> Result<ServiceName, Failure> {
+    let name = cursor.strip_prefix("service:").map(ServiceName::new);
+    match name {
+        Some(Ok(name)) => Ok(name),
+        Some(Err(_)) | None => Err(bad("cursor", "it is not from this list")),
+    }
+}
+
+/// One service with its specification.
+#[utoipa::path(
+    get, path = routes::SERVICE, tag = "services", operation_id = "get_service",
+    params(("name" = String, Path)),
+    responses((status = 200, body = ServiceView), (status = "default", body = Problem))
+)]
+async fn one(
+    State(app): State<App>,
+    Names(name): Names<ServiceName>,
+    mut params: Params,
+) -> Result<Indexed<ServiceView>, Failure> {
+    let blocking = params.blocking()?;
+    params.end()?;
+    let watched = name.clone();
+    app.wait(blocking, move |reading| {
+        reading.tracker.service_changed(&watched)
+    })
+    .await?;
+    let counted = tally(&app, Some(name.clone())).await?;
+    let counts = counted.get(&name).copied().unwrap_or_default().counts;
+    let found = app.query(move |reading| {
+        let service = reading.cluster().service(&name);
+        let service = service.ok_or_else(|| no_service(reading, &name))?;
+        let mut view = views::service(service, counts);
+        view.spec = Some(views::spec(service.spec()));
+        Ok(Indexed(reading.index(), view))
+    });
+    found.await?
+}
+
+/// Puts one service, in the shape of its table in a file.
+#[utoipa::path(
+    put, path = routes::SERVICE, tag = "services", operation_id = "put_service",
+    params(("name" = String, Path)), request_body = Object,
+    responses((status = 200, body = ApplyAnswer), (status = "default", body = Problem))
+)]
+async fn put(
+    State(app): State<App>,
+    Names(name): Names<ServiceName>,
+    JsonBody(spec): JsonBody<Box<RawValue>>,
+) -> Result<Indexed<ApplyAnswer>, Failure> {
+    let file = apply::file_of_service(&name, &spec)?;
+    apply::put(&app, file).await
+}
+
+/// Removes a service; its runs are stopped.
+#[utoipa::path(
+    delete, path = routes::SERVICE, tag = "services", operation_id = "remove_service",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn remove(
+    State(app): State<App>,
+    Names(service): Names<ServiceName>,
+) -> Result<Indexed<Done>, Failure> {
+    app.change(Call::Remove { service }).await
+}
+
+/// Stops and starts every run of a service where it is.
+#[utoipa::path(
+    post, path = routes::SERVICE_RESTART, tag = "services", operation_id = "restart_service",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn restart(
+    State(app): State<App>,
+    Names(service): Names<ServiceName>,
+) -> Result<Indexed<Done>, Failure> {
+    app.change(Call::Restart { service, key: None }).await
+}
+
+/// Wants a service stopped.
+#[utoipa::path(
+    post, path = routes::SERVICE_STOP, tag = "services", operation_id = "stop_service",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn stop(
+    State(app): State<App>,
+    Names(service): Names<ServiceName>,
+) -> Result<Indexed<Done>, Failure> {
+    app.change(desired(service, None, Desired::Stopped)).await
+}
+
+/// Wants a service to run.
+#[utoipa::path(
+    post, path = routes::SERVICE_START, tag = "services", operation_id = "start_service",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn start(
+    State(app): State<App>,
+    Names(service): Names<ServiceName>,
+) -> Result<Indexed<Done>, Failure> {
+    app.change(desired(service, None, Desired::Running)).await
+}
+
+pub(super) fn desired(service: ServiceName, key: Option<PartitionKey>, desired: Desired) -> Call {
+    Call::SetDesired {
+        service,
+        key,
+        desired,
+    }
+}

@@ -1,0 +1,414 @@
+//! The sessions of agents. Each call but the first carries the session's secret; renewals have a way
+//! to the loop of their own.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use quorate_api::problem::{Code, FieldError, Problem};
+use quorate_api::resources::Done;
+use quorate_api::routes;
+use quorate_api::session as wire;
+use quorate_api::session::{
+    CloseRequest, LostSession, RegisterRequest, RenewRequest, RenewResponse, ReportRequest,
+    ReportResponse, ResumeRequest, SessionOpened, WorkResponse,
+};
+use quorate_core::director::WorkDelta;
+use quorate_core::director::call::{Answer, Call, Release, Renewal, RenewalAnswer, Report};
+use quorate_core::ids::{AgentName, Incarnation, PartitionId, Position, SessionId, Token};
+use quorate_core::lease::LeaseTimes;
+use quorate_core::record::{
+    AgentInfo, CloseReason, Containment, Exit, ExitClass, ReleaseOutcome, RunPhase, RunReport,
+};
+use quorate_core::spec::validate::{TAKEOVER_MAX, shortest_lease};
+use quorate_core::spec::values::SPAN_MAX;
+use serde::Deserialize;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::engine::{Checked, Message, WorkAsk, secret_hash};
+use crate::http::App;
+use crate::http::answer::{Failure, Indexed, not_leader, unexpected};
+use crate::http::extract::{JsonBody, Names, Params};
+use crate::views;
+
+/// How long a renewal may wait for the proof of leadership: longer, and the agent has given it up.
+const RENEWAL_TIME: Duration = Duration::from_secs(5);
+/// How many sessions one renewal may carry: one for each lease class, and as many older ones.
+const ALSO_MAX: usize = 16;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .routes(routes!(resume))
+        .routes(routes!(renew))
+        .routes(routes!(report))
+        .routes(routes!(close))
+        .routes(routes!(work))
+}
+
+/// A warden begins a session.
+#[utoipa::path(
+    post, path = routes::SESSIONS, tag = "sessions", operation_id = "register",
+    request_body = RegisterRequest,
+    responses((status = 200, body = SessionOpened), (status = "default", body = Problem))
+)]
+async fn register(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<RegisterRequest>,
+) -> Result<Indexed<SessionOpened>, Failure> {
+    let hex = request.secret.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if request.secret.len() != 64 || !hex {
+        return Err(wrong("secret", "it must be 256 random bits in hexadecimal"));
+    }
+    let name = AgentName::new(&request.agent).map_err(|e| wrong("agent", &e.to_string()))?;
+    let span = Duration::from_millis(request.lease_ms);
+    let lease = LeaseTimes::of(span.min(SPAN_MAX));
+    if !lease.survives(TAKEOVER_MAX) {
+        let least = shortest_lease(TAKEOVER_MAX);
+        return Err(wrong("lease_ms", &format!("the shortest lease is {least}")));
+    }
+    let call = Call::Register {
+        agent: AgentInfo {
+            name,
+            id: request.agent_id,
+            boot_id: request.boot_id,
+            machine_id: request.machine_id,
+            labels: request.labels,
+            capacity: request.capacity,
+            containment: word::<Containment>("containment", &request.containment)?,
+            version: request.version,
+        },
+        lease,
+        secret_hash: secret_hash(&request.secret),
+        process: request.process,
+    };
+    opened(&app, call).await
+}
+
+/// A new agent process speaks for a living warden.
+#[utoipa::path(
+    post, path = routes::SESSION_RESUME, tag = "sessions", operation_id = "resume",
+    params(("id" = u64, Path)), request_body = ResumeRequest,
+    responses((status = 200, body = SessionOpened), (status = "default", body = Problem))
+)]
+async fn resume(
+    State(app): State<App>,
+    Names(id): Names<u64>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<ResumeRequest>,
+) -> Result<Indexed<SessionOpened>, Failure> {
+    let session = authorize(&app, id, &headers).await?;
+    let process = request.process;
+    opened(&app, Call::Resume { session, process }).await
+}
+
+async fn opened(app: &App, call: Call) -> Result<Indexed<SessionOpened>, Failure> {
+    let answer = app.call(call).await?;
+    let Answer::Opened {
+        session,
+        incarnation,
+        lease,
+    } = answer
+    else {
+        return Err(unexpected(&answer));
+    };
+    let opened = SessionOpened {
+        session: session.0,
+        incarnation: incarnation.0,
+        lease_ms: millis(lease.lease),
+        renew_every_ms: millis(lease.renew_every),
+        grace_ms: millis(lease.grace),
+        kill_ms: millis(lease.kill),
+    };
+    Ok(Indexed(app.handle.seen().position.0, opened))
+}
+
+/// Renews the leases of a session and of others of the same agent.
+#[utoipa::path(
+    post, path = routes::SESSION_RENEW, tag = "sessions", operation_id = "renew",
+    params(("id" = u64, Path)), request_body = RenewRequest,
+    responses((status = 200, body = RenewResponse), (status = "default", body = Problem))
+)]
+async fn renew(
+    State(app): State<App>,
+    Names(id): Names<u64>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<RenewRequest>,
+) -> Result<Indexed<RenewResponse>, Failure> {
+    if request.also.len() > ALSO_MAX {
+        let message = format!("at most {ALSO_MAX} further sessions");
+        return Err(wrong("also", &message));
+    }
+    let mut sessions = Vec::new();
+    let mut unknown = Vec::new();
+    let mut sort = |id: u64, secret: &str| {
+        let session = SessionId(id);
+        let checked = app.handle.secrets().check(session, secret);
+        match checked {
+            Checked::Right => sessions.push(session),
+            Checked::Unknown => unknown.push((session, secret.to_owned())),
+            Checked::Wrong => {}
+        }
+        checked
+    };
+    if sort(id, secret_of(&headers)?) == Checked::Wrong {
+        return Err(wrong_secret(id));
+    }
+    for proof in &request.also {
+        // Each is answered for itself: a wrong one is neither renewed nor lost.
+        sort(proof.session, &proof.secret);
+    }
+    let renewal = Renewal {
+        sessions,
+        incarnation: Incarnation(request.incarnation),
+        counter: request.counter,
+        nonce: request.nonce,
+        sent_ms: request.sent_ms,
+    };
+    let asked = app.handle.renew(renewal, unknown);
+    let unproven = || {
+        Failure::new(
+            Code::TimedOut,
+            "leadership was not proven in time; nothing was renewed",
+        )
+    };
+    match tokio::time::timeout(RENEWAL_TIME, asked).await {
+        Err(_) => Err(unproven()),
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(RenewalAnswer::NotLeader { leader })) => Err(not_leader(leader)),
+        Ok(Ok(RenewalAnswer::Answered { renewed, lost })) => {
+            let lost = lost.into_iter().map(|(session, reason)| LostSession {
+                session: session.0,
+                reason,
+            });
+            let answer = RenewResponse {
+                counter: request.counter,
+                renewed: renewed.into_iter().map(|session| session.0).collect(),
+                lost: lost.collect(),
+            };
+            Ok(Indexed(app.handle.seen().position.0, answer))
+        }
+    }
+}
+
+/// Reports what has happened on the agent, many things at once.
+#[utoipa::path(
+    post, path = routes::SESSION_REPORT, tag = "sessions", operation_id = "report",
+    params(("id" = u64, Path)), request_body = ReportRequest,
+    responses((status = 200, body = ReportResponse), (status = "default", body = Problem))
+)]
+async fn report(
+    State(app): State<App>,
+    Names(id): Names<u64>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<ReportRequest>,
+) -> Result<Indexed<ReportResponse>, Failure> {
+    let session = authorize(&app, id, &headers).await?;
+    let report = translate(session, request)?;
+    let answer = app.call(Call::Report(Box::new(report))).await?;
+    let Answer::Reported {
+        sequence,
+        assumed,
+        refused,
+    } = answer
+    else {
+        return Err(unexpected(&answer));
+    };
+    let refused = refused.into_iter().map(|(token, reason)| wire::Refusal {
+        token: token.0,
+        reason,
+    });
+    let answer = ReportResponse {
+        sequence,
+        assumed: assumed.into_iter().map(|token| token.0).collect(),
+        refused: refused.collect(),
+    };
+    Ok(Indexed(app.handle.seen().position.0, answer))
+}
+
+fn translate(session: SessionId, request: ReportRequest) -> Result<Report, Failure> {
+    let assume = request.assume.iter();
+    let assume = assume.map(|claim| (PartitionId(claim.partition), Token(claim.token)));
+    let release = request.release.into_iter().map(|release| {
+        Ok(Release {
+            partition: PartitionId(release.partition),
+            token: Token(release.token),
+            outcome: word::<ReleaseOutcome>("release.outcome", &release.outcome)?,
+            exit: release.exit.as_ref().map(exit).transpose()?,
+            failures: release.failures,
+        })
+    });
+    let observed = request.observed.into_iter().map(|seen| {
+        let run = RunReport {
+            phase: word::<RunPhase>("observed.phase", &seen.phase)?,
+            attempt: seen.attempt,
+            pid: seen.pid,
+            exit: seen.exit.as_ref().map(exit).transpose()?,
+        };
+        Ok((PartitionId(seen.partition), Token(seen.token), run))
+    });
+    Ok(Report {
+        session,
+        incarnation: Incarnation(request.incarnation),
+        sequence: request.sequence,
+        assume: assume.collect(),
+        release: release.collect::<Result<_, Failure>>()?,
+        observed: observed.collect::<Result<_, Failure>>()?,
+    })
+}
+
+fn exit(report: &wire::ExitReport) -> Result<Exit, Failure> {
+    Ok(Exit {
+        class: word::<ExitClass>("exit.class", &report.class)?,
+        code: report.code,
+        signal: report.signal,
+    })
+}
+
+/// Ends a session: everything of it is proven dead.
+#[utoipa::path(
+    post, path = routes::SESSION_CLOSE, tag = "sessions", operation_id = "close",
+    params(("id" = u64, Path)), request_body = CloseRequest,
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn close(
+    State(app): State<App>,
+    Names(id): Names<u64>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<CloseRequest>,
+) -> Result<Indexed<Done>, Failure> {
+    let session = authorize(&app, id, &headers).await?;
+    let reason = word::<CloseReason>("reason", &request.reason)?;
+    app.change(Call::Close { session, reason }).await
+}
+
+/// What the session is to hold, as changes since `index`; waits for one.
+#[utoipa::path(
+    get, path = routes::SESSION_WORK, tag = "sessions", operation_id = "work",
+    params(
+        ("id" = u64, Path),
+        ("index" = Option<u64>, Query, description = "`index` of the answer before; 0: everything"),
+        ("wait" = Option<String>, Query, description = "How long to wait for a change, `60s`"),
+    ),
+    responses((status = 200, body = WorkResponse), (status = "default", body = Problem))
+)]
+async fn work(
+    State(app): State<App>,
+    Names(id): Names<u64>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Indexed<WorkResponse>, Failure> {
+    let blocking = params.blocking()?;
+    params.end()?;
+    let session = authorize(&app, id, &headers).await?;
+    let since = Position(blocking.index.unwrap_or_default());
+    let until = Instant::now() + blocking.wait;
+    let (answer, answered) = oneshot::channel();
+    let ask = WorkAsk {
+        session,
+        since,
+        answer,
+    };
+    app.handle.send(Message::Work(ask))?;
+    let nothing = WorkDelta {
+        index: since,
+        whole: false,
+        items: Vec::new(),
+        gone: Vec::new(),
+        services: Vec::new(),
+    };
+    let delta = tokio::select! {
+        answered = answered => match answered {
+            Ok(Some(delta)) => delta,
+            Ok(None) => return Err(over(id)),
+            // A newer question of this session took its place, or the director ends.
+            Err(_) => nothing,
+        },
+        () = tokio::time::sleep_until(until) => nothing,
+        () = app.shutdown.cancelled() => nothing,
+    };
+    let leases = app.query(|reading| {
+        let services = reading.cluster().services();
+        let in_use = services.filter(|(_, service)| !service.removed());
+        let mut leases: Vec<u64> = in_use.map(|(_, s)| millis(s.spec().lease.0)).collect();
+        leases.sort_unstable();
+        leases.dedup();
+        leases
+    });
+    let response = views::work(delta, leases.await?);
+    Ok(Indexed(response.index, response))
+}
+
+/// Checks that whoever asks speaks for the session. One that is not known here is let through: the
+/// machine says what became of it.
+pub(super) async fn authorize(
+    app: &App,
+    id: u64,
+    headers: &HeaderMap,
+) -> Result<SessionId, Failure> {
+    let session = SessionId(id);
+    let secret = secret_of(headers)?;
+    let right = match app.handle.secrets().check(session, secret) {
+        Checked::Right => true,
+        Checked::Wrong => false,
+        Checked::Unknown => {
+            let hash = secret_hash(secret);
+            let right = app.query(move |reading| {
+                let open = reading.cluster().session(session);
+                open.is_none_or(|open| open.secret_hash() == hash)
+            });
+            right.await?
+        }
+    };
+    if right {
+        Ok(session)
+    } else {
+        Err(wrong_secret(id))
+    }
+}
+
+fn secret_of(headers: &HeaderMap) -> Result<&str, Failure> {
+    let given = headers.get(header::AUTHORIZATION);
+    let given = given.and_then(|value| value.to_str().ok());
+    let secret = given.and_then(|value| value.strip_prefix("Session "));
+    secret.map(str::trim).ok_or_else(|| {
+        Failure::new(
+            Code::Unauthenticated,
+            "the secret of the session is missing",
+        )
+        .next_step("send it as Authorization: Session <secret>")
+    })
+}
+
+fn wrong_secret(id: u64) -> Failure {
+    let detail = format!("this is not the secret of session {id}");
+    Failure::new(Code::Unauthenticated, detail)
+}
+
+pub(super) fn over(id: u64) -> Failure {
+    Failure::new(Code::Fenced, format!("session {id} is over"))
+        .next_step("stop what ran under it and register anew")
+}
+
+/// A word of the protocol, as the core writes it.
+fn word<T: for<'de> Deserialize<'de>>(at: &str, given: &str) -> Result<T, Failure> {
+    let value = serde_json::Value::String(given.to_owned());
+    serde_json::from_value(value).map_err(|error| wrong(at, &error.to_string()))
+}
+
+fn wrong(at: &str, message: &str) -> Failure {
+    let mut failure = Failure::new(Code::MalformedRequest, format!("{at}: {message}"));
+    failure.0.errors = vec![FieldError {
+        at: at.to_owned(),
+        message: message.to_owned(),
+        hint: None,
+    }];
+    failure
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,172 @@
+//! Puts a director together: its folder, its listener, the loop, the server, the duties.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use quorate_core::director;
+use quorate_ledger::Ledger;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, RunError};
+use crate::duties::readings;
+use crate::duties::sources::{self, Roots};
+use crate::engine::{Engine, Handle};
+use crate::history::{self, History, Recorder};
+use crate::http::{App, server};
+use crate::identity::{self, Identity};
+use crate::routes;
+
+/// Calls that wait to be decided. A leader takes thousands a second, so this is some seconds of them.
+const QUEUE_MAX: usize = 16_384;
+/// Entries between two snapshots: few enough to be folded again in a second or two.
+const SNAPSHOT_EVERY: u64 = 10_000;
+/// Readings of sources that may wait for their commit.
+const READINGS_MAX: usize = 16;
+
+/// A director that has its folder and its address and does not run yet.
+#[derive(Debug)]
+pub struct Bound {
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    identity: Identity,
+    history: (History, Recorder),
+}
+
+/// Opens the data folder and the address.
+///
+/// # Errors
+/// When either cannot be used, or the address is not loopback.
+pub async fn bind(config: Config) -> Result<Bound, RunError> {
+    let listen = config.listen;
+    if !listen.ip().is_loopback() {
+        return Err(RunError::NotLoopback { listen });
+    }
+    let identity = identity::open(&config.data_dir)?;
+    let folder = config.data_dir.join("history");
+    let limits = &config.limits;
+    let history =
+        history::open(&folder, limits.history_bytes, limits.events_kept).map_err(|cause| {
+            RunError::DataDir {
+                path: folder,
+                cause,
+            }
+        })?;
+    let unheard = |cause| RunError::Listen { listen, cause };
+    let listener = TcpListener::bind(listen).await.map_err(unheard)?;
+    let address = listener.local_addr().map_err(unheard)?;
+    Ok(Bound {
+        config,
+        listener,
+        address,
+        identity,
+        history,
+    })
+}
+
+/// Opens and runs a director until it is told to stop.
+///
+/// # Errors
+/// As [`RunError`] says.
+pub async fn run<L: Ledger>(
+    config: Config,
+    ledger: L,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    bind(config).await?.run(ledger, shutdown).await
+}
+
+impl Bound {
+    /// Where it listens; the port that was given when 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs until it is told to stop, or must.
+    ///
+    /// # Errors
+    /// As [`RunError`] says.
+    pub async fn run<L: Ledger>(
+        self,
+        ledger: L,
+        shutdown: CancellationToken,
+    ) -> Result<(), RunError> {
+        // A director that ends by itself takes its server with it.
+        let shutdown = shutdown.child_token();
+        let address = self.address.to_string();
+        let machine = director::Config {
+            name: self.config.name.clone(),
+            id: self.identity.id,
+            writer: rand::random(),
+            address: address.clone(),
+            queue_max: QUEUE_MAX,
+            snapshot_every: SNAPSHOT_EVERY,
+        };
+        let limits = Arc::new(self.config.limits.clone());
+        // The loop ends last: whoever still waits for an answer gets it or hears that it is unknown.
+        let loop_shutdown = CancellationToken::new();
+        let (engine, handle, wanted) = Engine::new(
+            machine,
+            Arc::new(ledger),
+            self.history,
+            loop_shutdown.clone(),
+        );
+        let engine = tokio::spawn(engine.run());
+        // Each reading waits for its commit; a few more may be on their way.
+        let (to_readings, readings) = mpsc::channel(READINGS_MAX);
+        let roots = Roots::new(self.config.source_roots.clone());
+        let sources = tokio::spawn(sources::run(roots, wanted, to_readings));
+        let readings = tokio::spawn(readings::hand_in(handle.clone(), readings));
+        let app = app(&self.config, &address, handle, &shutdown);
+        let writes = app.writes.clone();
+        let server = server::serve(self.listener, routes::router(app), limits, shutdown.clone());
+        let server = tokio::spawn(server);
+        tracing::info!(name = %self.config.name, address, "director is listening");
+
+        let mut engine = engine;
+        let ended = tokio::select! {
+            ended = &mut engine => Some(ended),
+            () = shutdown.cancelled() => None,
+        };
+        shutdown.cancel();
+        let served = server.await;
+        writes.close();
+        let stop_time = self.config.limits.stop_time;
+        if tokio::time::timeout(stop_time, writes.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("writes were still waiting for their commit");
+        }
+        loop_shutdown.cancel();
+        let ended = match ended {
+            Some(ended) => ended,
+            None => engine.await,
+        };
+        // Both end with the loop: the one when nobody tells it what to read, the other with it.
+        let sources = sources.await.and(readings.await);
+        drop(self.identity);
+        sources.map_err(|_| RunError::Broken { part: "sources" })?;
+        served.map_err(|_| RunError::Broken { part: "server" })?;
+        ended.map_err(|_| RunError::Broken { part: "loop" })?
+    }
+}
+
+fn app(config: &Config, address: &str, handle: Handle, shutdown: &CancellationToken) -> App {
+    App {
+        handle,
+        limits: Arc::new(config.limits.clone()),
+        name: config.name.clone(),
+        address: Arc::from(address),
+        shutdown: shutdown.clone(),
+        streams: Arc::new(Semaphore::new(config.limits.event_streams)),
+        writes: TaskTracker::new(),
+        repeats: Arc::default(),
+        logs: Arc::default(),
+        openapi: routes::document(),
+    }
+}

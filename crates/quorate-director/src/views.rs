@@ -1,0 +1,302 @@
+//! The state as people see it: from the fold's types to those of the API. Looks, and decides nothing.
+
+use quorate_api::resources::{
+    AgentState, AgentView, Counts, ExitView, PartitionState, PartitionView, ServiceView, SourceView,
+};
+use quorate_api::session::WorkResponse;
+use quorate_api::session::{WorkItem, WorkService, WorkState};
+use quorate_core::cluster::{Agent, Cluster, Freed, Partition, Service, State};
+use quorate_core::director::{self as machine, WorkDelta};
+use quorate_core::record::{
+    Containment, Desired, Exit, ExitClass, ReleaseOutcome, RunPhase, RunReport, Schedulable,
+};
+use quorate_core::spec::ServiceSpec;
+use serde_json::value::RawValue;
+
+use crate::clock;
+use crate::engine::Reading;
+
+/// An agent that has not renewed for this many of its intervals counts as silent.
+const SILENT_AFTER: u32 = 3;
+
+/// A service, without its specification.
+pub(crate) fn service(service: &Service, partitions: Counts) -> ServiceView {
+    let spec = service.spec();
+    let millis = u64::try_from(spec.lease.0.as_millis()).unwrap_or(u64::MAX);
+    ServiceView {
+        name: service.name().to_string(),
+        stopped: service.desired() == Desired::Stopped,
+        partitions,
+        source: source(service),
+        lease_ms: millis,
+        spec_version: service.spec_version().0,
+        spec: None,
+    }
+}
+
+/// A specification in the shape of the file.
+pub(crate) fn spec(spec: &ServiceSpec) -> serde_json::Value {
+    // Its keys are texts and its numbers finite, so this cannot fail.
+    serde_json::to_value(spec).unwrap_or_default()
+}
+
+fn source(service: &Service) -> SourceView {
+    let source = service.spec().partitions.as_ref();
+    let file = source.and_then(|source| source.file.clone());
+    let kind = match source {
+        None => "single",
+        Some(source) if source.list.is_some() => "list",
+        Some(source) if source.range.is_some() => "range",
+        Some(_) => "file",
+    };
+    SourceView {
+        kind: kind.to_owned(),
+        location: file,
+        problem: service.problem().map(str::to_owned),
+    }
+}
+
+/// Where a partition is in its life, as people see it.
+pub(crate) fn state(cluster: &Cluster, partition: &Partition) -> PartitionState {
+    match partition.state() {
+        State::Assigned(_) => PartitionState::Assigned,
+        State::Assumed(_) => PartitionState::Assumed,
+        State::Stopping(..) => PartitionState::Stopping,
+        State::Unassigned(_) => match partition.finished() {
+            Some(ReleaseOutcome::Failed) => PartitionState::Failed,
+            Some(ReleaseOutcome::Done | ReleaseOutcome::Stopped | ReleaseOutcome::Move) => {
+                PartitionState::Stopped
+            }
+            None if cluster.wanted(partition) => PartitionState::Unassigned,
+            None => PartitionState::Stopped,
+        },
+    }
+}
+
+/// Whether the run of a partition is up, as its agent last told.
+pub(crate) fn is_up(partition: &Partition) -> bool {
+    partition.running_under().is_some()
+        && partition.run().is_some_and(|run| match run.phase {
+            RunPhase::Starting | RunPhase::Ready | RunPhase::Stopping => true,
+            RunPhase::Backoff => false,
+        })
+}
+
+/// Whether it is up and has said so.
+pub(crate) fn is_ready(partition: &Partition) -> bool {
+    matches!(partition.state(), State::Assumed(_))
+        && partition
+            .run()
+            .is_some_and(|run| run.phase == RunPhase::Ready)
+}
+
+/// A partition.
+pub(crate) fn partition(
+    reading: &Reading<'_>,
+    service: &Service,
+    partition: &Partition,
+) -> PartitionView {
+    let cluster = reading.cluster();
+    let holder = partition.holder();
+    let agent = holder.and_then(|holder| cluster.agent_of(holder.session));
+    let run = partition
+        .run()
+        .filter(|_| partition.running_under().is_some());
+    let exit = partition.run().and_then(|run| run.exit);
+    PartitionView {
+        service: service.name().to_string(),
+        key: partition.key().to_string(),
+        state: state(cluster, partition),
+        running: is_up(partition),
+        agent: agent.map(|agent| agent.name().to_string()),
+        token: holder.map(|holder| holder.token.0),
+        since: Some(clock::text(partition.since())),
+        restarts: run.map_or(0, |run| run.attempt.saturating_sub(1)),
+        health: run.map(|run| phase(run).to_owned()),
+        waiting: waiting(reading, service, partition),
+        attempt: run.map(|run| run.attempt),
+        pid: run.and_then(|run| run.pid),
+        exit: exit.as_ref().map(exit_view),
+        weight: partition.weight(),
+        labels: partition.labels().cloned().unwrap_or_default(),
+        data: partition.data().and_then(|data| raw(data)),
+    }
+}
+
+/// Why a partition does not run; `None` when it does.
+pub(crate) fn waiting(
+    reading: &Reading<'_>,
+    service: &Service,
+    partition: &Partition,
+) -> Option<String> {
+    if is_ready(partition) {
+        return None;
+    }
+    let down = || {
+        if service.removed() || partition.doomed() {
+            Some("it was removed")
+        } else if service.desired() == Desired::Stopped {
+            Some("its service is stopped")
+        } else if partition.desired() == Desired::Stopped {
+            Some("somebody stopped it")
+        } else {
+            None
+        }
+    };
+    let text = match partition.state() {
+        State::Unassigned(freed) => match partition.finished() {
+            Some(ReleaseOutcome::Failed) => format!(
+                "given up after {} failed attempts in a row; `quorate start` tries again",
+                partition.failures()
+            ),
+            Some(_) => "its work is done".to_owned(),
+            None => down().map_or_else(|| unassigned(reading, freed), str::to_owned),
+        },
+        State::Assigned(_) => "its agent has not acknowledged yet".to_owned(),
+        State::Stopping(_, reason) => format!("being stopped: {reason}"),
+        State::Assumed(_) => match partition.run() {
+            None => "its agent is about to start it".to_owned(),
+            Some(run) => match run.phase {
+                RunPhase::Starting => "started, not ready yet".to_owned(),
+                RunPhase::Ready => return None,
+                RunPhase::Stopping => "being stopped by its agent".to_owned(),
+                RunPhase::Backoff => match &run.exit {
+                    Some(exit) => format!("waiting for its next attempt: {exit}"),
+                    None => "waiting for its next attempt".to_owned(),
+                },
+            },
+        },
+    };
+    Some(text)
+}
+
+fn unassigned(reading: &Reading<'_>, freed: &Freed) -> String {
+    let open = reading.cluster().sessions();
+    if open.is_empty() {
+        return "no agent is there".to_owned();
+    }
+    match freed {
+        Freed::New => "no agent has been chosen yet".to_owned(),
+        Freed::Taken { reason, from } => format!("taken from {from}: {reason}"),
+        Freed::GivenBack { outcome, from } => format!("given back by {from}: {outcome}"),
+        Freed::Expired { from } => format!("{from} was silent for longer than its lease"),
+        Freed::Closed { reason, from } => format!("freed from {from}: {reason}"),
+    }
+}
+
+/// An agent. How heavy its partitions are is counted by the caller.
+pub(crate) fn agent(reading: &Reading<'_>, agent: &Agent, weight: u64) -> AgentView {
+    let cluster = reading.cluster();
+    let sessions = || {
+        agent
+            .sessions()
+            .iter()
+            .filter_map(|id| cluster.session(*id))
+    };
+    let margin = sessions()
+        .filter_map(|session| reading.director.expires(session.id()))
+        .map(|expires| expires.since(reading.now.moment))
+        .min();
+    let silent = sessions().any(|session| {
+        let lease = session.lease();
+        let expires = reading.director.expires(session.id());
+        // How long ago the clock of this session was last moved forward.
+        let left = expires.map(|expires| expires.since(reading.now.moment));
+        left.is_some_and(|left| {
+            lease.expiry().saturating_sub(left) > lease.renew_every * SILENT_AFTER
+        })
+    });
+    let state = match agent.schedulable() {
+        _ if agent.sessions().is_empty() => AgentState::Gone,
+        _ if silent => AgentState::Silent,
+        Schedulable::Active => AgentState::Active,
+        Schedulable::Cordoned => AgentState::Cordoned,
+        Schedulable::Draining => AgentState::Draining,
+    };
+    let held: usize = sessions().map(|session| session.held().len()).sum();
+    let info = agent.info();
+    AgentView {
+        name: agent.name().to_string(),
+        state,
+        partitions: held as u64,
+        weight,
+        capacity: info.capacity,
+        labels: info.labels.clone(),
+        containment: containment(info.containment).to_owned(),
+        lease_margin_ms: margin.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        sessions: agent.sessions().iter().map(|id| id.0).collect(),
+        version: info.version.clone(),
+    }
+}
+
+/// Work as it is told to an agent.
+pub(crate) fn work(delta: WorkDelta, leases_ms: Vec<u64>) -> WorkResponse {
+    let items = delta.items.into_iter().map(|item| WorkItem {
+        partition: item.partition.0,
+        token: item.token.0,
+        state: match item.state {
+            machine::WorkState::Assigned => WorkState::Assigned,
+            machine::WorkState::Assumed => WorkState::Assumed,
+            machine::WorkState::Stopping => WorkState::Stopping,
+        },
+        service: item.service.to_string(),
+        key: item.key.to_string(),
+        data: item.data.and_then(|data| raw(&data)),
+        data_version: item.data_version.0,
+        spec_version: item.spec_version.0,
+        restarts_asked: item.restarts_asked,
+        failures: item.failures,
+    });
+    let services = delta.services.into_iter().map(|service| WorkService {
+        service: service.service.to_string(),
+        spec_version: service.spec_version.0,
+        spec: spec(&service.spec),
+    });
+    WorkResponse {
+        index: delta.index.0,
+        whole: delta.whole,
+        items: items.collect(),
+        gone: delta.gone.into_iter().map(|token| token.0).collect(),
+        services: services.collect(),
+        leases_ms,
+    }
+}
+
+/// JSON text as it is. It was checked when it was taken in.
+fn raw(data: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(data.to_owned()).ok()
+}
+
+pub(crate) fn phase(run: &RunReport) -> &'static str {
+    match run.phase {
+        RunPhase::Starting => "starting",
+        RunPhase::Ready => "ready",
+        RunPhase::Backoff => "backoff",
+        RunPhase::Stopping => "stopping",
+    }
+}
+
+fn exit_view(exit: &Exit) -> ExitView {
+    let class = match exit.class {
+        ExitClass::Clean => "clean",
+        ExitClass::Interrupted => "interrupted",
+        ExitClass::Crash => "crash",
+        ExitClass::Killed => "killed",
+        ExitClass::Stopped => "stopped",
+        ExitClass::NotStarted => "not_started",
+    };
+    ExitView {
+        class: class.to_owned(),
+        code: exit.code,
+        signal: exit.signal,
+    }
+}
+
+fn containment(grade: Containment) -> &'static str {
+    match grade {
+        Containment::Kernel => "kernel",
+        Containment::Cgroup => "cgroup",
+        Containment::Scan => "scan",
+        Containment::Cooperative => "cooperative",
+    }
+}
