@@ -1,5 +1,8 @@
 //! The agent's shell and the warden that holds the runs.
 
+mod shell;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]
 pub mod sys;
 pub mod warden;
+
+pub use shell::{Config, LastWillError, RunError, last_will, run};

@@ -1,0 +1,190 @@
+//! The agent's folder: held by one process at a time, with its identity, wardens, runs and logs.
+//!
+//! ```text
+//! agent.lock  agent_id
+//! wardens/<n>/           socket, log and last will of a warden
+//! leases/<n>             deadline of a session, for its runs
+//! runs/<token>/          what a run needs: its data, its notify socket, where its output goes
+//! logs/<service>/<key>/  current.log, 1.log, 2.log …
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+
+use quorate_core::agent::WardenId;
+use quorate_core::ids::Token;
+use rustix::fs::FlockOperation;
+
+use super::config::RunError;
+
+/// A folder that this process holds.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    root: PathBuf,
+    agent_id: u64,
+    _lock: File,
+    /// Held beside the file lock, which network file systems may not keep.
+    _name: UnixListener,
+}
+
+impl DataDir {
+    /// Makes the folder if it is missing, and holds it.
+    pub(crate) fn open(path: &Path) -> Result<Self, RunError> {
+        let fail = |cause| RunError::DataDir {
+            path: path.to_owned(),
+            cause,
+        };
+        make_dir(path, 0o755).map_err(fail)?;
+        let root = path.canonicalize().map_err(fail)?;
+        let (lock, name) = hold(&root).map_err(|cause| {
+            let held = [io::ErrorKind::WouldBlock, io::ErrorKind::AddrInUse];
+            if held.contains(&cause.kind()) {
+                RunError::InUse { path: root.clone() }
+            } else {
+                fail(cause)
+            }
+        })?;
+        for (below, mode) in [
+            ("wardens", 0o700),
+            ("leases", 0o755),
+            ("runs", 0o711),
+            ("logs", 0o755),
+        ] {
+            make_dir(&root.join(below), mode).map_err(fail)?;
+        }
+        let agent_id = identity(&root.join("agent_id"))?;
+        Ok(Self {
+            root,
+            agent_id,
+            _lock: lock,
+            _name: name,
+        })
+    }
+
+    pub(crate) const fn agent_id(&self) -> u64 {
+        self.agent_id
+    }
+
+    pub(crate) fn wardens(&self) -> PathBuf {
+        self.root.join("wardens")
+    }
+
+    pub(crate) fn warden(&self, warden: WardenId) -> PathBuf {
+        self.wardens().join(warden.0.to_string())
+    }
+
+    /// A number that no warden of this folder has had, as far as is still to be seen.
+    pub(crate) fn first_warden(&self) -> WardenId {
+        let last = fs::read_dir(self.wardens())
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+            .filter_map(|entry| warden_of(&entry.path()))
+            .max();
+        last.map_or(WardenId(1), |last| WardenId(last.0 + 1))
+    }
+
+    pub(crate) fn lease(&self, warden: WardenId) -> PathBuf {
+        self.root.join("leases").join(warden.0.to_string())
+    }
+
+    pub(crate) fn run(&self, token: Token) -> PathBuf {
+        self.root.join("runs").join(token.to_string())
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+}
+
+/// The number of the warden in this folder.
+pub(crate) fn warden_of(dir: &Path) -> Option<WardenId> {
+    dir.file_name()?.to_str()?.parse().ok().map(WardenId)
+}
+
+/// Makes a folder and those above it.
+pub(crate) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+}
+
+/// Writes a file as a whole: a reader sees the old or the new one.
+pub(crate) fn write_whole(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&beside)?;
+    file.write_all(bytes)?;
+    drop(file);
+    fs::rename(&beside, path)
+}
+
+fn hold(root: &Path) -> io::Result<(File, UnixListener)> {
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(root.join("agent.lock"))?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    let folder = fs::metadata(root)?;
+    let name = format!("quorate-agent:{}:{}", folder.dev(), folder.ino());
+    let name = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+    Ok((lock, name))
+}
+
+fn identity(path: &Path) -> Result<u64, RunError> {
+    let fail = |cause| RunError::DataDir {
+        path: path.to_owned(),
+        cause,
+    };
+    match fs::read_to_string(path) {
+        Ok(text) => u64::from_str_radix(text.trim(), 16).map_err(|_| RunError::Identity {
+            path: path.to_owned(),
+        }),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            // 53 bits: other languages read it from JSON.
+            let id = rand::random::<u64>() >> 11;
+            write_whole(path, 0o600, format!("{id:016x}\n").as_bytes()).map_err(fail)?;
+            Ok(id)
+        }
+        Err(cause) => Err(fail(cause)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_on_the_same_folder_is_told_so_and_the_identity_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        let id = first.agent_id();
+        assert!(matches!(
+            DataDir::open(dir.path()),
+            Err(RunError::InUse { .. })
+        ));
+        drop(first);
+        assert_eq!(DataDir::open(dir.path()).unwrap().agent_id(), id);
+    }
+
+    #[test]
+    fn the_number_of_a_warden_is_not_used_again_while_its_folder_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        assert_eq!(data.first_warden(), WardenId(1));
+        make_dir(&data.warden(WardenId(10)), 0o700).unwrap();
+        make_dir(&data.warden(WardenId(9)), 0o700).unwrap();
+        assert_eq!(data.first_warden(), WardenId(11));
+    }
+}

@@ -1,0 +1,85 @@
+//! The last will of a session: what a warden whose agent is gone lets a short-lived process do, after
+//! it has killed everything and proven it: close the session, so that its partitions need not wait
+//! for the lease to end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quorate_api::client::{AddressError, Client};
+use quorate_api::session::CloseRequest;
+use serde::{Deserialize, Serialize};
+
+use super::calls::is_over;
+use super::data_dir::write_whole;
+use crate::warden::LAST_WILL;
+
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// What is needed to close a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastWill {
+    pub(crate) session: u64,
+    pub(crate) secret: String,
+    pub(crate) directors: Vec<String>,
+    pub(crate) token: Option<String>,
+    /// After this the session has expired anyway.
+    pub(crate) expiry_ms: u64,
+}
+
+impl LastWill {
+    /// Leaves it in a warden's folder, for nobody but this user.
+    pub(crate) fn leave(&self, dir: &Path) -> io::Result<()> {
+        let text = serde_json::to_vec(self).map_err(io::Error::from)?;
+        write_whole(&dir.join(LAST_WILL), 0o600, &text)
+    }
+}
+
+/// Why a session could not be closed.
+#[derive(Debug, thiserror::Error)]
+pub enum LastWillError {
+    /// There is none, or it cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// An address in it cannot be used.
+    #[error("the directors' addresses cannot be used")]
+    Address(#[from] AddressError),
+    /// No director took it until the lease was over.
+    #[error("no director closed the session before its lease ended")]
+    Late(#[source] Option<quorate_api::client::Error>),
+}
+
+/// Closes the session of the warden in `dir`, whose runs are all proven dead; tries until a director
+/// has done it or the lease is over.
+///
+/// # Errors
+/// When there is no last will, or no director took it in time.
+pub async fn last_will(dir: &Path) -> Result<(), LastWillError> {
+    let path = dir.join(LAST_WILL);
+    let read = std::fs::read(&path)
+        .and_then(|bytes| serde_json::from_slice::<LastWill>(&bytes).map_err(io::Error::from));
+    let will = read.map_err(|cause| LastWillError::Unreadable { path, cause })?;
+    let client = Client::new(will.directors, will.token)?;
+    let request = CloseRequest {
+        reason: "agent_died".to_owned(),
+    };
+    let mut last = None;
+    let close = async {
+        loop {
+            match client.close(will.session, &will.secret, &request).await {
+                Ok(()) => return,
+                Err(error) if is_over(&error) => return,
+                Err(error) => last = Some(error),
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    };
+    let closed = tokio::time::timeout(Duration::from_millis(will.expiry_ms), close).await;
+    closed.map_err(|_elapsed| LastWillError::Late(last))
+}

@@ -1,0 +1,220 @@
+//! The connection to one warden: one task writes orders, one reads replies.
+//!
+//! ```text
+//! machine ── orders (bounded) ──► writer ──► warden
+//!         ◄──────── inputs ────── reader ◄──
+//! ```
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_core::agent::{Event, FoundRun, RunEnd, RunId, WardenId};
+use quorate_core::ids::Token;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::Input;
+use crate::warden::client::{Client, Proof, Receiver, Sender, State, TalkError};
+use crate::warden::protocol::{self, Order, Reply};
+
+/// Orders that wait to be written: a few for each of a few thousand runs. A warden that is so far
+/// behind is frozen.
+const ORDERS_MAX: usize = 32 * 1024;
+/// A warden that was told to end, or is gone, kills and proves within this, or its deadline does.
+pub(crate) const PROOF_WITHIN: Duration = Duration::from_secs(5);
+/// Telling what it holds is a matter of milliseconds.
+const TELL_WITHIN: Duration = Duration::from_secs(5);
+
+/// A connected warden.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) dir: PathBuf,
+    pub(crate) state: State,
+    orders: mpsc::Sender<Order>,
+    proof: Arc<Proof>,
+}
+
+/// A run that came with its descriptors.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    pub(crate) run: RunId,
+    pub(crate) output: Option<OwnedFd>,
+    pub(crate) notify: Option<OwnedFd>,
+}
+
+impl Link {
+    /// Starts the tasks of a connection.
+    pub(crate) fn new(
+        warden: WardenId,
+        dir: PathBuf,
+        client: Client,
+        inputs: &mpsc::Sender<Input>,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let Client {
+            state,
+            sender,
+            receiver,
+            proof,
+        } = client;
+        let proof = Arc::new(proof);
+        let (orders, waiting) = mpsc::channel(ORDERS_MAX);
+        tasks.spawn(write(sender, waiting));
+        tasks.spawn(read(warden, receiver, Arc::clone(&proof), inputs.clone()));
+        Self {
+            dir,
+            state,
+            orders,
+            proof,
+        }
+    }
+
+    /// Sends an order, in order. What cannot be sent is lost with the warden, of which the reader
+    /// tells.
+    pub(crate) fn send(&self, order: Order) {
+        if self.orders.try_send(order).is_err() {
+            tracing::warn!(warden = %self.dir.display(), "an order to a warden is lost");
+        }
+    }
+
+    /// Lets the warden kill everything and end; the folder goes when it is proven.
+    pub(crate) fn end(self, tasks: &mut JoinSet<()>) {
+        self.send(Order::End);
+        let Self { dir, proof, .. } = self;
+        tasks.spawn(async move {
+            match proof.proven_dead(PROOF_WITHIN).await {
+                Ok(()) => {
+                    // Left behind it would only be in the way of people.
+                    let _left = std::fs::remove_dir_all(&dir);
+                }
+                Err(error) => {
+                    tracing::error!(warden = %dir.display(), %error, "left to its deadline")
+                }
+            }
+        });
+    }
+}
+
+/// What a living warden tells of its runs at first.
+pub(crate) async fn told(
+    client: &mut Client,
+) -> Result<(Vec<FoundRun>, Vec<Descriptors>), TalkError> {
+    let mut runs: Vec<FoundRun> = Vec::new();
+    let mut descriptors = Vec::new();
+    let expected = usize::try_from(client.state.runs).unwrap_or(usize::MAX);
+    while runs.len() < expected {
+        let reply = timeout(TELL_WITHIN, client.receiver.recv()).await;
+        let (reply, fds) = reply.map_err(|_elapsed| TalkError::Closed)??;
+        match reply {
+            Reply::Started { run, pid, notify } => {
+                let run = run_id(run);
+                descriptors.push(described(run, notify, fds));
+                runs.push(FoundRun {
+                    run,
+                    pid,
+                    ended: None,
+                });
+            }
+            Reply::Ended { run, code, signal } => {
+                let run = run_id(run);
+                if let Some(found) = runs.iter_mut().find(|found| found.run == run) {
+                    found.ended = Some(RunEnd { code, signal });
+                }
+            }
+            Reply::Busy | Reply::State { .. } | Reply::NotStarted { .. } | Reply::Empty => {}
+        }
+    }
+    Ok((runs, descriptors))
+}
+
+async fn write(mut sender: Sender, mut orders: mpsc::Receiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        if let Err(error) = sender.send(&order).await {
+            tracing::debug!(%error, "a warden takes no orders any more");
+            return;
+        }
+    }
+}
+
+async fn read(
+    warden: WardenId,
+    mut receiver: Receiver,
+    proof: Arc<Proof>,
+    inputs: mpsc::Sender<Input>,
+) {
+    loop {
+        let input = match receiver.recv().await {
+            Ok((reply, fds)) => match input_of(warden, reply, fds) {
+                Some(input) => input,
+                None => continue,
+            },
+            Err(error) => {
+                let proven = proof.proven_dead(PROOF_WITHIN).await.is_ok();
+                tracing::debug!(warden = warden.0, %error, proven, "a warden is gone");
+                let gone = Event::WardenGone { warden, proven };
+                // The agent may have left before its warden.
+                let _left = inputs.send(Input::Event(gone)).await;
+                return;
+            }
+        };
+        if inputs.send(input).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn input_of(warden: WardenId, reply: Reply, fds: Vec<OwnedFd>) -> Option<Input> {
+    match reply {
+        Reply::Started { run, pid, notify } => {
+            let run = run_id(run);
+            Some(Input::Started {
+                warden,
+                pid,
+                descriptors: described(run, notify, fds),
+            })
+        }
+        Reply::NotStarted { run, reason } => {
+            let run = run_id(run);
+            tracing::warn!(
+                token = run.token.0,
+                attempt = run.attempt,
+                reason,
+                "not started"
+            );
+            Some(Input::Event(Event::NotStarted { warden, run }))
+        }
+        Reply::Ended { run, code, signal } => Some(Input::Event(Event::Ended {
+            warden,
+            run: run_id(run),
+            code,
+            signal,
+        })),
+        Reply::Busy | Reply::State { .. } | Reply::Empty => None,
+    }
+}
+
+fn described(run: RunId, notify: bool, fds: Vec<OwnedFd>) -> Descriptors {
+    let mut fds = fds.into_iter();
+    Descriptors {
+        run,
+        output: fds.next(),
+        notify: fds.next().filter(|_| notify),
+    }
+}
+
+pub(crate) const fn run_id(run: protocol::RunId) -> RunId {
+    RunId {
+        token: Token(run.token),
+        attempt: run.attempt,
+    }
+}
+
+pub(crate) const fn wire_id(run: RunId) -> protocol::RunId {
+    protocol::RunId {
+        token: run.token.0,
+        attempt: run.attempt,
+    }
+}

@@ -1,0 +1,276 @@
+//! The output of runs: one thread reads every pipe and writes rotated files.
+//!
+//! Must never make the agent wait: a run whose disk is slow is slowed by its full pipe, nobody else.
+//! Memory does not grow with the output: there is one buffer for all pipes.
+
+use std::cell::RefCell;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::config::RunError;
+use super::launch::LogTarget;
+
+/// What is read at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// After so many bytes of one run the others have their turn.
+const TURN_BYTES: usize = 1024 * 1024;
+/// Pipes that wait to be taken over: a warden starts a few thousand per second, taking one over is
+/// microseconds.
+const WAITING_MAX: usize = 16 * 1024;
+/// How long the rest of what ended runs have printed may take when the agent leaves.
+const LAST_READ: Duration = Duration::from_millis(500);
+/// Name of the file that is written now.
+pub(crate) const CURRENT: &str = "current.log";
+
+/// A pipe and where its content goes.
+#[derive(Debug)]
+struct Attach {
+    pipe: OwnedFd,
+    folder: PathBuf,
+    max_size: u64,
+    keep: u32,
+}
+
+/// Takes pipes over.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    root: PathBuf,
+    sender: Option<mpsc::Sender<Attach>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Logs {
+    /// Starts the thread.
+    pub(crate) fn start(root: PathBuf) -> Result<Self, RunError> {
+        const NAME: &str = "logs";
+        let fail = |cause| RunError::Thread { name: NAME, cause };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(fail)?;
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let thread = std::thread::Builder::new()
+            .name(NAME.to_owned())
+            .spawn(move || {
+                tokio::task::LocalSet::new().block_on(&runtime, serve(receiver));
+            })
+            .map_err(fail)?;
+        Ok(Self {
+            root,
+            sender: Some(sender),
+            thread: Some(thread),
+        })
+    }
+
+    /// Writes what comes through a pipe from here on.
+    pub(crate) fn attach(&self, pipe: OwnedFd, target: &LogTarget) {
+        let attach = Attach {
+            pipe,
+            folder: target.folder(&self.root),
+            max_size: target.max_size.max(1),
+            keep: target.keep,
+        };
+        let taken = self
+            .sender
+            .as_ref()
+            .is_some_and(|s| s.try_send(attach).is_ok());
+        if !taken {
+            tracing::error!(
+                service = target.service,
+                key = target.key,
+                "output of a run is lost: too many runs start at once"
+            );
+        }
+    }
+}
+
+impl Drop for Logs {
+    /// Pipes of runs that live on are closed here and taken up again by the next agent process.
+    fn drop(&mut self) {
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was already told; there is nothing more to lose.
+            let _ended = thread.join();
+        }
+    }
+}
+
+async fn serve(mut receiver: mpsc::Receiver<Attach>) {
+    let buffer = Rc::new(RefCell::new(vec![0; BUFFER_BYTES]));
+    let mut copies = JoinSet::new();
+    loop {
+        tokio::select! {
+            attach = receiver.recv() => match attach {
+                Some(attach) => {
+                    copies.spawn_local(follow(attach, Rc::clone(&buffer)));
+                }
+                None => break,
+            },
+            Some(_ended) = copies.join_next() => {}
+        }
+    }
+    // What has ended has perhaps not been read to its end; what lives on is not waited for.
+    let rest = async { while copies.join_next().await.is_some() {} };
+    let _living = tokio::time::timeout(LAST_READ, rest).await;
+}
+
+async fn follow(attach: Attach, buffer: Rc<RefCell<Vec<u8>>>) {
+    let folder = attach.folder.clone();
+    if let Err(error) = copy(attach, &buffer).await {
+        tracing::warn!(folder = %folder.display(), %error, "output of a run cannot be kept");
+    }
+}
+
+async fn copy(attach: Attach, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&attach.pipe)?;
+    rustix::fs::fcntl_setfl(&attach.pipe, flags | OFlags::NONBLOCK)?;
+    let pipe = AsyncFd::register_with_interest(attach.pipe, Interest::READABLE)
+        .map_err(io::Error::from)?;
+    let mut file = RotatingFile::new(attach.folder, attach.max_size, attach.keep);
+    loop {
+        let mut ready = pipe.readable().await?;
+        let mut turn = 0;
+        while turn < TURN_BYTES {
+            let read = ready.try_io(|pipe| file.take(pipe.get_ref(), &mut buffer.borrow_mut()));
+            match read {
+                Ok(Ok(0)) => return Ok(()),
+                Ok(Ok(count)) => turn += count,
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_would_block) => break,
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// `current.log`, and `1.log`, `2.log` … from the newest to the oldest.
+#[derive(Debug)]
+struct RotatingFile {
+    folder: PathBuf,
+    max_size: u64,
+    keep: u32,
+    /// Opened with the first output: a silent run has no file.
+    open: Option<(File, u64)>,
+    /// It was said that output is lost, and none could be written since.
+    complained: bool,
+}
+
+impl RotatingFile {
+    const fn new(folder: PathBuf, max_size: u64, keep: u32) -> Self {
+        Self {
+            folder,
+            max_size,
+            keep,
+            open: None,
+            complained: false,
+        }
+    }
+
+    /// Reads once and writes what was read. A full disk must not stop the run: what cannot be
+    /// written is dropped.
+    fn take(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = rustix::io::read(pipe, &mut *buffer)?;
+        let written = self.write(buffer.get(..count).unwrap_or_default());
+        if let (Err(error), false) = (&written, self.complained) {
+            tracing::warn!(%error, folder = %self.folder.display(), "output of a run is dropped");
+        }
+        self.complained = written.is_err();
+        Ok(count)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|(_, size)| *size >= self.max_size)
+        {
+            self.open = None;
+            self.rotate()?;
+        }
+        let (mut file, size) = match self.open.take() {
+            Some(open) => open,
+            None => self.open_current()?,
+        };
+        file.write_all(bytes)?;
+        self.open = Some((file, size + bytes.len() as u64));
+        Ok(())
+    }
+
+    fn open_current(&self) -> io::Result<(File, u64)> {
+        super::data_dir::make_dir(&self.folder, 0o755)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.join(CURRENT))?;
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    }
+
+    fn rotate(&self) -> io::Result<()> {
+        let name = |number: u32| match number {
+            0 => self.folder.join(CURRENT),
+            older => self.folder.join(format!("{older}.log")),
+        };
+        if self.keep == 0 {
+            return remove(&name(0));
+        }
+        for number in (0..self.keep).rev() {
+            match fs::rename(name(number), name(number + 1)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_rotated_at_their_size_and_the_oldest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = RotatingFile::new(dir.path().join("s/k"), 4, 2);
+        for line in ["aaaa", "bbbb", "cccc", "dddd"] {
+            file.write(line.as_bytes()).unwrap();
+        }
+        let read = |name| fs::read_to_string(dir.path().join("s/k").join(name)).ok();
+        assert_eq!(read(CURRENT).as_deref(), Some("dddd"));
+        assert_eq!(read("1.log").as_deref(), Some("cccc"));
+        assert_eq!(read("2.log").as_deref(), Some("bbbb"));
+        assert_eq!(read("3.log"), None);
+    }
+
+    #[test]
+    fn a_new_attempt_goes_on_in_the_same_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let mut file = RotatingFile::new(dir.path().to_owned(), 1000, 1);
+            file.write(b"x\n").unwrap();
+        }
+        let text = fs::read_to_string(dir.path().join(CURRENT)).unwrap();
+        assert_eq!(text, "x\nx\n");
+    }
+}

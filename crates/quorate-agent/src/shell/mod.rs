@@ -1,0 +1,620 @@
+//! The agent's shell: one task owns the [agent machine](quorate_core::agent); everything else feeds it
+//! or carries out what it orders.
+//!
+//! ```text
+//!             renewal thread ──┐                       ┌── warden writers
+//! work polls, call tasks ──────┼──► inputs ► machine ──┼── call tasks
+//!             warden readers ──┘    (bounded)          └── logs thread
+//! ```
+//!
+//! It chooses nothing. It must never block: orders to wardens and pipes to the logs are handed over
+//! without waiting, and every call is a task with a time limit.
+
+mod calls;
+mod clock;
+mod config;
+mod data_dir;
+mod identity;
+mod last_will;
+mod launch;
+mod link;
+mod logs;
+mod notify;
+mod renewal;
+mod translate;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quorate_api::client::Client;
+use quorate_api::session::RegisterRequest;
+use quorate_core::agent::{Agent, Effect, Event, Item, Kept, Opened, RunId, WardenId};
+use quorate_core::ids::Token;
+use quorate_core::time::Moment;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::warden::client as warden_client;
+use crate::warden::protocol::Order;
+use calls::Caller;
+pub use config::{Config, RunError};
+use data_dir::{DataDir, warden_of, write_whole};
+use last_will::LastWill;
+pub use last_will::{LastWillError, last_will};
+use launch::{LogTarget, Places};
+use link::{Descriptors, Link, wire_id};
+use logs::Logs;
+use renewal::Renewed;
+
+/// The class that every agent has a session for, in use or not, so that it is known.
+const FIRST_LEASE: Duration = Duration::from_secs(10);
+/// Inputs that wait for the machine. It takes one in within microseconds; whoever feeds it waits.
+const INPUTS_MAX: usize = 1024;
+/// How long the last orders may take to be carried out when the agent leaves.
+const LEAVE_WITHIN: Duration = Duration::from_secs(7);
+
+/// What the machine's task hears.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Event(Event),
+    /// A warden was started and is connected.
+    Linked {
+        warden: WardenId,
+        client: Box<warden_client::Client>,
+    },
+    /// A run executes; with its descriptors.
+    Started {
+        warden: WardenId,
+        pid: u32,
+        descriptors: Descriptors,
+    },
+}
+
+/// What a warden keeps for the next agent process.
+#[derive(Debug, Serialize, Deserialize)]
+struct Blob {
+    secret: String,
+    kept: Kept,
+}
+
+/// A warden as the shell knows it.
+#[derive(Debug)]
+struct Holder {
+    /// Random, drawn once: a repeat of `register` is told by it.
+    secret: String,
+    /// `None` while it is being started.
+    link: Option<Link>,
+    opened: Option<Opened>,
+    /// Cancelled with the session: ends its polls.
+    dropped: CancellationToken,
+}
+
+impl Holder {
+    fn new() -> Self {
+        Self {
+            secret: format!("{:064x}", U256(rand::random(), rand::random())),
+            link: None,
+            opened: None,
+            dropped: CancellationToken::new(),
+        }
+    }
+}
+
+/// 256 random bits.
+struct U256(u128, u128);
+
+impl std::fmt::LowerHex for U256 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}{:032x}", self.0, self.1)
+    }
+}
+
+struct Shell {
+    config: Config,
+    data: DataDir,
+    machine: Agent,
+    client: Client,
+    /// Random number of this process.
+    process: u64,
+    inputs: mpsc::Sender<Input>,
+    holders: BTreeMap<WardenId, Holder>,
+    renewed: watch::Sender<renewal::Sessions>,
+    logs: Logs,
+    targets: BTreeMap<Token, LogTarget>,
+    /// Tasks that wait for a run to become ready.
+    notified: BTreeMap<RunId, AbortHandle>,
+    tasks: JoinSet<()>,
+    alarm: Option<Moment>,
+    done: bool,
+}
+
+/// Runs an agent until it is told to leave and has left: everything stopped and given back, or its
+/// leases over.
+///
+/// # Errors
+/// When its folder or its configuration cannot be used. Nothing that happens later ends it.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let data = DataDir::open(&config.data_dir)?;
+    let client = Client::new(config.join.clone(), config.token.clone())?;
+    let logs = Logs::start(data.logs())?;
+    let (inputs, mut heard) = mpsc::channel(INPUTS_MAX);
+    let (renewed, sessions) = watch::channel(renewal::Sessions::new());
+    let renewal = renewal::start(
+        config.join.clone(),
+        config.token.clone(),
+        sessions,
+        inputs.clone(),
+    )?;
+    let mut shell = Shell {
+        machine: Agent::new(&[FIRST_LEASE], data.first_warden()),
+        config,
+        data,
+        client,
+        process: rand::random::<u64>() >> 11,
+        inputs,
+        holders: BTreeMap::new(),
+        renewed,
+        logs,
+        targets: BTreeMap::new(),
+        notified: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        alarm: None,
+        done: false,
+    };
+    tracing::info!(agent = %shell.config.name, id = shell.data.agent_id(), "agent begins");
+    shell.adopt().await;
+    shell.step(Event::Began);
+    let mut leaving = false;
+    while !shell.done {
+        tokio::select! {
+            Some(input) = heard.recv() => shell.take(input),
+            () = clock::until_some(shell.alarm) => {
+                shell.alarm = None;
+                shell.step(Event::Woke);
+            }
+            () = shutdown.cancelled(), if !leaving => {
+                leaving = true;
+                tracing::info!("agent leaves");
+                shell.step(Event::Shutdown);
+            }
+            Some(ended) = shell.tasks.join_next() => report_panic(ended),
+        }
+    }
+    drop(heard);
+    shell.end(renewal).await;
+    Ok(())
+}
+
+fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a task of the agent has failed");
+    }
+}
+
+impl Shell {
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => {
+                self.look(&event);
+                self.step(event);
+            }
+            Input::Linked { warden, client } => self.linked(warden, *client),
+            Input::Started {
+                warden,
+                pid,
+                descriptors,
+            } => {
+                let run = descriptors.run;
+                self.attach(warden, descriptors);
+                self.step(Event::Started { warden, run, pid });
+            }
+        }
+    }
+
+    /// What the shell itself has to do when something happens.
+    fn look(&mut self, event: &Event) {
+        match event {
+            Event::Ended { run, .. } | Event::NotStarted { run, .. } => self.forget_notify(*run),
+            Event::Found { .. }
+            | Event::Began
+            | Event::Classes(_)
+            | Event::Spawned { .. }
+            | Event::WardenGone { .. }
+            | Event::Opened { .. }
+            | Event::OpenFailed { .. }
+            | Event::Lost { .. }
+            | Event::Renewed { .. }
+            | Event::Work { .. }
+            | Event::Reported { .. }
+            | Event::ReportUnanswered { .. }
+            | Event::Closed { .. }
+            | Event::CloseUnanswered { .. }
+            | Event::Started { .. }
+            | Event::Notified { .. }
+            | Event::Shutdown
+            | Event::Woke => {}
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        // What an effect turns into at once is taken in after all effects of the step before.
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let mut effects = Vec::new();
+            self.machine.step(clock::now(), event, &mut effects);
+            for effect in effects {
+                events.extend(self.carry_out(effect));
+            }
+        }
+    }
+
+    /// Carries out one effect; the answer is an event that follows from it at once.
+    fn carry_out(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::SpawnWarden { warden, .. } => self.spawn_warden(warden),
+            Effect::Open { warden, lease } => self.open(warden, lease),
+            Effect::Resume { warden, session } => {
+                let process = self.process;
+                self.call(warden, |caller| caller.resume(session, process));
+            }
+            Effect::Follow { warden, opened } => self.follow(warden, opened),
+            Effect::Keep { warden, kept } => self.keep(warden, kept),
+            Effect::Arm { warden, deadline } => self.arm(warden, deadline),
+            Effect::Start { warden, run, item } => return self.start(warden, run, &item),
+            Effect::Signal {
+                warden,
+                run,
+                signal,
+            } => self.order(
+                warden,
+                Order::Signal {
+                    run: wire_id(run),
+                    signal: i32::from(signal),
+                    whole_tree: false,
+                },
+            ),
+            Effect::WriteData { run, item, .. } => {
+                if let Err(error) = launch::write_data(&self.data.run(run.token), &item) {
+                    tracing::error!(key = %item.key, %error, "new data cannot be written");
+                }
+            }
+            Effect::Kill { warden, run } => {
+                let run = wire_id(run);
+                self.order(warden, Order::Kill { run });
+            }
+            Effect::Forget { warden, run } => {
+                self.order(warden, Order::Forget { run: wire_id(run) });
+                // The next attempt makes it anew.
+                let _left = std::fs::remove_dir_all(self.data.run(run.token));
+            }
+            Effect::Report { warden, report } => {
+                self.call(warden, |caller| caller.report(report));
+            }
+            Effect::Close { warden, reason } => {
+                let session = self.holders.get(&warden)?.opened?.session;
+                self.call(warden, |caller| caller.close(session, reason));
+            }
+            Effect::Discard { warden, why } => self.discard(warden, why),
+            Effect::WakeAt(moment) => self.alarm = Some(moment),
+            Effect::Done => self.done = true,
+        }
+        None
+    }
+
+    /// Takes over what lives of earlier agent processes.
+    async fn adopt(&mut self) {
+        let dir = self.data.wardens();
+        let living = warden_client::find(&dir);
+        for stale in std::fs::read_dir(&dir)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| !living.contains(path))
+        {
+            let _left = std::fs::remove_dir_all(stale);
+        }
+        for path in living {
+            let Some(warden) = warden_of(&path) else {
+                continue;
+            };
+            match warden_client::Client::connect(&path).await {
+                Ok(client) => self.adopt_one(warden, path, client).await,
+                Err(error) => {
+                    tracing::warn!(%error, "a warden is left to its deadline");
+                }
+            }
+        }
+    }
+
+    async fn adopt_one(
+        &mut self,
+        warden: WardenId,
+        dir: std::path::PathBuf,
+        mut client: warden_client::Client,
+    ) {
+        let told = link::told(&mut client).await;
+        let blob = client
+            .state
+            .blob
+            .as_deref()
+            .and_then(|blob| rmp_serde::from_slice::<Blob>(blob).ok());
+        let deadline = client.state.deadline.map(Moment::from_nanos);
+        let link = Link::new(warden, dir, client, &self.inputs, &mut self.tasks);
+        let (Some(Blob { secret, kept }), Ok((runs, descriptors))) = (blob, told) else {
+            // Nothing says whose its runs are.
+            tracing::warn!(warden = warden.0, "a warden without a session is ended");
+            link.end(&mut self.tasks);
+            return;
+        };
+        tracing::info!(
+            warden = warden.0,
+            session = kept.session.0,
+            runs = runs.len(),
+            "adopted a living warden"
+        );
+        let holder = Holder {
+            secret,
+            link: Some(link),
+            ..Holder::new()
+        };
+        self.holders.insert(warden, holder);
+        for descriptors in descriptors {
+            self.attach(warden, descriptors);
+        }
+        self.step(Event::Found {
+            warden,
+            kept,
+            deadline,
+            runs,
+        });
+    }
+
+    fn spawn_warden(&mut self, warden: WardenId) {
+        self.holders.insert(warden, Holder::new());
+        let dir = self.data.warden(warden);
+        let program = self.config.program.clone();
+        let adopt_within = self.config.adopt_within;
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            let spawned = warden_client::Client::spawn(&program, &dir, adopt_within).await;
+            let input = match spawned {
+                Ok(client) => Input::Linked {
+                    warden,
+                    client: Box::new(client),
+                },
+                Err(error) => {
+                    tracing::error!(%error, "no warden");
+                    Input::Event(Event::WardenGone {
+                        warden,
+                        proven: false,
+                    })
+                }
+            };
+            // Nobody listens when the agent has left meanwhile; the warden ends by itself.
+            let _left = inputs.send(input).await;
+        });
+    }
+
+    fn linked(&mut self, warden: WardenId, client: warden_client::Client) {
+        let dir = self.data.warden(warden);
+        let link = Link::new(warden, dir, client, &self.inputs, &mut self.tasks);
+        match self.holders.get_mut(&warden) {
+            Some(holder) => {
+                holder.link = Some(link);
+                self.step(Event::Spawned { warden });
+            }
+            // It was given up before it was up.
+            None => link.end(&mut self.tasks),
+        }
+    }
+
+    fn open(&mut self, warden: WardenId, lease: Duration) {
+        let Some((secret, containment)) = self.holders.get(&warden).and_then(|holder| {
+            let link = holder.link.as_ref()?;
+            Some((holder.secret.clone(), link.state.containment.clone()))
+        }) else {
+            return;
+        };
+        let request = RegisterRequest {
+            agent: self.config.name.to_string(),
+            agent_id: self.data.agent_id(),
+            boot_id: identity::boot_id(),
+            machine_id: identity::machine_id(),
+            labels: self.config.labels.clone(),
+            capacity: self.config.capacity,
+            containment,
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            secret,
+            process: self.process,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.call(warden, |caller| caller.register(request));
+    }
+
+    fn follow(&mut self, warden: WardenId, opened: Opened) {
+        let Some(holder) = self.holders.get_mut(&warden) else {
+            return;
+        };
+        holder.opened = Some(opened);
+        let secret = holder.secret.clone();
+        tracing::info!(
+            warden = warden.0,
+            session = opened.session.0,
+            incarnation = opened.incarnation.0,
+            "session is open"
+        );
+        let will = LastWill {
+            session: opened.session.0,
+            secret: secret.clone(),
+            directors: self.client.addresses().to_vec(),
+            token: self.config.token.clone(),
+            expiry_ms: u64::try_from(opened.times.expiry().as_millis()).unwrap_or(u64::MAX),
+        };
+        if let Some(link) = &holder.link
+            && let Err(error) = will.leave(&link.dir)
+        {
+            tracing::warn!(%error, "no last will: if this agent dies, its work waits for its lease");
+        }
+        self.renewed.send_modify(|sessions| {
+            sessions.insert(
+                warden,
+                Renewed {
+                    opened,
+                    secret: secret.clone(),
+                },
+            );
+        });
+        let caller = Caller {
+            client: self.client.clone(),
+            warden,
+            secret,
+        };
+        let work = caller.follow_work(opened, holder.dropped.clone(), self.inputs.clone());
+        self.tasks.spawn(work);
+    }
+
+    fn keep(&mut self, warden: WardenId, kept: Kept) {
+        let Some(holder) = self.holders.get(&warden) else {
+            return;
+        };
+        let secret = holder.secret.clone();
+        match rmp_serde::to_vec_named(&Blob { secret, kept }) {
+            Ok(blob) => self.order(warden, Order::Keep { blob }),
+            Err(error) => tracing::error!(%error, "what a warden is to keep cannot be encoded"),
+        }
+    }
+
+    fn arm(&mut self, warden: WardenId, deadline: Moment) {
+        let nanos = deadline.as_nanos();
+        self.order(warden, Order::Arm { deadline: nanos });
+        let text = format!("{{\"deadline_boottime_ms\":{}}}\n", nanos / 1_000_000);
+        if let Err(error) = write_whole(&self.data.lease(warden), 0o644, text.as_bytes()) {
+            tracing::warn!(%error, "the lease file of a session cannot be written");
+        }
+    }
+
+    fn start(&mut self, warden: WardenId, run: RunId, item: &Item) -> Option<Event> {
+        let (run_dir, lease_file) = (self.data.run(run.token), self.data.lease(warden));
+        let places = Places {
+            agent: &self.config.name,
+            run_dir: &run_dir,
+            lease_file: &lease_file,
+        };
+        match launch::prepare(places, run, item) {
+            Ok((start, target)) => {
+                self.targets.insert(run.token, target);
+                self.order(warden, Order::Start(Box::new(start)));
+                None
+            }
+            Err(error) => {
+                tracing::warn!(service = %item.service, key = %item.key, %error, "not started");
+                Some(Event::NotStarted { warden, run })
+            }
+        }
+    }
+
+    fn attach(&mut self, warden: WardenId, descriptors: Descriptors) {
+        let Descriptors {
+            run,
+            output,
+            notify,
+        } = descriptors;
+        let target = self
+            .targets
+            .remove(&run.token)
+            .or_else(|| LogTarget::read(&self.data.run(run.token)));
+        match (output, target) {
+            (Some(output), Some(target)) => self.logs.attach(output, &target),
+            (Some(_) | None, _) => {
+                tracing::warn!(token = run.token.0, "output of a run is lost");
+            }
+        }
+        if let Some(socket) = notify {
+            let inputs = self.inputs.clone();
+            let task = self.tasks.spawn(async move {
+                match notify::ready(socket).await {
+                    Ok(()) => {
+                        let ready = Input::Event(Event::Notified { warden, run });
+                        let _left = inputs.send(ready).await;
+                    }
+                    Err(error) => tracing::warn!(token = run.token.0, %error, "notify socket"),
+                }
+            });
+            self.notified.insert(run, task);
+        }
+    }
+
+    fn forget_notify(&mut self, run: RunId) {
+        if let Some(task) = self.notified.remove(&run) {
+            task.abort();
+        }
+    }
+
+    fn discard(&mut self, warden: WardenId, why: &'static str) {
+        tracing::info!(warden = warden.0, why, "a session ends");
+        self.renewed.send_modify(|sessions| {
+            sessions.remove(&warden);
+        });
+        let _left = std::fs::remove_file(self.data.lease(warden));
+        if let Some(holder) = self.holders.remove(&warden) {
+            holder.dropped.cancel();
+            if let Some(link) = holder.link {
+                link.end(&mut self.tasks);
+            }
+        }
+    }
+
+    fn order(&self, warden: WardenId, order: Order) {
+        if let Some(link) = self.holders.get(&warden).and_then(|h| h.link.as_ref()) {
+            link.send(order);
+        }
+    }
+
+    /// Makes a call whose answer is one event.
+    fn call<F>(&mut self, warden: WardenId, call: impl FnOnce(Caller) -> F)
+    where
+        F: Future<Output = Event> + Send + 'static,
+    {
+        let Some(holder) = self.holders.get(&warden) else {
+            return;
+        };
+        let answer = call(Caller {
+            client: self.client.clone(),
+            warden,
+            secret: holder.secret.clone(),
+        });
+        let dropped = holder.dropped.clone();
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            if let Some(event) = dropped.run_until_cancelled(answer).await {
+                let _left = inputs.send(Input::Event(event)).await;
+            }
+        });
+    }
+
+    /// Lets the last orders be carried out.
+    async fn end(mut self, renewal: std::thread::JoinHandle<()>) {
+        self.holders.clear();
+        let tasks = &mut self.tasks;
+        let rest = async move {
+            while let Some(ended) = tasks.join_next().await {
+                report_panic(ended);
+            }
+        };
+        if tokio::time::timeout(LEAVE_WITHIN, rest).await.is_err() {
+            tracing::warn!("left before everything had ended");
+        }
+        drop(self.renewed);
+        // It waits for nothing but the channel that was just closed and one bounded call.
+        let joined = tokio::task::spawn_blocking(move || renewal.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the renewal thread has failed");
+        }
+        tracing::info!("agent has left");
+    }
+}

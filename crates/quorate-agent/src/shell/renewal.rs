@@ -1,0 +1,180 @@
+//! The renewal of leases: a thread, a runtime and connections of its own (R18), so that nothing that
+//! a user makes, be it logs, calls or a thousand starts, can queue ahead of it.
+//!
+//! It decides nothing: it tells what was answered and when the question was *sent* (R1).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quorate_api::client::{Client, Error};
+use quorate_api::session::{RenewRequest, SessionProof};
+use quorate_core::agent::{Event, Opened, WardenId};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::Input;
+use super::calls::is_over;
+use super::clock;
+use super::config::RunError;
+
+/// A renewal that failed is tried again after this, when the class is not faster anyway.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// A director that has not answered a renewal within this is left for another one.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// A session that is to be renewed.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewed {
+    pub(crate) opened: Opened,
+    pub(crate) secret: String,
+}
+
+pub(crate) type Sessions = BTreeMap<WardenId, Renewed>;
+
+/// Starts the thread. It ends when the sender of `sessions` is dropped.
+pub(crate) fn start(
+    addresses: Vec<String>,
+    token: Option<String>,
+    sessions: watch::Receiver<Sessions>,
+    inputs: mpsc::Sender<Input>,
+) -> Result<std::thread::JoinHandle<()>, RunError> {
+    const NAME: &str = "renewal";
+    let client = Client::with_times(addresses, token, ANSWER_WITHIN, Duration::ZERO)?;
+    let fail = |cause| RunError::Thread { name: NAME, cause };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(fail)?;
+    std::thread::Builder::new()
+        .name(NAME.to_owned())
+        .spawn(move || runtime.block_on(renew_all(client, sessions, inputs)))
+        .map_err(fail)
+}
+
+async fn renew_all(
+    client: Client,
+    mut sessions: watch::Receiver<Sessions>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let mut counter = 0;
+    loop {
+        let now: Sessions = sessions.borrow_and_update().clone();
+        let shortest = now
+            .values()
+            .map(|session| session.opened.times.renew_every)
+            .min();
+        let Some(every) = shortest else {
+            if sessions.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        counter += 1;
+        let wait = match renew(&client, &now, counter, &inputs).await {
+            Ok(()) => every,
+            Err(Stopped::Failed) => every.min(AGAIN_AFTER),
+            Err(Stopped::Left) => return,
+        };
+        // A new session must not wait for the turn of the others.
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            changed = sessions.changed() => if changed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+enum Stopped {
+    /// No answer that counts.
+    Failed,
+    /// The agent is gone.
+    Left,
+}
+
+async fn renew(
+    client: &Client,
+    sessions: &Sessions,
+    counter: u64,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<(), Stopped> {
+    let mut rest = sessions.iter();
+    let Some((&first, session)) = rest.next() else {
+        return Ok(());
+    };
+    let incarnation = sessions
+        .values()
+        .map(|session| session.opened.incarnation.0)
+        .max()
+        .unwrap_or_default();
+    let also = rest
+        .map(|(_, session)| SessionProof {
+            session: session.opened.session.0,
+            secret: session.secret.clone(),
+        })
+        .collect();
+    // R1: the lease counts from here, whatever happens to the message from now on.
+    let sent = clock::now();
+    let request = RenewRequest {
+        incarnation,
+        counter,
+        nonce: rand::random(),
+        sent_ms: sent.as_nanos() / 1_000_000,
+        also,
+    };
+    let id = session.opened.session.0;
+    let directors = u32::try_from(client.addresses().len()).unwrap_or(u32::MAX);
+    let limit = ANSWER_WITHIN.saturating_mul(directors.saturating_add(1));
+    let answer = timeout(limit, client.renew(id, &session.secret, &request)).await;
+    let tell = |event| async move {
+        let told = inputs.send(Input::Event(event)).await;
+        told.map_err(|_| Stopped::Left)
+    };
+    let response = match answer {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) if is_over(&error) => {
+            tracing::warn!(session = id, %error, "a session is over");
+            return tell(Event::Lost { warden: first }).await;
+        }
+        Ok(Err(error)) => {
+            log_failure(&error);
+            return Err(Stopped::Failed);
+        }
+        Err(_elapsed) => {
+            tracing::warn!("a renewal had no answer in time");
+            return Err(Stopped::Failed);
+        }
+    };
+    if response.counter != counter {
+        tracing::warn!("a renewal was answered that was not asked");
+        return Err(Stopped::Failed);
+    }
+    let by_id: BTreeMap<u64, WardenId> = sessions
+        .iter()
+        .map(|(&warden, session)| (session.opened.session.0, warden))
+        .collect();
+    for renewed in &response.renewed {
+        if let Some(&warden) = by_id.get(renewed) {
+            tell(Event::Renewed { warden, sent }).await?;
+        }
+    }
+    for lost in &response.lost {
+        if let Some(&warden) = by_id.get(&lost.session) {
+            tracing::warn!(
+                session = lost.session,
+                reason = lost.reason,
+                "a session is over"
+            );
+            tell(Event::Lost { warden }).await?;
+        }
+    }
+    if response.renewed.is_empty() && response.lost.is_empty() {
+        return Err(Stopped::Failed);
+    }
+    Ok(())
+}
+
+fn log_failure(error: &Error) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(%error, cause, "a renewal failed");
+}
