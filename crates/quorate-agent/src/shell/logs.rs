@@ -12,8 +12,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -134,8 +132,7 @@ async fn follow(attach: Attach, buffer: Rc<RefCell<Vec<u8>>>) {
 async fn copy(attach: Attach, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(&attach.pipe)?;
     rustix::fs::fcntl_setfl(&attach.pipe, flags | OFlags::NONBLOCK)?;
-    let pipe = AsyncFd::register_with_interest(attach.pipe, Interest::READABLE)
-        .map_err(io::Error::from)?;
+    let pipe = crate::sys::watch(attach.pipe)?;
     let mut file = RotatingFile::new(attach.folder, attach.max_size, attach.keep);
     loop {
         let mut ready = pipe.readable().await?;
