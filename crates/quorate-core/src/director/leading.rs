@@ -70,8 +70,7 @@ impl Director {
         self.clocks.clear();
         // R6: whatever the leader before knew, everybody gets the whole time once more.
         for (id, session) in self.cluster.sessions() {
-            let expiry = session.lease().expiry();
-            self.clocks.extend(*id, now.moment, expiry);
+            self.clocks.extend(*id, now.moment, session.lease());
         }
     }
 
@@ -84,8 +83,8 @@ impl Director {
             match change {
                 Change::SessionOpened { session, .. } => {
                     let opened = self.cluster.session(*session);
-                    if let Some(expiry) = opened.map(|opened| opened.lease().expiry()) {
-                        self.clocks.extend(*session, now.moment, expiry);
+                    if let Some(lease) = opened.map(crate::cluster::Session::lease) {
+                        self.clocks.extend(*session, now.moment, lease);
                     }
                 }
                 Change::SessionClosed { session, agent, .. }
@@ -116,6 +115,7 @@ impl Director {
         if self.log.busy(self.cluster.position()) {
             return;
         }
+        self.clocks.listen(now.moment);
         let mut batch = Batch::new(&self.cluster);
         for session in self.clocks.due(now.moment) {
             if !batch.push(Record::SessionExpired { session }) {

@@ -141,6 +141,12 @@ impl Director {
         self.clocks.expires(session)
     }
 
+    /// Whether a session has missed several renewals, as far as this director knows while it leads.
+    #[must_use]
+    pub fn silent(&self, session: SessionId) -> bool {
+        self.clocks.silent().contains(&session)
+    }
+
     /// Where the leader's API is, if it is another director.
     #[must_use]
     pub fn leader_address(&self) -> Option<String> {

@@ -91,8 +91,7 @@ impl Director {
                 continue;
             }
             if let Some(open) = self.cluster.session(*session) {
-                let expiry = open.lease().expiry();
-                self.clocks.extend(*session, now.moment, expiry);
+                self.clocks.extend(*session, now.moment, open.lease());
             }
         }
         // A refusal waits for the proof as well: this director may not know the newest sessions.
