@@ -9,7 +9,7 @@ use quorate_ledger::Ledger;
 use quorate_raft::OpenError;
 use tempfile::TempDir;
 
-use crate::support::{check, fill, folder, open};
+use crate::support::{PATIENCE, check, fill, folder, open};
 
 /// A stopped ledger with entries at positions 1 to `end`, exclusive.
 async fn stopped(end: u64) -> TempDir {
@@ -99,12 +99,13 @@ async fn a_last_record_torn_at_any_byte_before_its_acknowledgement_is_removed() 
         let found = check(&ledger, 1).await;
         // A record whose last bytes are zeros anyway is whole.
         assert!(found == next || bytes[cut..end].iter().all(|byte| *byte == 0));
-        // The place is free again, and what goes there is kept.
-        fill(&ledger, found, found + 2).await;
-        ledger.shutdown().await;
-        let ledger = open(copied.path()).await.unwrap();
-        assert_eq!(check(&ledger, 1).await, found + 2);
-        ledger.shutdown().await;
+        if cut % 10 == 0 {
+            // The place is free again, and what goes there is kept.
+            fill(&ledger, found, found + 2).await;
+            ledger.shutdown().await;
+            let ledger = open(copied.path()).await.unwrap();
+            assert_eq!(check(&ledger, 1).await, found + 2);
+        }
     }
 }
 
@@ -211,6 +212,13 @@ async fn with_snapshots() -> TempDir {
         let state = format!("before {next}").into_bytes();
         ledger.save_snapshot(Position(next), state).await.unwrap();
     }
+    let trimmed = async {
+        while !folder.path().join("purged").exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let trimmed = tokio::time::timeout(PATIENCE, trimmed).await;
+    trimmed.expect("the log is trimmed in time");
     ledger.shutdown().await;
     folder
 }
