@@ -13,6 +13,7 @@ pub mod history;
 pub mod ids;
 pub mod lease;
 pub mod placement;
+pub mod planner;
 pub mod record;
 pub mod spec;
 pub mod supervision;

@@ -331,6 +331,45 @@ impl Layout {
         }
     }
 
+    /// States that nobody holds a partition now: it may be placed anywhere at no cost.
+    pub fn free(&mut self, index: PartitionIndex) {
+        let Some(owner) = self.owner(index) else {
+            return;
+        };
+        let g = *self.rows.group.row(index);
+        let weight = *self.rows.weight.row(index);
+        self.rows.disown(index);
+        let group = self.groups.row_mut(g);
+        group.bucket_mut(owner).lost(weight);
+        group.waiting.push(index);
+        self.unload(owner, 1, u64::from(weight));
+        self.dirty.insert(g);
+    }
+
+    /// Counts a weight against an agent's capacity and total that belongs to none of the partitions here.
+    pub fn add_ballast(&mut self, agent: AgentIndex, weight: u32) {
+        self.load_up(agent, 1, u64::from(weight));
+        self.overfull.insert(agent);
+    }
+
+    /// Takes such a weight away again.
+    pub fn remove_ballast(&mut self, agent: AgentIndex, weight: u32) {
+        self.unload(agent, 1, u64::from(weight));
+        self.overfull.insert(agent);
+    }
+
+    /// How many partitions there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.groups.iter().map(|group| group.count as usize).sum()
+    }
+
+    /// Whether there is nothing to settle.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.dirty.is_empty() && self.overfull.is_empty()
+    }
+
     /// Who is to hold a partition.
     #[must_use]
     pub fn owner(&self, index: PartitionIndex) -> Option<AgentIndex> {

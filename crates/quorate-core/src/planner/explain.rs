@@ -1,0 +1,396 @@
+//! Why a partition is where it is, or does not run: in the user's words.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::cluster::{Cluster, Partition, State};
+use crate::ids::{AgentName, PartitionId};
+use crate::placement::{AgentIndex, Misfit, PartitionIndex};
+use crate::record::{Desired, ReleaseOutcome, RunPhase, Schedulable};
+use crate::time::Moment;
+
+use super::flight::{Counts, Full};
+use super::{AgentRow, Facts, Planner, ServiceRow};
+
+/// So many of the last partitions that became ready tell how fast it goes.
+const SPEED_SAMPLE: usize = 64;
+
+/// The answer to `quorate why`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// The agent that holds it.
+    pub agent: Option<AgentName>,
+    /// Where it runs and why there, or why it does not run.
+    pub because: String,
+    /// Every agent and the one rule that excludes it.
+    pub agents: Vec<AgentVerdict>,
+}
+
+/// What speaks for or against an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentVerdict {
+    /// The agent.
+    pub agent: AgentName,
+    /// Whether it could take the partition.
+    pub eligible: bool,
+    /// The rule that excludes it, or what it holds.
+    pub text: String,
+}
+
+/// How far a ramp-up is (F13).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Partitions that have started.
+    pub running: usize,
+    /// Partitions that are assigned or starting.
+    pub starting: usize,
+    /// Partitions that are to run and have no agent yet.
+    pub waiting: usize,
+    /// How much longer it will take at the present speed; `None` while that is not known.
+    pub eta: Option<Duration>,
+}
+
+/// Why a service excludes an agent, whatever else it holds.
+pub(super) enum Exclusion<'a> {
+    Gone,
+    Lease,
+    Require(&'a str),
+}
+
+impl ServiceRow {
+    /// The rule of the service that excludes an agent.
+    pub(super) fn exclusion(&self, facts: &Facts) -> Option<Exclusion<'_>> {
+        if facts.sessions.is_empty() {
+            return Some(Exclusion::Gone);
+        }
+        let containment = facts.containment?;
+        let broken = self.require.iter();
+        let mut broken = broken.filter(|(_, rule)| !rule.matches(&facts.labels, containment));
+        if let Some((text, _)) = broken.next() {
+            return Some(Exclusion::Require(text));
+        }
+        let session = facts.sessions.contains_key(&self.lease);
+        (!session).then_some(Exclusion::Lease)
+    }
+}
+
+impl Planner {
+    /// Where a partition runs and why there; or, agent by agent, what excludes it.
+    #[must_use]
+    pub fn why(&self, now: Moment, cluster: &Cluster, id: PartitionId) -> Option<Why> {
+        let partition = cluster.partition(id)?;
+        let service = self.services.get(&partition.service())?;
+        let holder = partition.holder().map(|holder| holder.session);
+        let agent = holder.and_then(|session| Some(cluster.session(session)?.agent().clone()));
+        let because = match self.waiting(now, cluster, id) {
+            Some(waiting) => waiting,
+            None => self.because(cluster, partition, service, agent.as_ref()),
+        };
+        let agents = self.agents.iter().map(|(name, row)| {
+            let (eligible, text) = self.verdict(partition, service, row);
+            AgentVerdict {
+                agent: name.clone(),
+                eligible,
+                text,
+            }
+        });
+        Some(Why {
+            agent,
+            because,
+            agents: agents.collect(),
+        })
+    }
+
+    fn because(
+        &self,
+        cluster: &Cluster,
+        partition: &Partition,
+        service: &ServiceRow,
+        agent: Option<&AgentName>,
+    ) -> String {
+        let Some(agent) = agent else {
+            return not_wanted(cluster, partition);
+        };
+        let Some(row) = self.agents.get(agent) else {
+            return format!("it runs on {agent}");
+        };
+        let here = self.layout.load_of(service.index, row.index);
+        let mut text = format!(
+            "it runs on {agent}, which is to hold {} of the {} partitions of {}",
+            here.count,
+            cluster
+                .service_by_id(partition.service())
+                .map_or(0, |s| s.listed()),
+            service.name,
+        );
+        let id = cluster.partition_id(&service.name, partition.key());
+        if id.is_some_and(|id| self.misplaced.contains(&id)) {
+            let to = id
+                .and_then(|id| self.target(id))
+                .and_then(|to| self.name(to));
+            match to {
+                Some(to) if to != agent => {
+                    let _ = write!(text, "; it is to move to {to} as soon as its turn comes");
+                }
+                Some(_) | None => text.push_str("; it is to be stopped there"),
+            }
+        }
+        text
+    }
+
+    fn name(&self, index: AgentIndex) -> Option<&AgentName> {
+        self.names.get(index.0 as usize)
+    }
+
+    fn verdict(
+        &self,
+        partition: &Partition,
+        service: &ServiceRow,
+        row: &AgentRow,
+    ) -> (bool, String) {
+        let facts = &row.facts;
+        let no = |text: String| (false, text);
+        match service.exclusion(facts) {
+            Some(Exclusion::Gone) => return no("it is not connected".to_owned()),
+            Some(Exclusion::Require(rule)) => {
+                return no(format!(
+                    "the service requires {rule}, which it does not meet"
+                ));
+            }
+            Some(Exclusion::Lease) => {
+                return no(format!(
+                    "it has not yet opened a session for leases of {:?}",
+                    service.lease
+                ));
+            }
+            None => {}
+        }
+        match facts.schedulable {
+            Schedulable::Draining => return no("it is draining".to_owned()),
+            Schedulable::Cordoned => return no("it is cordoned".to_owned()),
+            Schedulable::Active => {}
+        }
+        if facts.silent {
+            return no("it has been silent for too long to get new work".to_owned());
+        }
+        let load = self.layout.load(row.index);
+        let here = self.layout.load_of(service.index, row.index);
+        let max = service.max_per_agent;
+        if max > 0 && here.count >= max {
+            return no(format!(
+                "it holds {} of {}, max_per_agent is {max}",
+                here.count, service.name
+            ));
+        }
+        let weight = u64::from(partition.weight());
+        if let Some(capacity) = facts.capacity
+            && load.weight + weight > capacity
+        {
+            return no(format!(
+                "its capacity of {capacity} is taken up to {}, the partition weighs {weight}",
+                load.weight
+            ));
+        }
+        let held = format!(
+            "it is to hold {} partitions, {} of {}",
+            load.count, here.count, service.name
+        );
+        (true, held)
+    }
+
+    /// Why a partition that is to run does not, or not yet; `None` when it runs or is not to run.
+    #[must_use]
+    pub fn waiting(&self, now: Moment, cluster: &Cluster, id: PartitionId) -> Option<String> {
+        let partition = cluster.partition(id)?;
+        if !cluster.wanted(partition) {
+            return None;
+        }
+        let of = |session| cluster.session(session).map_or("?", |s| s.agent().as_str());
+        match partition.state() {
+            State::Unassigned(_) => Some(self.unassigned(now, cluster, id, partition)),
+            State::Assigned(holder) => Some(format!(
+                "assigned to {}, which has not acknowledged it yet",
+                of(holder.session)
+            )),
+            State::Stopping(holder, reason) => {
+                Some(format!("being stopped on {}: {reason}", of(holder.session)))
+            }
+            State::Assumed(holder) => {
+                let run = partition.run()?;
+                if run.phase != RunPhase::Backoff {
+                    return None;
+                }
+                let exit = run
+                    .exit
+                    .map_or_else(String::new, |exit| format!(" ({exit})"));
+                Some(format!(
+                    "attempt {} ended on {}{exit}; the next one follows after a pause",
+                    run.attempt,
+                    of(holder.session)
+                ))
+            }
+        }
+    }
+
+    fn unassigned(
+        &self,
+        now: Moment,
+        cluster: &Cluster,
+        id: PartitionId,
+        partition: &Partition,
+    ) -> String {
+        let Some(service) = self.services.get(&partition.service()) else {
+            return "the leader has not looked at it yet".to_owned();
+        };
+        if let Some(until) = self.delays.get(&id).filter(|until| **until > now) {
+            let left = until.since(now);
+            return format!(
+                "takeover_delay: its agent was silent, it starts in {}",
+                seconds(left)
+            );
+        }
+        if let Some(until) = self.first_wait(service, now) {
+            let expected = service.expect.or(self.config.expect_agents);
+            let here = self.present();
+            let of = expected.map_or_else(String::new, |expected| format!(" of {expected}"));
+            return format!(
+                "{here}{of} agents are here; waiting {} for more before the first start (ramp.settle)",
+                seconds(until.since(now))
+            );
+        }
+        let Some((_, agent, _)) = self.queued.get(&id) else {
+            return self.placeless(service, id);
+        };
+        let to = self.name(*agent).map_or("?", |name| name.as_str());
+        let nothing = Counts::default();
+        match self
+            .flight
+            .full(partition.service(), *agent, &service.limits, &nothing, now)
+        {
+            Some(Full::Agent) => format!(
+                "ramp.per_agent: {} starts are in flight on {to}",
+                service.limits.per_agent.unwrap_or(0)
+            ),
+            Some(Full::Cluster) => format!(
+                "ramp.cluster: {} starts are in flight",
+                service.limits.cluster.unwrap_or(0)
+            ),
+            Some(Full::Until(_)) => "ramp.rate: its turn has not come".to_owned(),
+            None => {
+                let _ = cluster;
+                format!("about to be assigned to {to}")
+            }
+        }
+    }
+
+    fn placeless(&self, service: &ServiceRow, id: PartitionId) -> String {
+        match self.layout.misfit(PartitionIndex(id.0)) {
+            None => "the leader has not looked at it yet".to_owned(),
+            Some(Misfit::NoAgent) => self.no_agent(service),
+            Some(Misfit::PerAgent) => format!(
+                "every agent that may hold it has max_per_agent = {} of {}",
+                service.max_per_agent, service.name
+            ),
+            Some(Misfit::Capacity) => {
+                "no agent that may hold it has capacity left for its weight".to_owned()
+            }
+        }
+    }
+
+    /// The nearest reason why no agent at all may take partitions of a service.
+    fn no_agent(&self, service: &ServiceRow) -> String {
+        let here: Vec<_> = self
+            .agents
+            .values()
+            .filter(|row| row.since.is_some())
+            .collect();
+        if here.is_empty() {
+            return "no agent is connected".to_owned();
+        }
+        let rules = here.iter().map(|row| service.exclusion(&row.facts));
+        let rules: Vec<_> = rules.collect();
+        if rules.iter().any(Option::is_none) {
+            return "every agent that may hold it is cordoned, draining or silent".to_owned();
+        }
+        if rules
+            .iter()
+            .any(|rule| matches!(rule, Some(Exclusion::Lease)))
+        {
+            return format!(
+                "no agent has opened a session for leases of {:?} yet",
+                service.lease
+            );
+        }
+        let require = service.require.iter().map(|(text, _)| text.as_str());
+        let require: Vec<_> = require.collect();
+        format!(
+            "no agent meets what the service requires: {}",
+            require.join(", ")
+        )
+    }
+
+    /// How far the cluster is with starting what is to run.
+    #[must_use]
+    pub fn progress(&self, now: Moment, cluster: &Cluster) -> Progress {
+        let mut progress = Progress::default();
+        for (id, partition) in cluster.partitions() {
+            if !cluster.wanted(partition) {
+                continue;
+            }
+            match partition.state() {
+                State::Unassigned(_) | State::Stopping(..) => progress.waiting += 1,
+                State::Assigned(_) | State::Assumed(_) if self.flight.is_starting(id) => {
+                    progress.starting += 1;
+                }
+                State::Assigned(_) => progress.starting += 1,
+                State::Assumed(_) => progress.running += 1,
+            }
+        }
+        progress.eta = self.eta(now, progress.starting + progress.waiting);
+        progress
+    }
+
+    fn eta(&self, now: Moment, left: usize) -> Option<Duration> {
+        if left == 0 {
+            return Some(Duration::ZERO);
+        }
+        let first = self.readied.front()?;
+        let passed = now.since(*first);
+        let done = u32::try_from(self.readied.len()).ok()?;
+        let left = u32::try_from(left).ok()?;
+        (!passed.is_zero()).then(|| passed / done * left)
+    }
+
+    /// Takes note of how many became ready since the last decision.
+    pub(super) fn count_ready(&mut self, now: Moment) {
+        for _ in 0..std::mem::take(&mut self.ready_since_decision).min(SPEED_SAMPLE) {
+            if self.readied.len() == SPEED_SAMPLE {
+                self.readied.pop_front();
+            }
+            self.readied.push_back(now);
+        }
+    }
+}
+
+/// Why a partition that nobody holds is not to run.
+fn not_wanted(cluster: &Cluster, partition: &Partition) -> String {
+    if let Some(outcome) = partition.finished() {
+        return match outcome {
+            ReleaseOutcome::Failed => {
+                "it is given up after its failures; `quorate start` tries it again".to_owned()
+            }
+            ReleaseOutcome::Done | ReleaseOutcome::Stopped | ReleaseOutcome::Move => {
+                "its work is done; `quorate start` runs it again".to_owned()
+            }
+        };
+    }
+    let service = cluster.service_of(partition);
+    if service.is_some_and(|service| service.desired() == Desired::Stopped) {
+        return "its service is stopped; `quorate start` starts it".to_owned();
+    }
+    "it is stopped; `quorate start` starts it".to_owned()
+}
+
+fn seconds(span: Duration) -> String {
+    format!("{:.1} s", span.as_secs_f64())
+}

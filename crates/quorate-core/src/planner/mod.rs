@@ -1,0 +1,310 @@
+//! From the state of the cluster to what the leader does next: who is assigned what, and what is taken
+//! back, a little at a time.
+//!
+//! [`Planner`] keeps a [`Layout`](crate::placement::Layout) of where everything is to be in step with
+//! the fold, and lets the cluster follow it within the ramp, the settle window and the budget of moves.
+//! It belongs to one leadership: a new leader makes a new one, and nothing in it need survive.
+//!
+//! - What is free and is to run is assigned as fast as its service's `ramp` allows: highest priority of
+//!   the partition first, then of its service. Where all agents have only just come, that waits for the
+//!   settle window (F12), unless as many are there as are expected.
+//! - What is elsewhere than it should be is revoked. For balance that waits until the settle window
+//!   after the last join has passed; for balance, drains and changed leases only so many partitions are
+//!   on the move at once: a tenth of all, at least one for each agent.
+//! - What an agent was given and has not assumed in time, or keeps failing on it, goes to another one.
+//!
+//! It must never revoke for balance or a drain what no other agent can take, and never lets one
+//! partition that does not start or stop hold up the others for ever: places in the ramp and the budget
+//! are given up after a while.
+
+mod decide;
+mod explain;
+mod flight;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod what_if;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::history::{Change, What};
+use crate::ids::{AgentName, PartitionId, ServiceId, ServiceName, SessionId, Token};
+use crate::placement::{AgentIndex, GroupIndex, Layout, PartitionIndex};
+use crate::record::{Containment, MoveReason, Schedulable};
+use crate::spec::constraint::Constraint;
+use crate::time::Moment;
+
+pub use explain::{AgentVerdict, Progress, Why};
+pub use what_if::{Move, Plan, what_if};
+
+/// What a planner is told once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannerConfig {
+    /// How long after a join planned moves and the very first placement wait for others, where the
+    /// service does not say.
+    pub settle: Duration,
+    /// With so many agents present nothing waits, where the service does not say.
+    pub expect_agents: Option<u32>,
+    /// Share of the partitions, in percent, that may be on the move at once.
+    pub moving_percent: u32,
+    /// How long an agent may take to assume what it was assigned.
+    pub assume_within: Duration,
+    /// Most orders in one decision: they are to fit one entry.
+    pub orders_max: usize,
+}
+
+impl Default for PlannerConfig {
+    fn default() -> Self {
+        Self {
+            settle: Duration::from_secs(5),
+            expect_agents: None,
+            moving_percent: 10,
+            assume_within: Duration::from_secs(10),
+            orders_max: 2_000,
+        }
+    }
+}
+
+/// What the leader is to write next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Partitions and the sessions that are to run them, in the order of being served.
+    pub assign: Vec<(PartitionId, SessionId)>,
+    /// Assigned partitions to take back.
+    pub withdraw: Vec<(PartitionId, Token, MoveReason)>,
+    /// Assumed partitions to take back.
+    pub revoke: Vec<(PartitionId, Token, MoveReason)>,
+    /// When to decide again though nothing has happened.
+    pub wake_at: Option<Moment>,
+}
+
+impl Decision {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.assign.is_empty() && self.withdraw.is_empty() && self.revoke.is_empty()
+    }
+
+    fn orders(&self) -> usize {
+        self.assign.len() + self.withdraw.len() + self.revoke.len()
+    }
+}
+
+/// The planner of one leadership.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    config: PlannerConfig,
+    layout: Layout,
+    agents: BTreeMap<AgentName, AgentRow>,
+    names: Vec<AgentName>,
+    services: BTreeMap<ServiceId, ServiceRow>,
+    /// Numbers for combinations of label values that are to be spread.
+    labels: BTreeMap<(ServiceId, Vec<Option<String>>), u32>,
+    last_join: Option<Moment>,
+
+    /// Nothing of the cluster has been looked at yet.
+    fresh: bool,
+    dirty_agents: bool,
+    dirty_services: BTreeSet<ServiceName>,
+    dirty_partitions: BTreeSet<PartitionId>,
+    silent: BTreeSet<SessionId>,
+
+    /// Free partitions with a place, by whom they go to.
+    queues: BTreeMap<(ServiceId, AgentIndex), BTreeSet<Turn>>,
+    queued: BTreeMap<PartitionId, (ServiceId, AgentIndex, Turn)>,
+    /// Free partitions whose turn comes later (`takeover_delay`).
+    delayed: BTreeSet<(Moment, PartitionId)>,
+    delays: BTreeMap<PartitionId, Moment>,
+    /// Partitions without a place.
+    placeless: BTreeSet<PartitionId>,
+    /// Held partitions that are to be elsewhere.
+    misplaced: BTreeSet<PartitionId>,
+    /// Partitions kept away from an agent on which they failed, with where they go instead.
+    exiled: BTreeMap<PartitionId, Exile>,
+    flight: flight::Flight,
+    /// Partitions that their agents should have assumed by now.
+    late: BTreeSet<PartitionId>,
+    /// When the last partitions became ready: tells how fast it goes.
+    readied: VecDeque<Moment>,
+    ready_since_decision: usize,
+
+    idle: bool,
+    wake_at: Option<Moment>,
+}
+
+/// Whose turn it is among those that go to one agent; the slot follows the order of the keys.
+type Turn = (Reverse<i32>, PartitionId);
+
+/// A partition that is placed by itself, outside of the balance of its service.
+#[derive(Clone, Copy, Debug)]
+struct Exile {
+    to: AgentIndex,
+    weight: u32,
+}
+
+/// What is known of an agent.
+#[derive(Clone, Debug)]
+struct AgentRow {
+    index: AgentIndex,
+    /// Since when it has been here without a break; `None` while it is not.
+    since: Option<Moment>,
+    facts: Facts,
+}
+
+/// All that decides which services an agent may hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Facts {
+    schedulable: Schedulable,
+    silent: bool,
+    capacity: Option<u64>,
+    labels: BTreeMap<String, String>,
+    containment: Option<Containment>,
+    /// The newest session of each lease class.
+    sessions: BTreeMap<Duration, SessionId>,
+}
+
+/// What is known of a service.
+#[derive(Clone, Debug)]
+struct ServiceRow {
+    name: ServiceName,
+    index: GroupIndex,
+    /// Rules as written and as read.
+    require: Vec<(String, Constraint)>,
+    lease: Duration,
+    priority: i32,
+    max_per_agent: u32,
+    spread: Vec<String>,
+    limits: flight::Limits,
+    settle: Duration,
+    expect: Option<u32>,
+    takeover_delay: Duration,
+    /// How long a stop and a start may take before nobody waits for them any longer.
+    patience: Duration,
+}
+
+impl Planner {
+    /// A planner that has seen nothing: its first decision looks at the whole cluster.
+    #[must_use]
+    pub fn new(config: PlannerConfig) -> Self {
+        Self {
+            config,
+            layout: Layout::new(),
+            agents: BTreeMap::new(),
+            names: Vec::new(),
+            services: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            last_join: None,
+            fresh: true,
+            dirty_agents: true,
+            dirty_services: BTreeSet::new(),
+            dirty_partitions: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            queues: BTreeMap::new(),
+            queued: BTreeMap::new(),
+            delayed: BTreeSet::new(),
+            delays: BTreeMap::new(),
+            placeless: BTreeSet::new(),
+            misplaced: BTreeSet::new(),
+            exiled: BTreeMap::new(),
+            flight: flight::Flight::default(),
+            late: BTreeSet::new(),
+            readied: VecDeque::new(),
+            ready_since_decision: 0,
+            idle: false,
+            wake_at: None,
+        }
+    }
+
+    /// Takes note of what an entry changed. Cheap: the looking is done by the next decision.
+    pub fn observe(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.idle = false;
+            match change {
+                Change::Partition { subject, what, .. } => {
+                    self.dirty_partitions.insert(subject.partition);
+                    self.ready_since_decision += usize::from(*what == What::Ready);
+                }
+                Change::ServiceCreated { service }
+                | Change::ServiceChanged { service }
+                | Change::ServiceRemoved { service }
+                | Change::ServiceDesired { service, .. } => {
+                    self.dirty_services.insert(service.clone());
+                }
+                Change::SessionOpened { .. }
+                | Change::SessionResumed { .. }
+                | Change::SessionClosed { .. }
+                | Change::SessionExpired { .. }
+                | Change::AgentSet { .. } => self.dirty_agents = true,
+                Change::Elected { .. }
+                | Change::SourceRefused { .. }
+                | Change::SourceRecovered { .. } => {}
+            }
+        }
+    }
+
+    /// What is to be done now. The same decision comes again until the fold shows it.
+    ///
+    /// `silent` are sessions that have not been renewed for so long that nothing new is given to them.
+    pub fn decide(
+        &mut self,
+        now: Moment,
+        cluster: &Cluster,
+        silent: &BTreeSet<SessionId>,
+    ) -> Decision {
+        if self.silent != *silent {
+            self.silent.clone_from(silent);
+            self.dirty_agents = true;
+            self.idle = false;
+        }
+        if self.idle && self.wake_at.is_none_or(|at| now < at) {
+            return Decision {
+                wake_at: self.wake_at,
+                ..Decision::default()
+            };
+        }
+        self.sync(now, cluster);
+        self.count_ready(now);
+        let decision = self.orders(now, cluster);
+        self.idle = decision.is_empty();
+        self.wake_at = decision.wake_at;
+        decision
+    }
+
+    /// Where a partition is to be.
+    fn target(&self, id: PartitionId) -> Option<AgentIndex> {
+        let exile = self.exiled.get(&id).map(|exile| exile.to);
+        exile.or_else(|| self.layout.owner(PartitionIndex(id.0)))
+    }
+
+    fn row(&self, index: AgentIndex) -> Option<&AgentRow> {
+        self.agents.get(self.names.get(index.0 as usize)?)
+    }
+
+    fn index_of(&self, session: SessionId, cluster: &Cluster) -> Option<AgentIndex> {
+        let agent = cluster.session(session)?.agent();
+        self.agents.get(agent).map(|row| row.index)
+    }
+
+    /// Looks at the whole cluster without deciding anything: enough to explain it.
+    #[must_use]
+    pub fn view(
+        config: PlannerConfig,
+        now: Moment,
+        cluster: &Cluster,
+        silent: &BTreeSet<SessionId>,
+    ) -> Self {
+        let mut planner = Self::new(config);
+        planner.silent.clone_from(silent);
+        planner.sync(now, cluster);
+        planner
+    }
+
+    /// How many agents are here.
+    fn present(&self) -> usize {
+        let here = self.agents.values().filter(|row| row.since.is_some());
+        here.count()
+    }
+}

@@ -1,0 +1,453 @@
+//! Keeping what the planner knows in step with the fold: agents and services into the layout, and
+//! every partition that changed into the list it belongs to.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::cluster::{self, Cluster, Freed, Service, State};
+use crate::ids::{AgentName, PartitionId, ServiceId};
+use crate::placement::{self, AgentIndex, PartitionIndex, Rules, Standing};
+use crate::record::{RunPhase, Schedulable};
+use crate::spec::ServiceSpec;
+use crate::spec::constraint::Constraint;
+use crate::time::Moment;
+
+use super::{AgentRow, Exile, Facts, Planner, ServiceRow, flight};
+
+/// A start or stop that has taken this much longer than its service allows holds up nobody.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Planner {
+    /// Looks at everything that has changed.
+    pub(super) fn sync(&mut self, now: Moment, cluster: &Cluster) {
+        if self.fresh || self.dirty_agents {
+            self.sync_agents(now, cluster);
+        }
+        self.sync_services(cluster);
+        self.fresh = false;
+        let mut look = std::mem::take(&mut self.dirty_partitions);
+        for id in &look {
+            self.place(cluster, *id);
+        }
+        if !self.layout.is_settled() {
+            look.append(&mut self.settle(cluster));
+        }
+        while let Some((at, id)) = self.delayed.first().copied().filter(|(at, _)| *at <= now) {
+            self.delayed.remove(&(at, id));
+            look.insert(id);
+        }
+        self.late.extend(self.flight.give_up(now));
+        for id in look {
+            self.classify(now, cluster, id);
+        }
+    }
+
+    fn sync_agents(&mut self, now: Moment, cluster: &Cluster) {
+        self.dirty_agents = false;
+        for (name, agent) in cluster.agents() {
+            let facts = self.facts(cluster, agent);
+            let here = !facts.sessions.is_empty();
+            let known = self.agents.get(name);
+            let before = known.and_then(|row| row.since);
+            let since = match (here, before) {
+                (false, _) => None,
+                (true, Some(since)) => Some(since),
+                // A new leader takes those that are here for settled.
+                (true, None) if self.fresh => Some(Moment::default()),
+                (true, None) => {
+                    self.last_join = Some(now);
+                    Some(now)
+                }
+            };
+            if known.is_some_and(|row| row.since == since && row.facts == facts) {
+                continue;
+            }
+            let row = placement::Agent {
+                standing: standing(&facts),
+                capacity: facts.capacity,
+                rank: xxh3_64(name.as_str().as_bytes()),
+            };
+            let index = if let Some(known) = known {
+                self.layout.set_agent(known.index, row);
+                known.index
+            } else {
+                self.names.push(name.clone());
+                self.layout.add_agent(row)
+            };
+            let row = AgentRow {
+                index,
+                since,
+                facts,
+            };
+            for service in self.services.values() {
+                let allowed = service.exclusion(&row.facts).is_none();
+                self.layout.allow(service.index, index, allowed);
+            }
+            self.agents.insert(name.clone(), row);
+            self.look_again_at(cluster, name);
+        }
+    }
+
+    /// What an agent holds may now be out of place.
+    fn look_again_at(&mut self, cluster: &Cluster, name: &AgentName) {
+        let sessions = cluster.agents().get(name).map(cluster::Agent::sessions);
+        for session in sessions.into_iter().flatten() {
+            let held = cluster.session(*session).map(cluster::Session::held);
+            self.dirty_partitions.extend(held.into_iter().flatten());
+        }
+        let index = self.agents.get(name).map(|row| row.index);
+        let exiled = self.exiled.iter();
+        let here = exiled.filter(|(_, exile)| Some(exile.to) == index);
+        self.dirty_partitions.extend(here.map(|(id, _)| *id));
+    }
+
+    fn facts(&self, cluster: &Cluster, agent: &cluster::Agent) -> Facts {
+        let mut sessions = BTreeMap::new();
+        for id in agent.sessions() {
+            if let Some(session) = cluster.session(*id) {
+                // In order of their ids: the newest of each class stays.
+                sessions.insert(session.lease().lease, *id);
+            }
+        }
+        let info = agent.info();
+        Facts {
+            schedulable: agent.schedulable(),
+            silent: sessions.values().any(|id| self.silent.contains(id)),
+            capacity: info.capacity,
+            labels: info.labels.clone(),
+            containment: Some(info.containment),
+            sessions,
+        }
+    }
+
+    fn sync_services(&mut self, cluster: &Cluster) {
+        let dirty = std::mem::take(&mut self.dirty_services);
+        let ids: Vec<ServiceId> = if self.fresh {
+            cluster.services().map(|(id, _)| id).collect()
+        } else {
+            let known = dirty.iter().filter_map(|name| cluster.service_id(name));
+            known.collect()
+        };
+        for id in ids {
+            let Some(service) = cluster.service_by_id(id) else {
+                continue;
+            };
+            self.sync_service(id, service);
+            let partitions = service.partitions().values();
+            self.dirty_partitions.extend(partitions);
+        }
+    }
+
+    fn sync_service(&mut self, id: ServiceId, service: &Service) {
+        let spec = service.spec();
+        let rules = Rules {
+            strategy: spec.placement.strategy,
+            max_per_agent: spec.placement.max_per_agent,
+            priority: spec.placement.priority,
+        };
+        let index = if let Some(known) = self.services.get(&id) {
+            self.layout.set_rules(known.index, rules);
+            known.index
+        } else {
+            self.layout.add_group(rules)
+        };
+        let row = ServiceRow::of(service, index, self.config.settle);
+        for agent in self.agents.values() {
+            let allowed = row.exclusion(&agent.facts).is_none();
+            self.layout.allow(index, agent.index, allowed);
+        }
+        self.services.insert(id, row);
+    }
+
+    /// Puts a partition into the layout as it is now, or takes it out.
+    fn place(&mut self, cluster: &Cluster, id: PartitionId) {
+        let index = PartitionIndex(id.0);
+        let partition = cluster.partition(id).filter(|p| cluster.wanted(p));
+        let Some(partition) = partition else {
+            self.recall(id);
+            self.layout.take(index);
+            return;
+        };
+        let Some(service) = self.services.get(&partition.service()) else {
+            return;
+        };
+        let group = service.index;
+        if self.exile(cluster, id, partition) {
+            self.layout.take(index);
+            return;
+        }
+        let spread = self.label(partition);
+        let row = placement::Partition {
+            group,
+            weight: partition.weight(),
+            spread,
+        };
+        self.layout.put(index, row);
+        if let State::Assigned(holder) | State::Assumed(holder) = partition.state()
+            && self.target(id).is_none()
+            && let Some(agent) = self.index_of(holder.session, cluster)
+        {
+            self.layout.hold(index, agent);
+        }
+    }
+
+    /// Keeps a partition away from the agent on which it failed, when another one can take it. True
+    /// when it is placed by itself.
+    fn exile(
+        &mut self,
+        cluster: &Cluster,
+        id: PartitionId,
+        partition: &cluster::Partition,
+    ) -> bool {
+        let avoid = partition.freed().and_then(Freed::avoid);
+        let avoid = avoid
+            .and_then(|name| self.agents.get(name))
+            .map(|row| row.index);
+        if let Some(exile) = self.exiled.get(&id).copied() {
+            let free = partition.holder().is_none();
+            let fits = self.may_take(partition, exile.to, true) && Some(exile.to) != avoid;
+            let other_reason = free && avoid.is_none();
+            if fits && exile.weight == partition.weight() && !other_reason {
+                return true;
+            }
+            self.recall(id);
+        }
+        let Some(avoid) = avoid else {
+            return false;
+        };
+        self.layout.take(PartitionIndex(id.0));
+        let others = self.agents.values().filter(|row| row.index != avoid);
+        let able = others.filter(|row| self.may_take(partition, row.index, false));
+        let service = self.services.get(&partition.service());
+        let least = able.min_by_key(|row| {
+            let group = service.map(|service| self.layout.load_of(service.index, row.index));
+            let group = group.map(|load| load.weight);
+            (group, self.layout.load(row.index).weight, row.index)
+        });
+        let Some(to) = least.map(|row| row.index) else {
+            return false;
+        };
+        let weight = partition.weight();
+        self.layout.add_ballast(to, weight);
+        self.exiled.insert(id, Exile { to, weight });
+        true
+    }
+
+    /// Ends an exile.
+    fn recall(&mut self, id: PartitionId) {
+        if let Some(exile) = self.exiled.remove(&id) {
+            self.layout.remove_ballast(exile.to, exile.weight);
+        }
+    }
+
+    /// Whether an agent may take a partition beside what it has; or keep it, when it is there already.
+    fn may_take(&self, partition: &cluster::Partition, agent: AgentIndex, there: bool) -> bool {
+        let (Some(row), Some(service)) = (self.row(agent), self.services.get(&partition.service()))
+        else {
+            return false;
+        };
+        let standing = standing(&row.facts);
+        let open = standing == Standing::Open || (there && standing == Standing::Holding);
+        let load = self.layout.load(agent).weight;
+        let more = if there {
+            0
+        } else {
+            u64::from(partition.weight())
+        };
+        let fits = row.facts.capacity.is_none_or(|most| load + more <= most);
+        open && fits && service.exclusion(&row.facts).is_none()
+    }
+
+    fn label(&mut self, partition: &cluster::Partition) -> Option<u32> {
+        let service = self.services.get(&partition.service())?;
+        if service.spread.is_empty() {
+            return None;
+        }
+        let labels = partition.labels();
+        let value = |name: &String| labels.and_then(|labels| labels.get(name)).cloned();
+        let values: Vec<Option<String>> = service.spread.iter().map(value).collect();
+        if values.iter().all(Option::is_none) {
+            return None;
+        }
+        let next = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
+        let number = self.labels.entry((partition.service(), values));
+        Some(*number.or_insert(next))
+    }
+
+    /// Places everything anew from where it really is: plans that nobody has begun to carry out cost
+    /// nothing to change.
+    fn settle(&mut self, cluster: &Cluster) -> BTreeSet<PartitionId> {
+        for id in &self.misplaced {
+            let partition = cluster.partition(*id);
+            let session = partition.and_then(|p| p.holder()).map(|h| h.session);
+            let agent = session.and_then(|session| self.index_of(session, cluster));
+            let placed = !self.exiled.contains_key(id);
+            if let Some(agent) = agent.filter(|_| placed)
+                && partition.is_some_and(|p| cluster.wanted(p))
+            {
+                self.layout.hold(PartitionIndex(id.0), agent);
+            }
+        }
+        let mut look: BTreeSet<PartitionId> = std::mem::take(&mut self.misplaced);
+        let free = self.queued.keys().chain(self.delays.keys());
+        for id in free {
+            if !self.exiled.contains_key(id) {
+                self.layout.free(PartitionIndex(id.0));
+            }
+            look.insert(*id);
+        }
+        look.append(&mut self.placeless);
+        let mut changed = Vec::new();
+        self.layout.settle(&mut changed);
+        look.extend(changed.into_iter().map(|index| PartitionId(index.0)));
+        look
+    }
+
+    /// Puts a partition into the list it belongs to now.
+    fn classify(&mut self, now: Moment, cluster: &Cluster, id: PartitionId) {
+        self.unlist(id);
+        let partition = cluster.partition(id).filter(|p| cluster.wanted(p));
+        let Some(partition) = partition else {
+            self.flight.started(id);
+            self.flight.moved(id);
+            self.delays.remove(&id);
+            return;
+        };
+        let service = partition.service();
+        let Some(row) = self.services.get(&service) else {
+            return;
+        };
+        let (delay, patience) = (row.takeover_delay, row.patience);
+        match partition.state() {
+            State::Unassigned(freed) => {
+                self.flight.started(id);
+                if matches!(freed, Freed::Expired { .. }) && !delay.is_zero() {
+                    // Counted from when this planner first sees it: later is safe.
+                    let until = *self.delays.entry(id).or_insert(now + delay);
+                    if until > now {
+                        self.delayed.insert((until, id));
+                        return;
+                    }
+                }
+                let Some(agent) = self.target(id) else {
+                    self.placeless.insert(id);
+                    return;
+                };
+                let turn = (Reverse(partition.priority()), id);
+                self.queues
+                    .entry((service, agent))
+                    .or_default()
+                    .insert(turn);
+                self.queued.insert(id, (service, agent, turn));
+            }
+            State::Assigned(holder) | State::Assumed(holder) => {
+                self.delays.remove(&id);
+                let Some(agent) = self.index_of(holder.session, cluster) else {
+                    return;
+                };
+                let unassumed = matches!(partition.state(), State::Assigned(_));
+                if unassumed {
+                    let within = self.config.assume_within;
+                    self.flight.starts(id, (service, agent), true, now, within);
+                } else if is_starting(partition) {
+                    self.flight
+                        .starts(id, (service, agent), false, now, patience);
+                } else {
+                    self.flight.started(id);
+                    self.flight.moved(id);
+                }
+                if self.target(id) != Some(agent) || self.lease_differs(cluster, partition) {
+                    self.misplaced.insert(id);
+                }
+            }
+            State::Stopping(_, reason) => {
+                self.flight.started(id);
+                if super::decide::budgeted(*reason) {
+                    self.flight.moves(id, now + patience * 2);
+                }
+            }
+        }
+    }
+
+    fn unlist(&mut self, id: PartitionId) {
+        if let Some((service, agent, turn)) = self.queued.remove(&id)
+            && let Some(queue) = self.queues.get_mut(&(service, agent))
+        {
+            queue.remove(&turn);
+            if queue.is_empty() {
+                self.queues.remove(&(service, agent));
+            }
+        }
+        if let Some(until) = self.delays.get(&id) {
+            self.delayed.remove(&(*until, id));
+        }
+        self.placeless.remove(&id);
+        self.misplaced.remove(&id);
+        self.late.remove(&id);
+    }
+
+    /// Whether a held partition is under another lease than its service now asks for.
+    pub(super) fn lease_differs(&self, cluster: &Cluster, partition: &cluster::Partition) -> bool {
+        let held = partition.holder().and_then(|h| cluster.session(h.session));
+        let service = self.services.get(&partition.service());
+        match (held, service) {
+            (Some(session), Some(service)) => session.lease().lease != service.lease,
+            (None, _) | (_, None) => false,
+        }
+    }
+}
+
+/// Whether the first attempt of a run is not ready yet. Later ones follow the back-off of its agent and
+/// hold up nobody.
+fn is_starting(partition: &cluster::Partition) -> bool {
+    let Some(run) = partition.run() else {
+        return true;
+    };
+    match run.phase {
+        RunPhase::Starting => run.attempt <= 1,
+        RunPhase::Ready | RunPhase::Backoff | RunPhase::Stopping => false,
+    }
+}
+
+pub(super) fn standing(facts: &Facts) -> Standing {
+    if facts.sessions.is_empty() {
+        return Standing::Absent;
+    }
+    match facts.schedulable {
+        Schedulable::Draining => Standing::Leaving,
+        Schedulable::Cordoned => Standing::Holding,
+        Schedulable::Active if facts.silent => Standing::Holding,
+        Schedulable::Active => Standing::Open,
+    }
+}
+
+impl ServiceRow {
+    fn of(service: &Service, index: placement::GroupIndex, settle: Duration) -> Self {
+        let spec: &ServiceSpec = service.spec();
+        // A rule that cannot be read was refused when it was applied.
+        let rules = spec.placement.require.iter();
+        let require = rules.filter_map(|rule| Some((rule.clone(), Constraint::parse(rule).ok()?)));
+        let ready = if spec.ready.notify {
+            spec.ready.timeout.0
+        } else {
+            spec.ready.after.0
+        };
+        Self {
+            name: service.name().clone(),
+            index,
+            require: require.collect(),
+            lease: spec.lease.0,
+            priority: spec.placement.priority,
+            max_per_agent: spec.placement.max_per_agent,
+            spread: spec.placement.spread.clone(),
+            limits: flight::Limits::of(&spec.ramp),
+            settle: spec.ramp.settle.map_or(settle, |settle| settle.0),
+            expect: spec.ramp.expect_agents,
+            takeover_delay: spec.takeover_delay.0,
+            patience: spec.stop.timeout.0 + ready + PATIENCE,
+        }
+    }
+}
