@@ -207,7 +207,7 @@ impl Planner {
         }
         let of = |session| cluster.session(session).map_or("?", |s| s.agent().as_str());
         match partition.state() {
-            State::Unassigned(_) => Some(self.unassigned(now, cluster, id, partition)),
+            State::Unassigned(_) => Some(self.unassigned(now, id, partition)),
             State::Assigned(holder) => Some(format!(
                 "assigned to {}, which has not acknowledged it yet",
                 of(holder.session)
@@ -232,13 +232,7 @@ impl Planner {
         }
     }
 
-    fn unassigned(
-        &self,
-        now: Moment,
-        cluster: &Cluster,
-        id: PartitionId,
-        partition: &Partition,
-    ) -> String {
+    fn unassigned(&self, now: Moment, id: PartitionId, partition: &Partition) -> String {
         let Some(service) = self.services.get(&partition.service()) else {
             return "the leader has not looked at it yet".to_owned();
         };
@@ -276,10 +270,7 @@ impl Planner {
                 service.limits.cluster.unwrap_or(0)
             ),
             Some(Full::Until(_)) => "ramp.rate: its turn has not come".to_owned(),
-            None => {
-                let _ = cluster;
-                format!("about to be assigned to {to}")
-            }
+            None => format!("about to be assigned to {to}"),
         }
     }
 

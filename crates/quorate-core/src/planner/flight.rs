@@ -134,10 +134,6 @@ impl Flight {
         self.starts.contains_key(&id)
     }
 
-    pub(super) fn starting(&self) -> usize {
-        self.starts.len()
-    }
-
     /// Gives up waiting for what has taken too long; answers with what should have been assumed.
     pub(super) fn give_up(&mut self, now: Moment) -> Vec<PartitionId> {
         let mut unassumed = Vec::new();

@@ -175,7 +175,7 @@ impl Planner {
             return;
         };
         let group = service.index;
-        if self.exile(cluster, id, partition) {
+        if self.exile(id, partition) {
             self.layout.take(index);
             return;
         }
@@ -196,12 +196,7 @@ impl Planner {
 
     /// Keeps a partition away from the agent on which it failed, when another one can take it. True
     /// when it is placed by itself.
-    fn exile(
-        &mut self,
-        cluster: &Cluster,
-        id: PartitionId,
-        partition: &cluster::Partition,
-    ) -> bool {
+    fn exile(&mut self, id: PartitionId, partition: &cluster::Partition) -> bool {
         let avoid = partition.freed().and_then(Freed::avoid);
         let avoid = avoid
             .and_then(|name| self.agents.get(name))
