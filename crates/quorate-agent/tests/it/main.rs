@@ -1,5 +1,7 @@
 //! The shell of the agent against real processes.
 
+mod agent;
+mod director;
 mod support;
 mod warden_faults;
 mod warden_grades;

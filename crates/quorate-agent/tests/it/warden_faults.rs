@@ -27,7 +27,7 @@ pub(crate) async fn start_trees(rig: &mut Rig) -> Vec<std::os::fd::OwnedFd> {
 
 pub(crate) async fn is_proven_dead(rig: &Rig) {
     rig.client.proof.proven_dead(SOON).await.unwrap();
-    assert_eq!(rig.processes(), [], "after the proof nothing executes");
+    assert_eq!(rig.processes(), Vec::<u32>::new(), "after the proof nothing executes");
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn with_no_time_to_adopt_all_is_killed_and_the_last_will_executed() {
     let told = rig.dir().join("last-will.told");
     eventually("the last will is executed", || told.exists()).await;
     proof.proven_dead(Duration::ZERO).await.unwrap();
-    assert_eq!(rig.processes(), []);
+    assert_eq!(rig.processes(), Vec::<u32>::new());
     eventually(
         "the warden has ended",
         || !matches!(state(timekeeper), Some(state) if state != 'Z'),
@@ -268,7 +268,7 @@ async fn end_and_sigterm_kill_all_prove_it_and_tell_it() {
             ends += 1;
         }
         assert_eq!(ends, 3);
-        assert_eq!(rig.processes(), []);
+        assert_eq!(rig.processes(), Vec::<u32>::new());
         is_proven_dead(&rig).await;
         let timekeeper = rig.client.state.pid;
         eventually(

@@ -137,7 +137,7 @@ async fn a_command_deaf_to_signals_dies_by_kill() {
     assert!(state(pid).is_some());
     rig.send(Order::Kill { run: run(1) }).await;
     assert_eq!(rig.ended(1).await, (None, Some(9)));
-    assert_eq!(rig.processes(), []);
+    assert_eq!(rig.processes(), Vec::<u32>::new());
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn daemons_that_hid_are_gone_when_the_end_is_told() {
         let order = rig.script(token, &format!("{hide}; exit 7"));
         let (_, code, _) = rig.result(order).await;
         assert_eq!(code, Some(7));
-        assert_eq!(rig.processes(), [], "after Ended nothing executes");
+        assert_eq!(rig.processes(), Vec::<u32>::new(), "after Ended nothing executes");
         let order = rig.script(token + 100, &format!("{hide}; echo up; sleep 1000"));
         let (_, descriptors) = rig.start(order).await;
         eventually("daemons are up", || has_bytes(&descriptors[0])).await;
@@ -159,7 +159,7 @@ async fn daemons_that_hid_are_gone_when_the_end_is_told() {
         })
         .await;
         assert_eq!(rig.ended(token + 100).await, (None, Some(9)));
-        assert_eq!(rig.processes(), []);
+        assert_eq!(rig.processes(), Vec::<u32>::new());
     }
 }
 
@@ -174,7 +174,7 @@ async fn a_fork_bomb_is_gone_when_its_end_is_told() {
     eventually("it has spread", || rig.processes().len() > 60).await;
     rig.send(Order::Kill { run: run(1) }).await;
     rig.ended(1).await;
-    assert_eq!(rig.processes(), []);
+    assert_eq!(rig.processes(), Vec::<u32>::new());
 }
 
 #[tokio::test]
@@ -340,10 +340,10 @@ async fn three_hundred_runs_three_times_leave_no_zombie_and_no_descriptor() {
             };
             rig.send(Order::Forget { run }).await;
         }
-        assert_eq!(rig.processes(), []);
+        assert_eq!(rig.processes(), Vec::<u32>::new());
     }
     eventually("all is forgotten", || descriptors() == before).await;
-    assert_eq!(children(holder), []);
+    assert_eq!(children(holder), Vec::<u32>::new());
     assert_eq!(children(timekeeper), [holder]);
 }
 

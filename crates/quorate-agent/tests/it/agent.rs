@@ -1,0 +1,267 @@
+//! The whole agent with a real warden and real processes, and a stand-in for the directors.
+
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use quorate_agent::{Config, RunError, last_will, run};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::director::Director;
+use crate::support::{SOON, program};
+
+struct Running {
+    leave: CancellationToken,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+fn start(director: &Director, data_dir: &Path) -> Running {
+    let config = Config {
+        name: "a1".parse().unwrap(),
+        data_dir: data_dir.to_owned(),
+        join: vec![director.address.clone()],
+        labels: BTreeMap::new(),
+        capacity: None,
+        adopt_within: Duration::from_secs(30),
+        program: program(),
+        token: None,
+    };
+    let leave = CancellationToken::new();
+    let task = tokio::spawn(run(config, leave.clone()));
+    Running { leave, task }
+}
+
+impl Running {
+    async fn leave(self) {
+        self.leave.cancel();
+        tokio::time::timeout(SOON, self.task)
+            .await
+            .expect("the agent leaves")
+            .unwrap()
+            .unwrap();
+    }
+
+    /// As if the process were killed: no task of it does anything any more.
+    async fn kill(self) {
+        self.task.abort();
+        let _aborted = self.task.await;
+    }
+}
+
+/// Waits for a condition; says what it was when it never comes.
+async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let late = Instant::now() + SOON;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < late, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn script(text: &str) -> Value {
+    json!({"command": ["/bin/sh", "-c", text], "stop": {"timeout": "2s"}})
+}
+
+fn read(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+fn lives(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// The process id that was reported with this phase.
+fn reported(director: &Director, token: u64, phase: &str) -> Option<(u32, u32)> {
+    director.look(|table| {
+        let observed = table.reports.iter().flat_map(|report| &report.observed);
+        observed
+            .filter(|seen| seen.token == token && seen.phase == phase)
+            .find_map(|seen| Some((seen.pid?, seen.attempt)))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_runs_prints_becomes_ready_and_is_given_back_when_the_agent_leaves() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let agent = start(&director, dir.path());
+    let out = dir.path().join("out");
+    let text = format!(
+        "env > {0}.new; mv {0}.new {0}; echo hello; exec sleep 600",
+        out.display()
+    );
+    director.assign(3, script(&text));
+    let (pid, attempt) = until("ready", || reported(&director, 3, "ready")).await;
+    assert_eq!(attempt, 1);
+    assert!(lives(pid));
+    let env = until("environment", || read(&out)).await;
+    for line in [
+        "QUORATE_SERVICE=feeds",
+        "QUORATE_KEY=key 3",
+        r#"QUORATE_DATA={"url":"tcp://x"}"#,
+        "QUORATE_TOKEN=3",
+        "QUORATE_AGENT=a1",
+        "QUORATE_RUN=3.1",
+        "QUORATE_ATTEMPT=1",
+    ] {
+        assert!(
+            env.lines().any(|present| present == line),
+            "{line} in {env}"
+        );
+    }
+    let lease = env
+        .lines()
+        .find_map(|line| line.strip_prefix("QUORATE_LEASE_FILE="))
+        .unwrap();
+    assert!(
+        read(Path::new(lease))
+            .unwrap()
+            .contains("deadline_boottime_ms")
+    );
+    let log = dir.path().join("logs/feeds/key 3/current.log");
+    until("output", || read(&log).filter(|text| text == "hello\n")).await;
+
+    agent.leave().await;
+    assert!(!lives(pid));
+    director.look(|table| {
+        let released: Vec<_> = table.reports.iter().flat_map(|r| &r.release).collect();
+        assert_eq!(released.len(), 1);
+        assert_eq!(
+            (released[0].token, released[0].outcome.as_str()),
+            (3, "stopped")
+        );
+        assert_eq!(table.closed, [(7, "left".to_owned())]);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_survives_the_death_of_its_agent_untouched_and_the_next_one_takes_it_over() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let agent = start(&director, dir.path());
+    director.assign(
+        4,
+        script("echo one; while :; do sleep 0.05; echo more; done"),
+    );
+    let (pid, _) = until("ready", || reported(&director, 4, "ready")).await;
+    agent.kill().await;
+    assert!(lives(pid));
+    director.change(|table| table.reports.clear());
+
+    let agent = start(&director, dir.path());
+    let (adopted, attempt) = until("adopted", || reported(&director, 4, "ready")).await;
+    assert_eq!((adopted, attempt), (pid, 1));
+    director.look(|table| assert_eq!((table.registered.len(), table.resumed.len()), (1, 1)));
+    // Its output goes on into the same file.
+    let log = dir.path().join("logs/feeds/key 4/current.log");
+    let before = read(&log).unwrap_or_default().len();
+    until("more output", || {
+        read(&log).filter(|text| text.len() > before)
+    })
+    .await;
+    agent.leave().await;
+    assert!(!lives(pid));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_that_somebody_asks_for_is_a_new_attempt_under_the_same_token() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let agent = start(&director, dir.path());
+    director.assign(5, script("exec sleep 600"));
+    let (first, _) = until("ready", || reported(&director, 5, "ready")).await;
+    director.set(5, |item| item.restarts_asked += 1);
+    let (second, _) = until("second attempt", || {
+        director.look(|table| {
+            let observed = table.reports.iter().flat_map(|report| &report.observed);
+            let mut ready = observed.filter(|seen| seen.attempt == 2 && seen.phase == "ready");
+            ready.find_map(|seen| Some((seen.pid?, ())))
+        })
+    })
+    .await;
+    assert!(!lives(first) && lives(second));
+    director.look(|table| {
+        assert!(table.reports.iter().all(|report| report.release.is_empty()));
+    });
+    agent.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_does_not_exist_is_told_with_its_class_and_moves_after_its_limit() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let agent = start(&director, dir.path());
+    let spec = json!({
+        "command": ["/nonexistent/program"],
+        "restart": {"backoff": "10ms..20ms", "move_after": 3},
+    });
+    director.assign(6, spec);
+    let release = until("release", || {
+        director.look(|table| {
+            table
+                .reports
+                .iter()
+                .flat_map(|r| &r.release)
+                .next()
+                .cloned()
+        })
+    })
+    .await;
+    assert_eq!(release.outcome, "move");
+    assert_eq!(release.failures, 3);
+    assert_eq!(release.exit.unwrap().class, "not_started");
+    agent.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_are_stopped_before_the_deadline_when_no_director_renews_and_come_back_when_one_does()
+{
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let agent = start(&director, dir.path());
+    director.assign(8, script("exec sleep 600"));
+    let (pid, _) = until("ready", || reported(&director, 8, "ready")).await;
+    director.change(|table| table.silent = true);
+    // The lease is 10 s with 2 s of grace: stopped in order, not killed.
+    until("stopped", || (!lives(pid)).then_some(())).await;
+    director.change(|table| table.silent = false);
+    let (again, _) = until("again", || {
+        director.look(|table| {
+            let observed = table.reports.iter().flat_map(|report| &report.observed);
+            let mut later = observed.filter(|seen| seen.attempt > 1 && seen.phase == "ready");
+            later.find_map(|seen| Some((seen.pid?, ())))
+        })
+    })
+    .await;
+    assert!(lives(again));
+    agent.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_will_closes_the_session_of_a_dead_agent() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let agent = start(&director, dir.path());
+    director.assign(9, script("exec sleep 600"));
+    until("ready", || reported(&director, 9, "ready")).await;
+    last_will(&dir.path().join("wardens/1")).await.unwrap();
+    director.look(|table| assert_eq!(table.closed, [(7, "agent_died".to_owned())]));
+    agent.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_agent_on_the_same_folder_is_refused() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let first = start(&director, dir.path());
+    until("registered", || {
+        director.look(|table| (!table.registered.is_empty()).then_some(()))
+    })
+    .await;
+    let second = start(&director, dir.path());
+    let refused = second.task.await.unwrap().unwrap_err();
+    assert!(
+        refused.to_string().contains("another agent runs"),
+        "{refused}"
+    );
+    first.leave().await;
+}
