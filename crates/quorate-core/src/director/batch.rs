@@ -68,6 +68,7 @@ pub(super) struct Batch {
     pub(super) changes_specs: bool,
     next_session: SessionId,
     next_incarnation: Incarnation,
+    next_token: Token,
 }
 
 impl Batch {
@@ -79,6 +80,7 @@ impl Batch {
             changes_specs: false,
             next_session: cluster.next_session(),
             next_incarnation: cluster.next_incarnation(),
+            next_token: cluster.next_token(),
         }
     }
 
@@ -128,6 +130,12 @@ impl Batch {
     pub(super) fn mint_incarnation(&mut self) -> Incarnation {
         let minted = self.next_incarnation;
         self.next_incarnation = minted.next();
+        minted
+    }
+
+    pub(super) fn mint_token(&mut self) -> Token {
+        let minted = self.next_token;
+        self.next_token = Token::new(minted.era(), minted.counter() + 1);
         minted
     }
 

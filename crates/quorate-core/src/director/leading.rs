@@ -2,6 +2,7 @@
 
 use crate::history::Change;
 use crate::ids::{BatchId, Position};
+use crate::planner::Planner;
 use crate::record::{self, Record};
 
 use super::batch::{Batch, Job};
@@ -9,6 +10,7 @@ use super::call::Answer;
 use super::effect::Effect;
 use super::event::Now;
 use super::log::Append;
+use super::planning::Planning;
 use super::{Director, Role};
 use crate::cluster::Outcome;
 
@@ -65,6 +67,8 @@ impl Director {
 
     fn take_office(&mut self, now: Now) {
         self.role = Role::Leader;
+        let planner = Planner::new(self.config.planner);
+        self.planning = Some(Planning::new(planner));
         self.renewals.clear();
         self.reports.clear();
         self.clocks.clear();
@@ -78,6 +82,9 @@ impl Director {
     pub(super) fn observe(&mut self, now: Now, changes: &[Change]) {
         if self.role != Role::Leader {
             return;
+        }
+        if let Some(planning) = &mut self.planning {
+            planning.planner.observe(changes);
         }
         for change in changes {
             match change {
@@ -122,6 +129,7 @@ impl Director {
                 break;
             }
         }
+        self.plan(now.moment, &mut batch);
         self.take_calls(&mut batch, effects);
         if batch.is_empty() && self.proofs.beat {
             batch.push(Record::Beat);
@@ -204,5 +212,6 @@ impl Director {
         let waiting = self.proofs.give_up();
         self.turn_away(waiting, effects);
         self.clocks.clear();
+        self.planning = None;
     }
 }

@@ -31,6 +31,7 @@ pub mod effect;
 pub mod event;
 mod leading;
 mod log;
+mod planning;
 mod proofs;
 mod renewals;
 mod reports;
@@ -42,6 +43,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::cluster::Cluster;
 use crate::ids::{DirectorName, Incarnation, Position, SessionId};
+use crate::planner::PlannerConfig;
 use crate::time::Moment;
 
 use call::{Answer, Call, CallId, RenewalAnswer};
@@ -65,6 +67,8 @@ pub struct Config {
     pub queue_max: usize,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
+    /// How partitions are placed where their services do not say.
+    pub planner: PlannerConfig,
 }
 
 /// What a director is at the moment.
@@ -92,6 +96,7 @@ pub struct Director {
     carry: Option<batch::Carry>,
     proofs: proofs::Proofs,
     clocks: clocks::Clocks,
+    planning: Option<planning::Planning>,
     renewals: renewals::Renewals,
     /// Newest report of each session: an older one that comes late changes no display.
     reports: BTreeMap<SessionId, (Incarnation, u64)>,
@@ -115,6 +120,7 @@ impl Director {
             carry: None,
             proofs: proofs::Proofs::default(),
             clocks: clocks::Clocks::default(),
+            planning: None,
             renewals: renewals::Renewals::default(),
             reports: BTreeMap::new(),
             saved: Position(0),
@@ -202,6 +208,8 @@ impl Director {
         if self.role == Role::Leader && !self.log.busy(self.cluster.position()) {
             // While the ledger is to answer, nothing is decided anyway.
             wake = earliest(wake, self.clocks.next());
+            let planning = self.planning.as_ref();
+            wake = earliest(wake, planning.and_then(planning::Planning::next));
         }
         let Some(wake) = wake else { return };
         // An order that stands and comes earlier is enough: waking too often does no harm.

@@ -171,7 +171,7 @@ fn a_new_leader_gives_everybody_the_whole_time_again() {
 
 #[test]
 fn a_session_whose_time_is_over_is_not_renewed_even_before_its_expiry_is_committed() {
-    let mut world = World::with_session(&["p"]);
+    let mut world = World::with_session(&[]);
     world.append = Append::Held;
     world.pass(X);
     assert!(open(&world));

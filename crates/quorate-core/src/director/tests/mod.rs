@@ -4,6 +4,7 @@
 mod calls;
 mod leading;
 mod leases;
+mod planning;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::ids::{
     SessionId, Token,
 };
 use crate::lease::LeaseTimes;
+use crate::planner::PlannerConfig;
 use crate::record::{AgentInfo, Containment, Entry, Record};
 use crate::time::{Moment, WallTime};
 
@@ -331,6 +333,7 @@ impl Node {
             address: format!("address of d{number}"),
             queue_max: 8,
             snapshot_every: 1000,
+            planner: PlannerConfig::default(),
         };
         Self {
             director: Director::new(config),

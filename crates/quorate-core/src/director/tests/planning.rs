@@ -1,0 +1,170 @@
+//! The planner at work inside the machine: from an applied list to claims, expiry and removal.
+
+use super::super::call::Release;
+use super::*;
+use crate::cluster::State;
+use crate::record::{MoveReason, ReleaseOutcome};
+
+/// An agent that does at once whatever its work says.
+fn serve(world: &mut World, session: u64, sequence: &mut u64) {
+    for _ in 0..50 {
+        let delta = world.nodes[0]
+            .director
+            .work(SessionId(session), Position(0));
+        let items = delta.unwrap().items;
+        let agent = world.cluster().agent_of(SessionId(session)).unwrap();
+        let mut done = report(*sequence);
+        done.session = SessionId(session);
+        done.incarnation = agent.incarnation();
+        for item in items {
+            match item.state {
+                super::super::WorkState::Assigned => done.assume.push((item.partition, item.token)),
+                super::super::WorkState::Assumed => {}
+                super::super::WorkState::Stopping => done.release.push(Release {
+                    partition: item.partition,
+                    token: item.token,
+                    outcome: ReleaseOutcome::Stopped,
+                    exit: None,
+                    failures: 0,
+                }),
+            }
+        }
+        if done.assume.is_empty() && done.release.is_empty() {
+            return;
+        }
+        *sequence += 1;
+        world.ask(Call::Report(Box::new(done)));
+        world.pass(Duration::from_millis(100));
+    }
+    panic!("session {session} always has something to do");
+}
+
+fn renew(world: &mut World, session: u64, counter: u64) {
+    let incarnation = world
+        .cluster()
+        .agent_of(SessionId(session))
+        .unwrap()
+        .incarnation();
+    let renewal = Renewal {
+        sessions: vec![SessionId(session)],
+        incarnation,
+        counter,
+        nonce: counter,
+        sent_ms: 0,
+    };
+    world.renew_later(0, renewal);
+    world.run(0);
+}
+
+fn running(world: &World, session: u64) -> usize {
+    let partitions = world.cluster().partitions();
+    let mine = partitions.filter(|(_, partition)| {
+        matches!(partition.state(), State::Assumed(holder) if holder.session == SessionId(session))
+    });
+    mine.count()
+}
+
+/// Agents `a1`..., with sessions 1..., and everything settled.
+fn settled(agents: u64, keys: &[&str]) -> (World, u64) {
+    let mut world = World::led();
+    world.ask(apply("s", keys));
+    for agent in 1..=agents {
+        world.ask(register(
+            &format!("a{agent}"),
+            agent,
+            &format!("secret {agent}"),
+        ));
+    }
+    let mut sequence = 1;
+    for counter in 1..=10 {
+        world.pass(Duration::from_secs(1));
+        for session in 1..=agents {
+            renew(&mut world, session, counter);
+            serve(&mut world, session, &mut sequence);
+        }
+    }
+    (world, sequence)
+}
+
+#[test]
+fn an_applied_list_is_spread_claimed_and_then_the_ledger_is_quiet() {
+    let (mut world, _) = settled(3, &["a", "b", "c", "d", "e", "f"]);
+    assert_eq!([1, 2, 3].map(|session| running(&world, session)), [2, 2, 2]);
+    let written = world.ledger.len();
+    for counter in 11..=20 {
+        world.pass(Duration::from_secs(2));
+        for session in 1..=3 {
+            renew(&mut world, session, counter);
+        }
+    }
+    assert_eq!(world.ledger.len(), written);
+}
+
+#[test]
+fn a_silent_agent_loses_its_partitions_after_its_expiry_and_not_before() {
+    let (mut world, mut sequence) = settled(2, &["a", "b", "c", "d"]);
+    assert_eq!(running(&world, 1), 2);
+    for counter in 11..=21 {
+        world.pass(Duration::from_secs(1));
+        renew(&mut world, 2, counter);
+        serve(&mut world, 2, &mut sequence);
+        let open = world.cluster().session(SessionId(1)).is_some();
+        assert!(
+            !open || running(&world, 2) == 2,
+            "only what is free is given away"
+        );
+    }
+    world.pass(Duration::from_secs(1));
+    renew(&mut world, 2, 22);
+    serve(&mut world, 2, &mut sequence);
+    assert_eq!(running(&world, 2), 4);
+}
+
+#[test]
+fn a_drained_agent_gives_everything_away() {
+    let (mut world, mut sequence) = settled(2, &["a", "b", "c", "d"]);
+    world.ask(Call::SetAgent {
+        agent: AgentName::new("a1").unwrap(),
+        schedulable: crate::record::Schedulable::Draining,
+    });
+    for counter in 11..=30 {
+        world.pass(Duration::from_millis(500));
+        for session in [1, 2] {
+            renew(&mut world, session, counter);
+            serve(&mut world, session, &mut sequence);
+        }
+    }
+    let states = world.cluster().partitions();
+    let states: Vec<_> = states.map(|(_, partition)| partition.state()).collect();
+    assert_eq!((running(&world, 1), running(&world, 2)), (0, 4), "{states:?}");
+}
+
+#[test]
+fn what_is_removed_stops_and_what_comes_back_meanwhile_runs_again_under_a_new_token() {
+    let (mut world, mut sequence) = settled(1, &["a", "b"]);
+    let id = world.id("a");
+    let token = world
+        .cluster()
+        .partition(id)
+        .unwrap()
+        .holder()
+        .unwrap()
+        .token;
+    world.ask(apply("s", &["b"]));
+    let partition = world.cluster().partition(id).unwrap();
+    assert!(matches!(
+        partition.state(),
+        State::Stopping(_, MoveReason::Removed)
+    ));
+    world.ask(apply("s", &["a", "b"]));
+    serve(&mut world, 1, &mut sequence);
+    assert_eq!(running(&world, 1), 2);
+    let again = world
+        .cluster()
+        .partition(id)
+        .unwrap()
+        .holder()
+        .unwrap()
+        .token;
+    assert!(again > token);
+}
