@@ -105,6 +105,7 @@ impl Bound {
             address: address.clone(),
             queue_max: QUEUE_MAX,
             snapshot_every: SNAPSHOT_EVERY,
+            planner: quorate_core::planner::PlannerConfig::default(),
         };
         let limits = Arc::new(self.config.limits.clone());
         // The loop ends last: whoever still waits for an answer gets it or hears that it is unknown.

@@ -3,7 +3,14 @@
 use super::super::call::Release;
 use super::*;
 use crate::cluster::State;
-use crate::record::{MoveReason, ReleaseOutcome};
+use crate::record::{MoveReason, ReleaseOutcome, RunPhase, RunReport};
+
+const READY: RunReport = RunReport {
+    phase: RunPhase::Ready,
+    attempt: 1,
+    pid: None,
+    exit: None,
+};
 
 /// An agent that does at once whatever its work says.
 fn serve(world: &mut World, session: u64, sequence: &mut u64) {
@@ -19,7 +26,12 @@ fn serve(world: &mut World, session: u64, sequence: &mut u64) {
         for item in items {
             match item.state {
                 super::super::WorkState::Assigned => done.assume.push((item.partition, item.token)),
-                super::super::WorkState::Assumed => {}
+                super::super::WorkState::Assumed => {
+                    let partition = world.cluster().partition(item.partition).unwrap();
+                    if partition.run().is_none() {
+                        done.observed.push((item.partition, item.token, READY));
+                    }
+                }
                 super::super::WorkState::Stopping => done.release.push(Release {
                     partition: item.partition,
                     token: item.token,
@@ -29,7 +41,7 @@ fn serve(world: &mut World, session: u64, sequence: &mut u64) {
                 }),
             }
         }
-        if done.assume.is_empty() && done.release.is_empty() {
+        if done.assume.is_empty() && done.release.is_empty() && done.observed.is_empty() {
             return;
         }
         *sequence += 1;
@@ -136,7 +148,11 @@ fn a_drained_agent_gives_everything_away() {
     }
     let states = world.cluster().partitions();
     let states: Vec<_> = states.map(|(_, partition)| partition.state()).collect();
-    assert_eq!((running(&world, 1), running(&world, 2)), (0, 4), "{states:?}");
+    assert_eq!(
+        (running(&world, 1), running(&world, 2)),
+        (0, 4),
+        "{states:?}"
+    );
 }
 
 #[test]
