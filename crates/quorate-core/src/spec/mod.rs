@@ -11,6 +11,7 @@ pub mod rate;
 pub mod records;
 pub mod signal;
 pub mod suggest;
+mod tables;
 pub mod template;
 pub mod validate;
 pub mod values;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::tables::tables;
 use crate::ids::{PartitionKey, ServiceName};
 pub use backoff::BackoffRange;
 pub use constraint::Constraint;
@@ -27,18 +29,22 @@ pub use rate::{Percent, Rate};
 pub use validate::{Problem, validate};
 pub use values::{ByteSize, Span};
 
+tables! {
+    File, ServiceSpec, Limits, Logs, Stop, Restart, ExitPolicies, Ready, PartitionSource, Placement, Ramp
+}
+
 /// One file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct File {
     /// The services by name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tables::unique")]
     pub service: BTreeMap<ServiceName, ServiceSpec>,
 }
 
 /// A command, how to run it, and what to run it for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct ServiceSpec {
     /// Program and arguments; no shell. `{{key}}`, `{{data.x}}`, `{{token}}` and `{{agent}}` are replaced.
     pub command: Vec<String>,
@@ -49,7 +55,11 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Environment beside the run's own `QUORATE_*` and a clean `PATH`, `HOME`, `LANG`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "tables::unique",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub env: BTreeMap<String, String>,
     /// Resource limits of each run.
     #[serde(default)]
@@ -92,7 +102,7 @@ fn default_lease() -> Span {
 
 /// Resource limits of each run, set with `setrlimit`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Limits {
     /// Most open files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,7 +111,7 @@ pub struct Limits {
 
 /// What is kept of a run's output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct Logs {
     /// A file is rotated when it has reached this size.
     pub max_size: ByteSize,
@@ -120,7 +130,7 @@ impl Default for Logs {
 
 /// How a run is asked to end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct Stop {
     /// Name of the signal, with or without `SIG`.
     pub signal: String,
@@ -139,7 +149,7 @@ impl Default for Stop {
 
 /// What happens after a run has ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct Restart {
     /// Shortest and longest wait before the next attempt, written `1s..1m`; it doubles in between.
     pub backoff: String,
@@ -167,7 +177,7 @@ impl Default for Restart {
 
 /// What each class of exit means (F9).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct ExitPolicies {
     /// Exit code 0.
     pub clean: ExitPolicy,
@@ -209,7 +219,7 @@ pub enum ExitPolicy {
 
 /// When a run counts as started, which frees its place in the ramp.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct Ready {
     /// Wait for `READY=1` on `$NOTIFY_SOCKET`; otherwise it counts after `after`.
     pub notify: bool,
@@ -244,7 +254,7 @@ pub enum OnChange {
 
 /// Where partitions come from: exactly one of `list`, `range`, `file`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct PartitionSource {
     /// The keys themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -285,7 +295,7 @@ fn default_every() -> Span {
 
 /// Which agents may hold partitions of a service, and how many.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct Placement {
     /// How agents are chosen.
     pub strategy: Strategy,
@@ -314,7 +324,7 @@ pub enum Strategy {
 
 /// How many starts may be in flight. Absent means no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct Ramp {
     /// On one agent.
     #[serde(skip_serializing_if = "Option::is_none")]
