@@ -21,6 +21,7 @@ mod link;
 mod logs;
 mod notify;
 mod renewal;
+mod tail;
 mod translate;
 
 use std::collections::BTreeMap;
@@ -474,6 +475,11 @@ impl Shell {
             warden,
             secret,
         };
+        let dropped = holder.dropped.clone();
+        let logs = tail::serve(caller.clone(), opened.session, self.data.logs());
+        self.tasks.spawn(async move {
+            let _dropped = dropped.run_until_cancelled(logs).await;
+        });
         let work = caller.follow_work(opened, holder.dropped.clone(), self.inputs.clone());
         self.tasks.spawn(work);
     }

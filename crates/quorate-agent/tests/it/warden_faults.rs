@@ -27,7 +27,11 @@ pub(crate) async fn start_trees(rig: &mut Rig) -> Vec<std::os::fd::OwnedFd> {
 
 pub(crate) async fn is_proven_dead(rig: &Rig) {
     rig.client.proof.proven_dead(SOON).await.unwrap();
-    assert_eq!(rig.processes(), Vec::<u32>::new(), "after the proof nothing executes");
+    assert_eq!(
+        rig.processes(),
+        Vec::<u32>::new(),
+        "after the proof nothing executes"
+    );
 }
 
 #[tokio::test]

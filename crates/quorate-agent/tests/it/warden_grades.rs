@@ -20,7 +20,11 @@ async fn without_namespaces_a_scan_finds_daemons_and_the_grade_says_so() {
         let order = rig.script(token, &format!("{hide}; echo up; exit 7"));
         let (output, code, _) = rig.result(order).await;
         assert_eq!((output.as_str(), code), ("up\n", Some(7)));
-        assert_eq!(rig.processes(), Vec::<u32>::new(), "after Ended nothing executes");
+        assert_eq!(
+            rig.processes(),
+            Vec::<u32>::new(),
+            "after Ended nothing executes"
+        );
     }
     let _outputs = start_trees(&mut rig).await;
     let order = rig.script(20, &format!("{hide}; echo up; sleep 1000"));

@@ -150,7 +150,11 @@ async fn daemons_that_hid_are_gone_when_the_end_is_told() {
         let order = rig.script(token, &format!("{hide}; exit 7"));
         let (_, code, _) = rig.result(order).await;
         assert_eq!(code, Some(7));
-        assert_eq!(rig.processes(), Vec::<u32>::new(), "after Ended nothing executes");
+        assert_eq!(
+            rig.processes(),
+            Vec::<u32>::new(),
+            "after Ended nothing executes"
+        );
         let order = rig.script(token + 100, &format!("{hide}; echo up; sleep 1000"));
         let (_, descriptors) = rig.start(order).await;
         eventually("daemons are up", || has_bytes(&descriptors[0])).await;
