@@ -179,7 +179,9 @@ impl<L: Ledger> FaultyLedger<L> {
 
     fn land_later(&self, delay: Duration, at: Position, epoch: Epoch, entry: Vec<u8>) {
         let within = Arc::clone(&self.within);
-        lock(&self.late).spawn(async move {
+        let mut late = lock(&self.late);
+        while late.try_join_next().is_some() {}
+        late.spawn(async move {
             tokio::time::sleep(delay).await;
             // Nobody waits for this answer any more: that is the fault.
             drop(within.append(at, epoch, entry).await);

@@ -47,10 +47,16 @@ async fn main() -> anyhow::Result<()> {
     }
     .context("no folder for the data")?;
     let time = Duration::from_secs_f64(arguments.seconds);
-    let ours = ours::open(folder.path()).await?;
+    let (ours, first, again) = ours::open_twice(folder.path()).await?;
     let floor = floor::open(folder.path())?;
     let peer = peer::start(folder.path()).await;
     let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "opened and leading: new folder {:.0} ms, again {:.0} ms",
+        first.as_secs_f64() * 1000.0,
+        again.as_secs_f64() * 1000.0
+    )?;
     if let Err(reason) = &peer {
         writeln!(out, "etcd: not run: {reason:#}")?;
     }

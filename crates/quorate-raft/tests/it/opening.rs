@@ -149,3 +149,27 @@ async fn snapshots_keep_the_folder_small_while_the_log_goes_on() {
     let snapshot = ledger.load_snapshot().await.unwrap().unwrap();
     assert_eq!(snapshot.bytes, position.to_be_bytes());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_write_is_told_to_whoever_ends_the_process() {
+    let folder = folder();
+    let ledger = open(folder.path()).await.unwrap();
+    fill(&ledger, 1, 3).await;
+    // The folder is gone from where it was, so no further segment can be made.
+    let moved = folder.path().with_extension("moved");
+    std::fs::rename(folder.path(), &moved).unwrap();
+    let large = vec![b'x'; 100 * 1024];
+    let appended = ledger.append(Position(3), Epoch(1), large).await;
+    assert!(matches!(appended, Err(AppendError::OutcomeUnknown { .. })));
+    let failure = tokio::time::timeout(PATIENCE, ledger.failed()).await;
+    let failure = failure.expect("the failure is told").to_string();
+    assert!(failure.contains("cannot be written"), "{failure}");
+    let mut hints = ledger.hints();
+    let deposed = hints.wait_for(|hints| hints.should_lead == Some(false));
+    let deposed = tokio::time::timeout(PATIENCE, deposed).await;
+    assert!(deposed.is_ok(), "it leads no more");
+    std::fs::rename(&moved, folder.path()).unwrap();
+    ledger.shutdown().await;
+    let again = open(folder.path()).await.unwrap();
+    assert_eq!(check(&again, 1).await, 3);
+}
