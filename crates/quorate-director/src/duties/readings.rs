@@ -2,7 +2,7 @@
 //!
 //! Decides nothing itself: a reading that was refused by the core is decided, too.
 
-use quorate_core::director::call::{Answer, Call};
+use quorate_core::director::call::{Answer, Call, Refusal};
 use tokio::sync::mpsc;
 
 use super::sources::Reading;
@@ -27,6 +27,8 @@ pub(crate) async fn hand_in(handle: Handle, mut readings: mpsc::Receiver<Reading
                 }
                 true
             }
+            // Nothing looked at it yet.
+            Ok(Answer::Refused(Refusal::Overloaded)) => false,
             Ok(Answer::Refused(refusal)) => {
                 tracing::warn!(%service, reason = %refusal, "partitions were refused");
                 true
