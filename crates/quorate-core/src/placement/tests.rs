@@ -330,7 +330,7 @@ impl Mixed {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn limits_hold_and_what_was_reached_step_by_step_stays_when_all_is_computed_anew(mixed in mixed()) {

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::bucket::Member;
 use super::layout::{Group, Layout};
 use super::seats::Seat;
 use super::{GroupIndex, PartitionIndex};
@@ -195,19 +196,23 @@ impl Layout {
         let wanted = most
             .min(donor.load.saturating_sub(mean))
             .min(mean.saturating_sub(taker.load));
-        let fits = |member: super::bucket::Member| {
-            self.rows.held(member, g, donor.agent)
-                && !(group.spreads && self.collides(g, member.partition, taker.agent))
+        let held = |member: Member| self.rows.held(member, g, donor.agent);
+        let fits = |member: Member| {
+            held(member) && !(group.spreads && self.collides(g, member.partition, taker.agent))
         };
-        if let Some(member) = bucket.heaviest(wanted, fits) {
-            return Pick::Move(member.partition);
+        let lightest = bucket.lightest(held).map(|member| u64::from(member.weight));
+        if lightest.is_none_or(|weight| weight > limit) {
+            return Pick::Nothing;
         }
-        match bucket.lightest(fits) {
-            Some(member) if u64::from(member.weight) <= most => Pick::Move(member.partition),
-            Some(member) if u64::from(member.weight) <= limit => Pick::NoRoom,
-            Some(_) => Pick::Nothing,
-            None => Pick::NoRoom,
-        }
+        let heavy = bucket.heaviest(wanted, fits);
+        let light = || {
+            bucket
+                .lightest(fits)
+                .filter(|m| u64::from(m.weight) <= most)
+        };
+        heavy
+            .or_else(light)
+            .map_or(Pick::NoRoom, |member| Pick::Move(member.partition))
     }
 }
 

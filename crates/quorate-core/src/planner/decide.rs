@@ -31,6 +31,8 @@ impl Planner {
         self.give(now, cluster, &mut decision);
         wake(&mut decision, self.delayed.first().map(|(at, _)| *at));
         wake(&mut decision, self.flight.next());
+        let exiles = self.exiled.values().map(|exile| exile.until);
+        wake(&mut decision, exiles.filter(|until| *until > now).min());
         decision
     }
 

@@ -52,6 +52,8 @@ pub struct PlannerConfig {
     pub moving_percent: u32,
     /// How long an agent may take to assume what it was assigned.
     pub assume_within: Duration,
+    /// How long a partition that failed on an agent is kept away from it by all means.
+    pub exile: Duration,
     /// Most orders in one decision: they are to fit one entry.
     pub orders_max: usize,
 }
@@ -63,6 +65,7 @@ impl Default for PlannerConfig {
             expect_agents: None,
             moving_percent: 10,
             assume_within: Duration::from_secs(10),
+            exile: Duration::from_secs(600),
             orders_max: 2_000,
         }
     }
@@ -143,6 +146,7 @@ type Turn = (Reverse<i32>, PartitionId);
 struct Exile {
     to: AgentIndex,
     weight: u32,
+    until: Moment,
 }
 
 /// What is known of an agent.

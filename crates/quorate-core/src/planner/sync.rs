@@ -28,9 +28,10 @@ impl Planner {
         }
         self.sync_services(cluster);
         self.fresh = false;
+        self.end_exiles(now, cluster);
         let mut look = std::mem::take(&mut self.dirty_partitions);
         for id in &look {
-            self.place(cluster, *id);
+            self.place(now, cluster, *id);
         }
         if !self.layout.is_settled() {
             look.append(&mut self.settle(cluster));
@@ -163,7 +164,7 @@ impl Planner {
     }
 
     /// Puts a partition into the layout as it is now, or takes it out.
-    fn place(&mut self, cluster: &Cluster, id: PartitionId) {
+    fn place(&mut self, now: Moment, cluster: &Cluster, id: PartitionId) {
         let index = PartitionIndex(id.0);
         let partition = cluster.partition(id).filter(|p| cluster.wanted(p));
         let Some(partition) = partition else {
@@ -175,7 +176,7 @@ impl Planner {
             return;
         };
         let group = service.index;
-        if self.exile(id, partition) {
+        if self.exile(now, id, partition) {
             self.layout.take(index);
             return;
         }
@@ -196,7 +197,7 @@ impl Planner {
 
     /// Keeps a partition away from the agent on which it failed, when another one can take it. True
     /// when it is placed by itself.
-    fn exile(&mut self, id: PartitionId, partition: &cluster::Partition) -> bool {
+    fn exile(&mut self, now: Moment, id: PartitionId, partition: &cluster::Partition) -> bool {
         let avoid = partition.freed().and_then(Freed::avoid);
         let avoid = avoid
             .and_then(|name| self.agents.get(name))
@@ -227,8 +228,22 @@ impl Planner {
         };
         let weight = partition.weight();
         self.layout.add_ballast(to, weight);
-        self.exiled.insert(id, Exile { to, weight });
+        let until = now + self.config.exile;
+        self.exiled.insert(id, Exile { to, weight, until });
         true
+    }
+
+    /// What has run elsewhere for long enough counts like any other again.
+    fn end_exiles(&mut self, now: Moment, cluster: &Cluster) {
+        let over = self.exiled.iter().filter(|(id, exile)| {
+            let held = cluster.partition(**id).and_then(|p| p.holder()).is_some();
+            held && exile.until <= now
+        });
+        let over: Vec<_> = over.map(|(id, _)| *id).collect();
+        for id in over {
+            self.recall(id);
+            self.dirty_partitions.insert(id);
+        }
     }
 
     /// Ends an exile.
