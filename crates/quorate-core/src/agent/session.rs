@@ -573,10 +573,23 @@ impl Session {
         }
     }
 
+    /// A claim was refused: what lives of it must die at once. It is given back all the same, because
+    /// the directors also refuse what they want stopped by now, and then wait for its end.
     fn refuse(&mut self, now: Moment, token: Token, effects: &mut Vec<Effect>) {
-        if self.runs.contains_key(&token) {
-            self.refused.insert(token);
-            self.deny(now, token, effects);
+        let Some(run) = self.runs.get(&token) else {
+            return;
+        };
+        if matches!(run.right, Right::Given | Right::Denied) {
+            return;
+        }
+        let stopping = run.item.is_some() && !run.wanted();
+        self.refused.insert(token);
+        self.set_right(token, Right::Unconfirmed);
+        self.outbox.drop(token);
+        self.held.remove(&token);
+        if !stopping {
+            self.drive(now, token, RunEvent::KillAsked, effects);
+            self.drive_end(now, token, effects);
         }
     }
 

@@ -447,6 +447,26 @@ fn an_end_while_no_agent_was_there_is_judged_by_the_policy_of_the_service() {
 }
 
 #[test]
+fn a_claim_that_is_refused_is_given_back_because_the_directors_may_wait_for_its_end() {
+    let mut agent = agent_in(Phase::Live);
+    take(&mut agent, NOW, work(vec![item(2, Wanted::Running)]));
+    let refused = Event::Reported {
+        warden: W,
+        sequence: 3,
+        assumed: Vec::new(),
+        refused: vec![token(2)],
+    };
+    let effects = take(&mut agent, NOW, refused);
+    let Some(Effect::Report { report, .. }) = effects.last() else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(effects.len(), 1, "nothing was started");
+    assert_eq!(report.release[0].token, token(2));
+    // Named once more before the directors have taken that in, it is not claimed again.
+    assert!(take(&mut agent, NOW, work(vec![item(2, Wanted::Running)])).is_empty());
+}
+
+#[test]
 fn a_renewal_in_the_last_seconds_brings_paused_runs_back() {
     let mut agent = agent_in(Phase::Draining);
     let late = NOW + Duration::from_millis(8_600);
@@ -711,13 +731,16 @@ proptest! {
         let mut now = NOW;
         let mut effects = Vec::new();
         agent.step(now, Event::Began, &mut effects);
+        for effect in effects.drain(..) {
+            world.check(now, effect)?;
+        }
         for (choice, number, millis) in steps {
             now = now + Duration::from_millis(millis);
-            for effect in effects.drain(..) {
-                world.check(now, effect)?;
-            }
             if let Some(event) = world.event(now, choice, number) {
                 agent.step(now, event, &mut effects);
+            }
+            for effect in effects.drain(..) {
+                world.check(now, effect)?;
             }
         }
         agent.step(now, Event::Shutdown, &mut effects);
