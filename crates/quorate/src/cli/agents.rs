@@ -1,0 +1,87 @@
+//! `drain`, `cordon`, `uncordon`: what an agent may be given.
+
+use std::time::{Duration, Instant};
+
+use quorate_api::client::Wait;
+use quorate_api::resources::Done;
+use quorate_core::ids::AgentName;
+
+use super::args::{AgentNameArgs, DrainArgs};
+use super::remote::Remote;
+use crate::failure::{Code, Exit, Failure};
+use crate::output::{Bar, say};
+
+/// One blocking query at most.
+const ROUND: Duration = Duration::from_secs(5);
+
+pub(super) async fn drain(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let name = args.agent.as_str();
+    let done = match remote.client.drain(name).await {
+        Ok(done) => done,
+        Err(error) => return Err(remote.about_agent(name, error).await),
+    };
+    let Some(limit) = args.wait else {
+        told(remote, &args.agent, &done, "is draining")?;
+        return Ok(Exit::Done);
+    };
+    let until = Instant::now() + limit.0;
+    let mut bar = Bar::new(&format!("draining {name}"));
+    let mut wait = None;
+    loop {
+        let agent = match remote.client.agent(name, wait).await {
+            Ok(agent) => agent,
+            Err(error) => return Err(remote.about_agent(name, error).await),
+        };
+        if agent.index >= done.index && agent.value.partitions == 0 {
+            break;
+        }
+        bar.note(&format!("{} partitions left", agent.value.partitions));
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            drop(bar);
+            return Err(Failure::new(
+                Code::WaitRanOut,
+                format!(
+                    "after {limit} agent {name} still has {} partitions; the drain goes on",
+                    agent.value.partitions
+                ),
+                format!("`quorate ls partitions --agent {name}` shows them"),
+            ));
+        }
+        wait = Some(Wait {
+            index: agent.index,
+            wait: ROUND.min(left),
+        });
+    }
+    drop(bar);
+    told(remote, &args.agent, &done, "is drained")?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn cordon(args: &AgentNameArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let name = args.agent.as_str();
+    match remote.client.cordon(name).await {
+        Ok(done) => told(remote, &args.agent, &done, "is cordoned")?,
+        Err(error) => return Err(remote.about_agent(name, error).await),
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn uncordon(args: &AgentNameArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let name = args.agent.as_str();
+    match remote.client.uncordon(name).await {
+        Ok(done) => told(remote, &args.agent, &done, "takes work again")?,
+        Err(error) => return Err(remote.about_agent(name, error).await),
+    }
+    Ok(Exit::Done)
+}
+
+fn told(remote: &Remote, agent: &AgentName, done: &Done, what: &str) -> Result<(), Failure> {
+    for note in &done.notes {
+        say(note);
+    }
+    let name = format!("agent/{agent}");
+    remote
+        .output
+        .one(done, &name, || format!("{name} {what}\n"))
+}

@@ -1,0 +1,278 @@
+//! `apply`, `plan`, `validate`, `rm`: files and what they put in force.
+
+use std::fmt::Write as _;
+
+use quorate_api::resources::{ApplyRequest, Plan, ServiceChangeKind};
+use quorate_core::spec::{File, PartitionSource, ServiceSpec};
+use serde::Serialize;
+
+use super::args::{ApplyArgs, FilesArgs, PlanArgs, RmArgs, Target};
+use super::remote::{Remote, failure_of};
+use super::settle::{Goal, settle, summary, verdict};
+use crate::failure::{Code, Exit, Failure};
+use crate::files::{self, Loaded};
+use crate::output::{Cell, Column, Output, Row, Style, say};
+
+/// Moves, starts and stops that a plan shows one by one.
+const SHOWN_MAX: usize = 20;
+
+pub(super) async fn apply(args: &ApplyArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let loaded = files::load(&args.files.files)?;
+    let answer = remote
+        .client
+        .apply(&request(&loaded)?)
+        .await
+        .map_err(failure_of)?;
+    for note in &answer.notes {
+        say(note);
+    }
+    remote.output.one(&answer, &names(&loaded.file), || {
+        loaded
+            .file
+            .service
+            .keys()
+            .fold(String::new(), |mut text, name| {
+                let _ = writeln!(text, "service/{name} applied");
+                text
+            })
+    })?;
+    let Some(limit) = args.wait else {
+        return Ok(Exit::Done);
+    };
+    let mut worst = Exit::Done;
+    for name in loaded.file.service.keys() {
+        let goal = Goal {
+            service: Some(name.as_str()),
+            index: answer.index,
+            // A list from outside comes a moment after the service.
+            at_least: loaded.partitions(name).unwrap_or(1),
+        };
+        let progress = settle(remote, &goal, limit.0, name.as_str()).await?;
+        if verdict(remote, &goal, &progress).await? != Exit::Done {
+            worst = Exit::Unhealthy;
+        }
+        say(&format!("{name}: {}", summary(&progress).trim_end()));
+    }
+    Ok(worst)
+}
+
+/// The services of the files as the directors take them.
+///
+/// # Errors
+/// When they cannot be written as JSON.
+pub(crate) fn request(loaded: &Loaded) -> Result<ApplyRequest, Failure> {
+    let spec = serde_json::to_value(&loaded.file).map_err(|error| {
+        Failure::new(
+            Code::Failed,
+            format!("the files cannot be written as JSON: {error}"),
+            "report this as a defect",
+        )
+    })?;
+    Ok(ApplyRequest {
+        spec,
+        base: loaded
+            .folders
+            .first()
+            .map(|folder| folder.display().to_string()),
+    })
+}
+
+fn names(file: &File) -> String {
+    let names: Vec<String> = file
+        .service
+        .keys()
+        .map(|name| format!("service/{name}"))
+        .collect();
+    names.join("\n")
+}
+
+pub(super) fn validate(args: &FilesArgs, output: Output) -> Result<Exit, Failure> {
+    let loaded = files::load(&args.files)?;
+    let rows: Vec<Checked> = loaded
+        .file
+        .service
+        .iter()
+        .map(|(name, spec)| Checked {
+            name: name.to_string(),
+            partitions: loaded.partitions(name),
+            source: source(spec),
+            command: spec.command.clone(),
+        })
+        .collect();
+    output.list(&rows)?;
+    let count = rows.len();
+    say(&format!(
+        "valid: {count} service{}",
+        if count == 1 { "" } else { "s" }
+    ));
+    Ok(Exit::Done)
+}
+
+/// A service that passed the checks.
+#[derive(Serialize)]
+struct Checked {
+    name: String,
+    partitions: Option<u64>,
+    source: String,
+    command: Vec<String>,
+}
+
+fn source(spec: &ServiceSpec) -> String {
+    match &spec.partitions {
+        None => "single".to_owned(),
+        Some(PartitionSource {
+            file: Some(file), ..
+        }) => file.clone(),
+        Some(PartitionSource {
+            range: Some(range), ..
+        }) => range.clone(),
+        Some(_) => "list".to_owned(),
+    }
+}
+
+impl Row for Checked {
+    const COLUMNS: &'static [Column] = &[
+        Column {
+            name: "SERVICE",
+            wide: false,
+        },
+        Column {
+            name: "PARTITIONS",
+            wide: false,
+        },
+        Column {
+            name: "SOURCE",
+            wide: false,
+        },
+        Column {
+            name: "COMMAND",
+            wide: false,
+        },
+    ];
+
+    fn name(&self) -> String {
+        format!("service/{}", self.name)
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![
+            Cell::text(&self.name),
+            Cell::maybe(self.partitions),
+            Cell::text(&self.source),
+            Cell::text(self.command.join(" ")),
+        ]
+    }
+}
+
+pub(super) async fn plan(args: &PlanArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let loaded = files::load(&args.files.files)?;
+    let plan = remote
+        .client
+        .plan(&request(&loaded)?)
+        .await
+        .map_err(failure_of)?;
+    let color = remote.output.color;
+    remote
+        .output
+        .one(&plan, &names(&loaded.file), || describe(&plan, color))?;
+    if args.exit_code && !plan.is_empty() {
+        Ok(Exit::Changes)
+    } else {
+        Ok(Exit::Done)
+    }
+}
+
+/// A plan for people. Writing to a string cannot fail.
+fn describe(plan: &Plan, color: bool) -> String {
+    let mut text = String::new();
+    for service in &plan.services {
+        let (sign, style) = match service.change {
+            ServiceChangeKind::Added => ("+", Style::Good),
+            ServiceChangeKind::Changed => ("~", Style::Warn),
+            ServiceChangeKind::Unchanged => ("=", Style::Faint),
+        };
+        let mut line = format!("{sign} service/{}", service.service);
+        if !service.fields.is_empty() {
+            let _ = write!(line, " ({})", service.fields.join(", "));
+        }
+        let counts = [
+            (service.partitions_added, "new"),
+            (service.partitions_removed, "gone"),
+            (service.partitions_changed, "changed"),
+        ];
+        for (count, word) in counts {
+            if count > 0 {
+                let _ = write!(line, ", {count} {word}");
+            }
+        }
+        let _ = writeln!(text, "{}", style.paint(&line, color));
+    }
+    let part = |service: &str, key: &str| format!("{service}/{key}");
+    section(
+        &mut text,
+        "start",
+        plan.start_count,
+        &plan.starts,
+        |start| format!("{} on {}", part(&start.service, &start.key), start.agent),
+    );
+    section(&mut text, "move", plan.move_count, &plan.moves, |planned| {
+        let name = part(&planned.service, &planned.key);
+        format!(
+            "{name} {} -> {}: {}",
+            planned.from, planned.to, planned.reason
+        )
+    });
+    section(&mut text, "stop", plan.stop_count, &plan.stops, |stop| {
+        let name = part(&stop.service, &stop.key);
+        format!("{name} on {}: {}", stop.agent, stop.reason)
+    });
+    section(
+        &mut text,
+        "wait",
+        plan.waiting_count,
+        &plan.waiting,
+        |wait| format!("{}: {}", part(&wait.service, &wait.key), wait.reason),
+    );
+    if plan.is_empty() {
+        text.push_str("nothing would change\n");
+    }
+    text
+}
+
+fn section<T>(text: &mut String, word: &str, count: u64, items: &[T], line: impl Fn(&T) -> String) {
+    if count == 0 {
+        return;
+    }
+    let _ = writeln!(text, "{count} would {word}:");
+    let shown = items.len().min(SHOWN_MAX);
+    for item in items.iter().take(shown) {
+        let _ = writeln!(text, "  {}", line(item));
+    }
+    let more = usize::try_from(count)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(shown);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more (-o json lists up to 1000)");
+    }
+}
+
+pub(super) async fn rm(args: &RmArgs, remote: &Remote) -> Result<Exit, Failure> {
+    for service in &args.targets {
+        let target = Target {
+            service: service.clone(),
+            key: None,
+        };
+        let done = match remote.client.remove_service(service.as_str()).await {
+            Ok(done) => done,
+            Err(error) => return Err(remote.about(&target, error).await),
+        };
+        for note in &done.notes {
+            say(note);
+        }
+        let name = format!("service/{service}");
+        remote.output.one(&done, &name, || {
+            format!("{name} removed; its runs are stopped\n")
+        })?;
+    }
+    Ok(Exit::Done)
+}

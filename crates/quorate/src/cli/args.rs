@@ -1,0 +1,444 @@
+//! What each command takes. The names are those of the documents.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
+use quorate_core::spec::Span;
+
+use crate::output::Format;
+
+/// Runs each long-lived job on exactly one machine of a cluster, whatever fails.
+#[derive(Debug, Parser)]
+#[command(
+    name = "quorate",
+    version,
+    about = "Runs each long-lived job on exactly one machine of a cluster, whatever fails",
+    after_help = "Begin with:  quorate up FILE.toml\nErrors and exit codes:  quorate explain CODE",
+    propagate_version = false,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Root {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Where the directors are, comma-separated [default: 127.0.0.1:7400]
+    #[arg(
+        long,
+        global = true,
+        env = "QUORATE_ADDRESS",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "ADDR"
+    )]
+    pub(crate) address: Vec<String>,
+    /// API token
+    #[arg(
+        long,
+        global = true,
+        env = "QUORATE_API_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        hide = true
+    )]
+    pub(crate) token: Option<String>,
+    /// How results are written; tables only on a terminal
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    /// What is logged to standard error: error, warn, info, debug, trace, or TARGET=LEVEL,...
+    #[arg(
+        long,
+        global = true,
+        env = "QUORATE_LOG__LEVEL",
+        value_name = "LEVEL",
+        help_heading = "Logging"
+    )]
+    pub(crate) log_level: Option<String>,
+    /// How it is logged
+    #[arg(
+        long,
+        global = true,
+        env = "QUORATE_LOG__FORMAT",
+        value_enum,
+        value_name = "FORMAT",
+        help_heading = "Logging"
+    )]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Put the services of files in force
+    #[command(after_help = "Example:\n  quorate apply feeds.toml --wait 2m")]
+    Apply(ApplyArgs),
+    /// Show what an apply would change
+    Plan(PlanArgs),
+    /// Check files without asking a cluster
+    Validate(FilesArgs),
+    /// Remove a service; its runs are stopped
+    Rm(RmArgs),
+    /// Show how everything is, or one service or partition
+    Status(StatusArgs),
+    /// List services, partitions, agents or directors
+    #[command(
+        after_help = "Examples:\n  quorate ls partitions --problems\n  quorate ls agents -o json\n  quorate ls partitions -l customer=acme --watch"
+    )]
+    Ls(LsArgs),
+    /// Say why a partition is where it is, or nowhere
+    Why(PartitionArgs),
+    /// Show who held a partition, when, with which token, and why it moved
+    History(PartitionArgs),
+    /// Show what has happened
+    Events(EventsArgs),
+    /// Start what was stopped, or has failed
+    Start(TargetArgs),
+    /// Stop a service or a partition until it is started again
+    Stop(TargetArgs),
+    /// Stop runs and start them again where they are
+    Restart(RestartArgs),
+    /// Move everything off an agent and give it nothing new
+    Drain(DrainArgs),
+    /// Give an agent nothing new; what it has stays
+    Cordon(AgentNameArgs),
+    /// Give an agent work again after drain or cordon
+    Uncordon(AgentNameArgs),
+    /// Wait until all that can run runs and nothing moves
+    Wait(WaitArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  quorate completion bash > ~/.local/share/bash-completion/completions/quorate"
+    )]
+    Completion(CompletionArgs),
+    /// Write manual pages into a folder
+    Man(ManArgs),
+    /// Show the version
+    Version,
+    /// Say what an error code or exit code means
+    #[command(after_help = "Examples:\n  quorate explain no_leader\n  quorate explain 6")]
+    Explain(ExplainArgs),
+    /// Ask the API as it is
+    #[command(after_help = "Example:\n  quorate api GET /v1/agents")]
+    Api(ApiArgs),
+}
+
+/// A service, or one of its partitions: NAME or NAME/KEY.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) service: ServiceName,
+    pub(crate) key: Option<PartitionKey>,
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.strip_prefix("service/").unwrap_or(text);
+        let (service, key) = match text.split_once('/') {
+            None => (text, None),
+            Some((service, key)) => (service, Some(key)),
+        };
+        let service = ServiceName::new(service).map_err(|error| error.to_string())?;
+        let key = key
+            .map(PartitionKey::new)
+            .transpose()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { service, key })
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.key {
+            None => self.service.fmt(f),
+            Some(key) => write!(f, "{}/{key}", self.service),
+        }
+    }
+}
+
+/// One partition: NAME/KEY.
+#[derive(Clone, Debug)]
+pub(crate) struct OnePartition {
+    pub(crate) service: ServiceName,
+    pub(crate) key: PartitionKey,
+}
+
+impl std::str::FromStr for OnePartition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let target: Target = text.parse()?;
+        let service = target.service;
+        match target.key {
+            Some(key) => Ok(Self { service, key }),
+            None => Err(format!(
+                "a partition is named SERVICE/KEY, such as {service}/KEY; `quorate ls partitions` lists them"
+            )),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FilesArgs {
+    /// Job files, TOML or JSON; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// Reads `k=v`.
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        Some(_) | None => Err("a label is written NAME=VALUE, such as zone=eu-1a".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    /// Wait until everything of these files runs, at most this long [default: 5m]
+    #[arg(long, num_args = 0..=1, default_missing_value = "5m", value_name = "TIME")]
+    pub(crate) wait: Option<Span>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    /// Exit with 10 when there are changes
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// What to remove: service/NAME
+    #[arg(required = true, value_name = "service/NAME", value_parser = removable)]
+    pub(crate) targets: Vec<ServiceName>,
+}
+
+fn removable(text: &str) -> Result<ServiceName, String> {
+    let Some(name) = text.strip_prefix("service/") else {
+        return Err(format!(
+            "write what kind of thing it is: service/{text}; a partition goes by taking it out of its list"
+        ));
+    };
+    ServiceName::new(name).map_err(|error| error.to_string())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// A service or one of its partitions; everything when absent
+    #[arg(value_name = "NAME[/KEY]")]
+    pub(crate) target: Option<Target>,
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// The services
+    #[value(alias = "service", alias = "svc")]
+    Services,
+    /// The partitions of all services
+    #[value(alias = "partition", alias = "part")]
+    Partitions,
+    /// The agents
+    #[value(alias = "agent")]
+    Agents,
+    /// The directors
+    #[value(alias = "director")]
+    Directors,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// What to list
+    #[arg(value_enum)]
+    pub(crate) kind: Kind,
+    /// Only with this label; may be given several times
+    #[arg(short = 'l', long = "label", value_name = "K=V", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Only what should run and does not, or is otherwise not as it should be
+    #[arg(long)]
+    pub(crate) problems: bool,
+    /// Only partitions of this service
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<ServiceName>,
+    /// Only partitions on this agent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<AgentName>,
+    /// List again at every change
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PartitionArgs {
+    /// The partition
+    #[arg(value_name = "NAME/KEY")]
+    pub(crate) partition: OnePartition,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TargetArgs {
+    /// A service or one of its partitions
+    #[arg(value_name = "NAME[/KEY]")]
+    pub(crate) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Only those of a service or partition
+    #[arg(value_name = "NAME[/KEY]")]
+    pub(crate) target: Option<Target>,
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only those of this agent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<AgentName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    /// A service or one of its partitions
+    #[arg(value_name = "NAME[/KEY]")]
+    pub(crate) target: Target,
+    /// A few at a time, each time waiting until they run again
+    #[arg(long)]
+    pub(crate) rolling: bool,
+    /// How many at a time
+    #[arg(long, default_value_t = 1, requires = "rolling", value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub(crate) max: u32,
+    /// How long each of them may take to run again
+    #[arg(long, default_value = "5m", requires = "rolling", value_name = "TIME")]
+    pub(crate) timeout: Span,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The agent
+    #[arg(value_name = "AGENT")]
+    pub(crate) agent: AgentName,
+    /// Wait until it holds nothing, at most this long [default: 5m]
+    #[arg(long, num_args = 0..=1, default_missing_value = "5m", value_name = "TIME")]
+    pub(crate) wait: Option<Span>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentNameArgs {
+    /// The agent
+    #[arg(value_name = "AGENT")]
+    pub(crate) agent: AgentName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Until all that can run runs, and nothing moves or stops
+    #[arg(long, required = true)]
+    pub(crate) settled: bool,
+    /// Only for this service
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<ServiceName>,
+    /// How long at most
+    #[arg(long, default_value = "5m", value_name = "TIME")]
+    pub(crate) timeout: Span,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where the pages go; made if it does not exist
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// An error code or an exit code; all of them when absent
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
+}
+
+/// What may be asked of the API as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// Read
+    #[value(name = "GET", alias = "get")]
+    Get,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApiArgs {
+    /// The method
+    #[arg(value_enum)]
+    pub(crate) method: Method,
+    /// The path, such as /v1/agents
+    #[arg(value_name = "PATH", value_parser = api_path)]
+    pub(crate) path: String,
+}
+
+fn api_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("a path begins with a slash: /{text}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Root::command().debug_assert();
+    }
+
+    #[test]
+    fn targets_are_read_as_people_write_them() {
+        let target: Target = "feeds/eu 1".parse().unwrap();
+        assert_eq!(target.to_string(), "feeds/eu 1");
+        assert_eq!(
+            "service/feeds".parse::<Target>().unwrap().to_string(),
+            "feeds"
+        );
+        for bad in ["", "/", "feeds/", "feeds/a/b", "-x", "a b", "feeds/.."] {
+            assert!(bad.parse::<Target>().is_err(), "{bad:?}");
+        }
+        assert!(
+            "feeds"
+                .parse::<OnePartition>()
+                .unwrap_err()
+                .contains("feeds/KEY")
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! `events`: what has happened, and what happens.
+
+use std::time::Duration;
+
+use quorate_api::client::{Error, EventFilter};
+use quorate_api::resources::Event;
+
+use super::args::EventsArgs;
+use super::remote::{Remote, failure_of};
+use crate::failure::{Exit, Failure};
+use crate::output::{Format, Output, Style};
+
+/// Without `-f`, past events end when none has come for this long: the stream itself never ends.
+const SILENCE: Duration = Duration::from_millis(500);
+/// `id` before the first event there can be.
+const BEGINNING: &str = "0.0";
+
+pub(super) async fn events(args: &EventsArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let target = args.target.as_ref();
+    let filter = EventFilter {
+        service: target.map(|target| target.service.to_string()),
+        key: target.and_then(|target| target.key.as_ref().map(ToString::to_string)),
+        agent: args.agent.as_ref().map(ToString::to_string),
+    };
+    if args.follow {
+        follow(&filter, remote).await
+    } else {
+        past(&filter, remote).await
+    }
+}
+
+async fn follow(filter: &EventFilter, remote: &Remote) -> Result<Exit, Failure> {
+    let mut stream = remote
+        .client
+        .events(filter, None)
+        .await
+        .map_err(failure_of)?;
+    loop {
+        let event = stream.next().await.map_err(failure_of)?;
+        print(&event, remote.output)?;
+    }
+}
+
+async fn past(filter: &EventFilter, remote: &Remote) -> Result<Exit, Failure> {
+    let now = remote
+        .client
+        .progress(None, None)
+        .await
+        .map_err(failure_of)?;
+    let beginning = Some(BEGINNING.to_owned());
+    let mut stream = remote
+        .client
+        .events(filter, beginning)
+        .await
+        .map_err(failure_of)?;
+    let mut all = Vec::new();
+    loop {
+        match tokio::time::timeout(SILENCE, stream.next()).await {
+            Ok(Ok(event)) => {
+                let last = event.index > now.index;
+                if !last {
+                    all.push(event);
+                    continue;
+                }
+                break;
+            }
+            Ok(Err(error @ Error::Problem(_))) => return Err(failure_of(error)),
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    if remote.output.format == Some(Format::Json) {
+        return remote
+            .output
+            .one(&all, "events", String::new)
+            .map(|()| Exit::Done);
+    }
+    for event in &all {
+        print(event, remote.output)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// One event: a short line for people, a JSON object a line for programs.
+fn print(event: &Event, output: Output) -> Result<(), Failure> {
+    let format = match output.format {
+        Some(Format::Json) => Some(Format::Ndjson),
+        other => other,
+    };
+    Output { format, ..output }.one(event, &event.kind, || {
+        let mut text = line(event, output.color);
+        text.push('\n');
+        text
+    })
+}
+
+/// An event as a short line.
+pub(crate) fn line(event: &Event, color: bool) -> String {
+    let time = event
+        .at
+        .parse::<jiff::Timestamp>()
+        .map(|at| {
+            at.to_zoned(jiff::tz::TimeZone::system())
+                .strftime("%H:%M:%S")
+                .to_string()
+        })
+        .unwrap_or_else(|_| event.at.clone());
+    let subject = match (&event.service, &event.key, &event.agent) {
+        (Some(service), Some(key), _) => format!("{service}/{key} "),
+        (Some(service), None, _) => format!("{service} "),
+        (None, _, Some(agent)) => format!("{agent} "),
+        (None, _, None) => String::new(),
+    };
+    // Sentences that name their subject themselves are left as they are.
+    let subject = if event.text.contains(subject.trim_end()) {
+        ""
+    } else {
+        &subject
+    };
+    let style = if event.kind.ends_with("failed") || event.kind.ends_with("expired") {
+        Style::Bad
+    } else {
+        Style::Plain
+    };
+    let text = crate::output::visible(&format!("{subject}{}", event.text));
+    format!(
+        "{} {}",
+        Style::Faint.paint(&time, color),
+        style.paint(&text, color)
+    )
+}

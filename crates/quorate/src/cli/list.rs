@@ -1,0 +1,322 @@
+//! `ls`: services, partitions, agents, directors, once or at every change.
+
+use std::time::Duration;
+
+use quorate_api::client::{Indexed, PartitionFilter, Wait};
+use quorate_api::resources::{
+    AgentState, AgentView, DirectorRole, DirectorView, PartitionState, PartitionView, ServiceView,
+};
+
+use super::args::{Kind, LsArgs};
+use super::remote::{Remote, failure_of};
+use crate::failure::{Code, Exit, Failure};
+use crate::output::{Cell, Column, Row, Style};
+
+/// A blocking query comes back after this long even when nothing has changed.
+const WATCH_WAIT: Duration = Duration::from_secs(30);
+/// Directors have no index to wait on, so their list is fetched again this often.
+const DIRECTORS_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) async fn ls(args: &LsArgs, remote: &Remote) -> Result<Exit, Failure> {
+    check(args)?;
+    let mut wait = None;
+    loop {
+        let index = show(args, remote, wait).await?;
+        if !args.watch {
+            return Ok(Exit::Done);
+        }
+        if args.kind == Kind::Directors {
+            tokio::time::sleep(DIRECTORS_EVERY).await;
+        }
+        wait = Some(Wait {
+            index,
+            wait: WATCH_WAIT,
+        });
+    }
+}
+
+/// Options that mean nothing for a kind are errors, not silence.
+fn check(args: &LsArgs) -> Result<(), Failure> {
+    let only_partitions = [
+        ("--service", args.service.is_some()),
+        ("--agent", args.agent.is_some()),
+    ];
+    let wrong = only_partitions
+        .into_iter()
+        .find(|(_, given)| *given && args.kind != Kind::Partitions)
+        .map(|(option, _)| option);
+    let no_labels = matches!(args.kind, Kind::Services | Kind::Directors);
+    let wrong = wrong.or((no_labels && !args.labels.is_empty()).then_some("--label"));
+    match wrong {
+        None => Ok(()),
+        Some(option) => Err(Failure::new(
+            Code::Usage,
+            format!("{option} chooses among other things than these"),
+            "leave it out, or list partitions",
+        )),
+    }
+}
+
+async fn show(args: &LsArgs, remote: &Remote, wait: Option<Wait>) -> Result<u64, Failure> {
+    let client = &remote.client;
+    match args.kind {
+        Kind::Services => {
+            let list = client.services(wait).await.map_err(failure_of)?;
+            print(args, remote, list, wait, service_problem)
+        }
+        Kind::Partitions => {
+            let filter = PartitionFilter {
+                service: args.service.as_ref().map(ToString::to_string),
+                agent: args.agent.as_ref().map(ToString::to_string),
+                problems: args.problems,
+                state: None,
+                labels: args
+                    .labels
+                    .iter()
+                    .map(|(k, v)| format!("{k}={v}"))
+                    .collect(),
+            };
+            let list = client.partitions(&filter, wait).await.map_err(failure_of)?;
+            print(args, remote, list, wait, |_| true)
+        }
+        Kind::Agents => {
+            let mut list = client.agents(wait).await.map_err(failure_of)?;
+            list.value.retain(|agent| {
+                args.labels
+                    .iter()
+                    .all(|(name, value)| agent.labels.get(name) == Some(value))
+            });
+            print(args, remote, list, wait, |agent| {
+                agent.state != AgentState::Active
+            })
+        }
+        Kind::Directors => {
+            let list = client.directors().await.map_err(failure_of)?;
+            print(args, remote, list, wait, |director| {
+                director.role == DirectorRole::Unreachable
+            })
+        }
+    }
+}
+
+fn service_problem(service: &ServiceView) -> bool {
+    let counts = &service.partitions;
+    service.source.problem.is_some()
+        || counts.failed > 0
+        || counts.running + counts.stopped < counts.total
+}
+
+fn print<T: Row>(
+    args: &LsArgs,
+    remote: &Remote,
+    mut list: Indexed<Vec<T>>,
+    wait: Option<Wait>,
+    problem: impl Fn(&T) -> bool,
+) -> Result<u64, Failure> {
+    // A blocking query that ran out shows what is there already.
+    if wait.is_some_and(|wait| wait.index == list.index) && args.kind != Kind::Directors {
+        return Ok(list.index);
+    }
+    if args.problems {
+        list.value.retain(problem);
+    }
+    if args.watch {
+        remote.output.clear()?;
+    }
+    remote.output.list(&list.value)?;
+    if list.value.is_empty() && remote.output.terminal && !remote.output.is_json() {
+        crate::output::say(if args.problems { "no problems" } else { "none" });
+    }
+    Ok(list.index)
+}
+
+const fn column(name: &'static str) -> Column {
+    Column { name, wide: false }
+}
+
+const fn wide(name: &'static str) -> Column {
+    Column { name, wide: true }
+}
+
+fn labels(labels: &std::collections::BTreeMap<String, String>) -> Cell {
+    if labels.is_empty() {
+        return Cell::None;
+    }
+    let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    Cell::Text(pairs.join(","))
+}
+
+impl Row for ServiceView {
+    const COLUMNS: &'static [Column] = &[
+        column("NAME"),
+        column("PARTITIONS"),
+        column("RUNNING"),
+        column("WAITING"),
+        column("FAILED"),
+        column("STOPPED"),
+        column("SOURCE"),
+        wide("LEASE"),
+        wide("LOCATION"),
+        column("PROBLEM"),
+    ];
+
+    fn name(&self) -> String {
+        format!("service/{}", self.name)
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let counts = &self.partitions;
+        let expected = counts.total - counts.stopped.min(counts.total);
+        let running = if counts.running >= expected {
+            Style::Good
+        } else {
+            Style::Warn
+        };
+        let failed = if counts.failed > 0 {
+            Style::Bad
+        } else {
+            Style::Plain
+        };
+        vec![
+            Cell::text(&self.name),
+            Cell::text(counts.total),
+            Cell::Styled(counts.running.to_string(), running),
+            Cell::text(counts.unassigned),
+            Cell::Styled(counts.failed.to_string(), failed),
+            Cell::text(counts.stopped),
+            Cell::text(&self.source.kind),
+            Cell::text(format!("{}s", self.lease_ms / 1000)),
+            Cell::maybe(self.source.location.as_ref()),
+            match &self.source.problem {
+                Some(problem) => Cell::Styled(problem.clone(), Style::Bad),
+                None => Cell::None,
+            },
+        ]
+    }
+}
+
+/// The colour of a partition's state.
+pub(super) fn state_style(partition: &PartitionView) -> Style {
+    match partition.state {
+        PartitionState::Assumed if partition.running => Style::Good,
+        PartitionState::Assumed
+        | PartitionState::Assigned
+        | PartitionState::Stopping
+        | PartitionState::Unassigned => Style::Warn,
+        PartitionState::Failed => Style::Bad,
+        PartitionState::Stopped => Style::Faint,
+    }
+}
+
+/// The state in the words of people: `running` rather than `assumed` when it is up.
+pub(super) fn state_word(partition: &PartitionView) -> &str {
+    match partition.state {
+        PartitionState::Assumed if partition.running => "running",
+        PartitionState::Assumed => partition.health.as_deref().unwrap_or("assumed"),
+        PartitionState::Assigned
+        | PartitionState::Stopping
+        | PartitionState::Unassigned
+        | PartitionState::Failed
+        | PartitionState::Stopped => partition.state.as_str(),
+    }
+}
+
+impl Row for PartitionView {
+    const COLUMNS: &'static [Column] = &[
+        column("PARTITION"),
+        column("STATE"),
+        column("AGENT"),
+        column("SINCE"),
+        column("RESTARTS"),
+        wide("TOKEN"),
+        wide("PID"),
+        wide("WEIGHT"),
+        wide("LABELS"),
+        column("WAITING"),
+    ];
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.service, self.key)
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![
+            Cell::text(self.name()),
+            Cell::Styled(state_word(self).to_owned(), state_style(self)),
+            Cell::maybe(self.agent.as_ref()),
+            Cell::Time(self.since.clone()),
+            Cell::text(self.restarts),
+            Cell::maybe(self.token),
+            Cell::maybe(self.pid),
+            Cell::text(self.weight),
+            labels(&self.labels),
+            Cell::maybe(self.waiting.as_ref()),
+        ]
+    }
+}
+
+impl Row for AgentView {
+    const COLUMNS: &'static [Column] = &[
+        column("NAME"),
+        column("STATE"),
+        column("PARTITIONS"),
+        column("WEIGHT"),
+        column("CAPACITY"),
+        column("CONTAINMENT"),
+        wide("LEASE-MARGIN"),
+        wide("VERSION"),
+        column("LABELS"),
+    ];
+
+    fn name(&self) -> String {
+        format!("agent/{}", self.name)
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let style = match self.state {
+            AgentState::Active => Style::Good,
+            AgentState::Draining | AgentState::Cordoned => Style::Warn,
+            AgentState::Silent | AgentState::Gone => Style::Bad,
+        };
+        vec![
+            Cell::text(&self.name),
+            Cell::Styled(self.state.as_str().to_owned(), style),
+            Cell::text(self.partitions),
+            Cell::text(self.weight),
+            Cell::maybe(self.capacity),
+            Cell::text(&self.containment),
+            Cell::maybe(self.lease_margin_ms.map(|ms| format!("{ms} ms"))),
+            Cell::text(&self.version),
+            labels(&self.labels),
+        ]
+    }
+}
+
+impl Row for DirectorView {
+    const COLUMNS: &'static [Column] = &[
+        column("NAME"),
+        column("ROLE"),
+        column("ADDRESS"),
+        column("EPOCH"),
+        column("POSITION"),
+    ];
+
+    fn name(&self) -> String {
+        format!("director/{}", self.name)
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let style = match self.role {
+            DirectorRole::Leader => Style::Good,
+            DirectorRole::Follower | DirectorRole::Learner => Style::Plain,
+            DirectorRole::Unreachable => Style::Bad,
+        };
+        vec![
+            Cell::text(&self.name),
+            Cell::Styled(self.role.as_str().to_owned(), style),
+            Cell::text(&self.address),
+            Cell::text(self.epoch),
+            Cell::text(self.position),
+        ]
+    }
+}

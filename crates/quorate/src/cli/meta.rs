@@ -1,0 +1,159 @@
+//! Commands about the program itself, and `api`.
+
+use clap::CommandFactory as _;
+use serde::Serialize;
+
+use super::args::{ApiArgs, CompletionArgs, ExplainArgs, ManArgs, Method, Root};
+use super::remote::{Remote, failure_of};
+use crate::failure::{Code, Exit, Failure};
+use crate::output::{Cell, Column, Output, Row};
+use quorate_core::spec::suggest::closest;
+
+pub(super) fn completion(args: &CompletionArgs, output: Output) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Root::command(), "quorate", &mut script);
+    output.bytes(&script)?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn man(args: &ManArgs) -> Result<Exit, Failure> {
+    let written = std::fs::create_dir_all(&args.dir)
+        .and_then(|()| clap_mangen::generate_to(Root::command(), &args.dir));
+    written.map(|()| Exit::Done).map_err(|error| {
+        Failure::new(
+            Code::Output,
+            format!(
+                "the pages cannot be written to {}: {error}",
+                args.dir.display()
+            ),
+            "choose a folder that you may write to",
+        )
+    })
+}
+
+/// What `version` tells.
+#[derive(Serialize)]
+struct Version {
+    version: &'static str,
+    ledger_format: u16,
+    warden_protocol: u32,
+}
+
+pub(super) fn version(output: Output) -> Result<Exit, Failure> {
+    let version = Version {
+        version: env!("CARGO_PKG_VERSION"),
+        ledger_format: quorate_core::record::FORMAT,
+        warden_protocol: quorate_agent::warden::protocol::PROTOCOL,
+    };
+    output.one(&version, version.version, || {
+        format!("quorate {}\n", version.version)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// A code and what it means.
+#[derive(Serialize)]
+struct Explained {
+    code: String,
+    exit: u8,
+    meaning: &'static str,
+}
+
+impl Explained {
+    fn of_code(code: Code) -> Self {
+        Self {
+            code: code.name().to_owned(),
+            exit: code.exit().number(),
+            meaning: code.meaning(),
+        }
+    }
+
+    fn of_exit(exit: Exit) -> Self {
+        Self {
+            code: exit.number().to_string(),
+            exit: exit.number(),
+            meaning: exit.meaning(),
+        }
+    }
+}
+
+impl Row for Explained {
+    const COLUMNS: &'static [Column] = &[
+        Column {
+            name: "CODE",
+            wide: false,
+        },
+        Column {
+            name: "EXIT",
+            wide: false,
+        },
+        Column {
+            name: "MEANING",
+            wide: false,
+        },
+    ];
+
+    fn name(&self) -> String {
+        self.code.clone()
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![
+            Cell::text(&self.code),
+            Cell::text(self.exit),
+            Cell::text(self.meaning),
+        ]
+    }
+}
+
+pub(super) fn explain(args: &ExplainArgs, output: Output) -> Result<Exit, Failure> {
+    let exits = Exit::ALL.iter().copied().map(Explained::of_exit);
+    let codes = Code::ALL.iter().copied().map(Explained::of_code);
+    let all: Vec<Explained> = exits.chain(codes).collect();
+    let Some(asked) = &args.code else {
+        output.list(&all)?;
+        return Ok(Exit::Done);
+    };
+    // As it is shown in an error, `error[no_leader]`, or bare.
+    let bare = asked
+        .strip_prefix("error[")
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(asked);
+    match all.iter().find(|explained| explained.code == bare) {
+        Some(explained) => {
+            output.one(explained, &explained.code, || {
+                let head = match Code::named(bare) {
+                    Some(code) => format!("{bare} (exit code {})", code.exit().number()),
+                    None => format!("exit code {bare}"),
+                };
+                format!("{head}\n  {}\n", explained.meaning)
+            })?;
+            Ok(Exit::Done)
+        }
+        None => {
+            let near = closest(bare, all.iter().map(|explained| explained.code.as_str()));
+            Err(Failure::new(
+                Code::NotFound,
+                format!("there is no code {bare:?}"),
+                near.map_or_else(
+                    || "`quorate explain` lists all of them".to_owned(),
+                    |near| format!("did you mean {near}?"),
+                ),
+            ))
+        }
+    }
+}
+
+pub(super) async fn api(args: &ApiArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let answer = match args.method {
+        Method::Get => remote
+            .client
+            .get_raw(&args.path)
+            .await
+            .map_err(failure_of)?,
+    };
+    remote.output.one(&answer, &args.path, || {
+        serde_json::to_string_pretty(&answer).unwrap_or_default() + "\n"
+    })?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,123 @@
+//! The command line: what a person types. Each command is one file of this folder.
+//!
+//! Commands ask and show; everything that decides is behind the API.
+
+mod agents;
+mod apply;
+mod args;
+mod events;
+mod list;
+mod meta;
+mod operate;
+mod remote;
+mod settle;
+mod status;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+use crate::failure::{Code, Exit, Failure};
+use crate::output::Output;
+use args::{Command, Root};
+pub(crate) use remote::Remote;
+
+/// Runs one command line.
+pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let root = match Root::try_parse_from(args) {
+        Ok(root) => root,
+        Err(error) => return usage(&error),
+    };
+    match dispatch(root) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            crate::output::report(&failure);
+            failure.exit()
+        }
+    }
+}
+
+/// Shows what clap has to say: help on standard output, errors on standard error.
+fn usage(error: &clap::Error) -> Exit {
+    // That nobody can read it changes nothing about the command line.
+    let _ = error.print();
+    if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Done
+    }
+}
+
+fn dispatch(root: Root) -> Result<Exit, Failure> {
+    let output = Output::new(root.global.output);
+    let global = root.global;
+    match root.command {
+        Command::Validate(args) => apply::validate(&args, output),
+        Command::Completion(args) => meta::completion(&args, output),
+        Command::Man(args) => meta::man(&args),
+        Command::Version => meta::version(output),
+        Command::Explain(args) => meta::explain(&args, output),
+        command => {
+            let remote = Remote::new(&global, output)?;
+            one_thread()?.block_on(ask(command, &remote))
+        }
+    }
+}
+
+/// The commands that ask the cluster.
+async fn ask(command: Command, remote: &Remote) -> Result<Exit, Failure> {
+    let interrupted = async {
+        // Without a handler Ctrl-C ends the program anyway.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        done = answer(command, remote) => done,
+        () = interrupted => Err(Failure::new(
+            Code::Interrupted,
+            "interrupted; what was asked of the cluster goes on there",
+            "`quorate status` shows how far it is",
+        )),
+    }
+}
+
+async fn answer(command: Command, remote: &Remote) -> Result<Exit, Failure> {
+    match command {
+        Command::Apply(args) => apply::apply(&args, remote).await,
+        Command::Plan(args) => apply::plan(&args, remote).await,
+        Command::Rm(args) => apply::rm(&args, remote).await,
+        Command::Status(args) => status::status(&args, remote).await,
+        Command::Ls(args) => list::ls(&args, remote).await,
+        Command::Why(args) => status::why(&args, remote).await,
+        Command::History(args) => status::history(&args, remote).await,
+        Command::Events(args) => events::events(&args, remote).await,
+        Command::Start(args) => operate::start(&args, remote).await,
+        Command::Stop(args) => operate::stop(&args, remote).await,
+        Command::Restart(args) => operate::restart(&args, remote).await,
+        Command::Drain(args) => agents::drain(&args, remote).await,
+        Command::Cordon(args) => agents::cordon(&args, remote).await,
+        Command::Uncordon(args) => agents::uncordon(&args, remote).await,
+        Command::Wait(args) => settle::wait(&args, remote).await,
+        Command::Api(args) => meta::api(&args, remote).await,
+        Command::Validate(_)
+        | Command::Completion(_)
+        | Command::Man(_)
+        | Command::Version
+        | Command::Explain(_) => Ok(Exit::Done),
+    }
+}
+
+/// A runtime for a command that waits for answers and does nothing else.
+fn one_thread() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(
+                Code::Failed,
+                format!("this process cannot wait for the network: {error}"),
+                "look at the limits of this machine (open files, threads)",
+            )
+        })
+}

@@ -1,0 +1,169 @@
+//! The cluster as the commands see it: a client, and its errors in a person's words.
+
+use quorate_api::client::{Client, Error, PartitionFilter};
+use quorate_api::problem::{self, Problem as ApiProblem};
+use quorate_core::spec::suggest::closest;
+
+use super::args::{Global, Target};
+use crate::failure::{Code, Failure, Problem, chain};
+use crate::output::Output;
+
+/// Where directors are when nobody says.
+pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7400";
+
+/// A cluster and where its answers go.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    pub(crate) client: Client,
+    pub(crate) output: Output,
+}
+
+impl Remote {
+    /// The cluster that the command line names.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub(crate) fn new(global: &Global, output: Output) -> Result<Self, Failure> {
+        let mut addresses = global.address.clone();
+        addresses.retain(|address| !address.trim().is_empty());
+        if addresses.is_empty() {
+            addresses.push(DEFAULT_ADDRESS.to_owned());
+        }
+        let client = Client::new(addresses, global.token.clone()).map_err(|error| {
+            Failure::new(
+                Code::Usage,
+                chain(&error),
+                "write --address HOST:PORT, or several with commas",
+            )
+        })?;
+        Ok(Self { client, output })
+    }
+
+    /// The failure of a call about a service or partition, with the name that was probably meant.
+    pub(crate) async fn about(&self, target: &Target, error: Error) -> Failure {
+        let mut failure = failure_of(error);
+        if failure.first.code == Code::NotFound
+            && let Some(near) = self.near(target).await
+        {
+            failure.first.next = format!("did you mean {near}?");
+        }
+        failure
+    }
+
+    /// The same about an agent.
+    pub(crate) async fn about_agent(&self, name: &str, error: Error) -> Failure {
+        let mut failure = failure_of(error);
+        if failure.first.code == Code::NotFound
+            && let Ok(agents) = self.client.agents(None).await
+        {
+            let names = agents.value.iter().map(|agent| agent.name.as_str());
+            if let Some(near) = closest(name, names) {
+                failure.first.next = format!("did you mean {near}?");
+            }
+        }
+        failure
+    }
+
+    /// The name nearest to one that does not exist.
+    async fn near(&self, target: &Target) -> Option<String> {
+        let services = self.client.services(None).await.ok()?.value;
+        let names = || services.iter().map(|service| service.name.as_str());
+        let service = target.service.as_str();
+        if !names().any(|name| name == service) {
+            let near = closest(service, names())?;
+            return Some(match &target.key {
+                None => near.to_owned(),
+                Some(key) => format!("{near}/{key}"),
+            });
+        }
+        let key = target.key.as_ref()?;
+        let filter = PartitionFilter {
+            service: Some(service.to_owned()),
+            ..PartitionFilter::default()
+        };
+        let partitions = self.client.partitions(&filter, None).await.ok()?.value;
+        let keys = partitions.iter().map(|partition| partition.key.as_str());
+        let near = closest(key.as_str(), keys)?;
+        Some(format!("{service}/{near}"))
+    }
+}
+
+/// A client's error in a person's words.
+pub(crate) fn failure_of(error: Error) -> Failure {
+    match error {
+        Error::Problem(problem) => refused(&problem),
+        Error::NoLeader => Failure::new(
+            Code::NoLeader,
+            "the directors answer, and none of them leads at the moment",
+            "try again in a moment; what runs goes on running",
+        ),
+        Error::Unreachable { .. } => Failure::new(
+            Code::Unreachable,
+            chain(&error),
+            "start one with `quorate up FILE`, or say where it is with --address",
+        ),
+        Error::OutcomeUnknown { .. } => Failure::new(
+            Code::OutcomeUnknown,
+            chain(&error),
+            "look with `quorate status`, or run the command again: it is safe to repeat",
+        ),
+        Error::Unreadable { ref address, .. } => Failure::new(
+            Code::NotQuorate,
+            chain(&error),
+            format!("check that {address} is a director of this version of quorate"),
+        ),
+    }
+}
+
+/// What a director refused.
+fn refused(problem: &ApiProblem) -> Failure {
+    let code = code_of(problem);
+    let next = problem.next_step.clone().unwrap_or_else(|| match code {
+        Code::NotFound => "`quorate ls` lists what exists".to_owned(),
+        other => format!("`quorate explain {}` tells more", other.name()),
+    });
+    let mut failure = Failure::new(code, problem, next);
+    failure.more = problem
+        .errors
+        .iter()
+        .map(|error| Problem {
+            code,
+            sentence: format!("{}: {}", error.at, error.message),
+            place: None,
+            next: error.hint.clone().unwrap_or_default(),
+        })
+        .collect();
+    failure
+}
+
+fn code_of(problem: &ApiProblem) -> Code {
+    match problem.code {
+        problem::Code::InvalidSpecification
+        | problem::Code::MalformedRequest
+        | problem::Code::BadParameter
+        | problem::Code::TooLarge
+        | problem::Code::MethodNotAllowed
+        | problem::Code::UnsupportedMediaType => Code::Invalid,
+        problem::Code::Unauthenticated | problem::Code::Forbidden => Code::NotAllowed,
+        problem::Code::NotFound | problem::Code::UnknownPath | problem::Code::Gone => {
+            Code::NotFound
+        }
+        problem::Code::Conflict | problem::Code::Fenced => Code::Conflict,
+        problem::Code::TooManyRequests | problem::Code::Unavailable | problem::Code::TimedOut => {
+            Code::Overloaded
+        }
+        problem::Code::NotLeader => Code::NoLeader,
+        problem::Code::OutcomeUnknown => Code::OutcomeUnknown,
+        problem::Code::Internal => Code::Failed,
+        problem::Code::Other => match problem.status {
+            // The client makes these of answers that are not a director's.
+            _ if problem.title == "not an answer of a director" => Code::NotQuorate,
+            401 | 403 => Code::NotAllowed,
+            404 | 410 => Code::NotFound,
+            409 | 412 => Code::Conflict,
+            400..=499 => Code::Invalid,
+            503 => Code::Overloaded,
+            _ => Code::Failed,
+        },
+    }
+}

@@ -1,0 +1,164 @@
+//! Waiting until everything has come up, with progress; and `wait`.
+
+use std::time::{Duration, Instant};
+
+use quorate_api::client::{PartitionFilter, Wait};
+use quorate_api::resources::{PartitionState, Progress};
+
+use super::args::WaitArgs;
+use super::remote::{Remote, failure_of};
+use crate::failure::{Code, Exit, Failure};
+use crate::output::{Bar, say};
+
+/// One blocking query at most; short, so that the time that is left is shown as it shrinks.
+const ROUND: Duration = Duration::from_secs(1);
+/// Partitions that do not run are named, but not all of a thousand.
+const NAMED_MAX: usize = 10;
+
+/// What to wait for.
+#[derive(Debug)]
+pub(crate) struct Goal<'a> {
+    /// One service, or all.
+    pub(crate) service: Option<&'a str>,
+    /// Not before this ledger position is seen.
+    pub(crate) index: u64,
+    /// How many partitions there will be at least, where that is known.
+    pub(crate) at_least: u64,
+}
+
+impl Goal<'_> {
+    fn reached(&self, progress: &Progress) -> bool {
+        let known = progress.total + progress.failed + progress.stopped;
+        progress.index >= self.index && progress.settled && known >= self.at_least
+    }
+}
+
+/// Waits until nothing is on its way.
+///
+/// # Errors
+/// When the time is over, or no director answers.
+pub(crate) async fn settle(
+    remote: &Remote,
+    goal: &Goal<'_>,
+    limit: Duration,
+    title: &str,
+) -> Result<Progress, Failure> {
+    let until = Instant::now() + limit;
+    let mut bar = Bar::new(title);
+    let mut wait = None;
+    loop {
+        let progress = remote
+            .client
+            .progress(goal.service, wait)
+            .await
+            .map_err(failure_of)?;
+        if goal.reached(&progress) {
+            return Ok(progress);
+        }
+        bar.show(&progress);
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            drop(bar);
+            return Err(Failure::new(
+                Code::WaitRanOut,
+                format!(
+                    "after {}: {} of {} run; the operation goes on",
+                    quorate_core::spec::Span(limit),
+                    progress.running,
+                    progress.total
+                ),
+                "`quorate wait --settled` waits on; `quorate ls partitions --problems` shows what is missing",
+            ));
+        }
+        // A director that answers at once although nothing has changed must not be asked in a loop.
+        wait = Some(Wait {
+            index: progress.index,
+            wait: ROUND.min(left),
+        });
+    }
+}
+
+pub(super) async fn wait(args: &WaitArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let service = args.service.as_ref().map(ToString::to_string);
+    if let Some(name) = &args.service {
+        let target = super::args::Target {
+            service: name.clone(),
+            key: None,
+        };
+        if let Err(error) = remote.client.service(name.as_str()).await {
+            return Err(remote.about(&target, error).await);
+        }
+    }
+    let goal = Goal {
+        service: service.as_deref(),
+        index: 0,
+        at_least: 0,
+    };
+    let progress = settle(remote, &goal, args.timeout.0, "settling").await?;
+    let healthy = verdict(remote, &goal, &progress).await?;
+    remote
+        .output
+        .one(&progress, "settled", || summary(&progress))?;
+    Ok(healthy)
+}
+
+/// Says whether all that is wanted runs, and names what does not.
+///
+/// # Errors
+/// When no director answers.
+pub(crate) async fn verdict(
+    remote: &Remote,
+    goal: &Goal<'_>,
+    progress: &Progress,
+) -> Result<Exit, Failure> {
+    if progress.running >= progress.total && progress.failed == 0 {
+        return Ok(Exit::Done);
+    }
+    let filter = PartitionFilter {
+        service: goal.service.map(str::to_owned),
+        problems: true,
+        ..PartitionFilter::default()
+    };
+    let problems = remote
+        .client
+        .partitions(&filter, None)
+        .await
+        .map_err(failure_of)?
+        .value;
+    for partition in problems.iter().take(NAMED_MAX) {
+        let why = partition.waiting.as_deref().unwrap_or("it does not run");
+        let state = match partition.state {
+            PartitionState::Failed => "failed",
+            PartitionState::Unassigned
+            | PartitionState::Assigned
+            | PartitionState::Assumed
+            | PartitionState::Stopping
+            | PartitionState::Stopped => "not running",
+        };
+        say(&format!(
+            "{}/{} {state}: {why}",
+            partition.service, partition.key
+        ));
+    }
+    if problems.len() > NAMED_MAX {
+        say(&format!("and {} more", problems.len() - NAMED_MAX));
+    }
+    Ok(Exit::Unhealthy)
+}
+
+/// One line for people.
+pub(crate) fn summary(progress: &Progress) -> String {
+    let mut text = format!("{} of {} run", progress.running, progress.total);
+    let counts = [
+        (progress.waiting, "waiting"),
+        (progress.failed, "failed"),
+        (progress.stopped, "stopped"),
+    ];
+    for (count, word) in counts {
+        if count > 0 {
+            text.push_str(&format!(", {count} {word}"));
+        }
+    }
+    text.push('\n');
+    text
+}

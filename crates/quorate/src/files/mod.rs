@@ -1,0 +1,241 @@
+//! Job files: read, put together, made absolute and checked, before anything is asked of a cluster.
+//!
+//! Everything that is wrong is told at once, each problem with its line. **Never** changes a cluster.
+
+mod shape;
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use quorate_core::ids::ServiceName;
+use quorate_core::spec::{self, File, ServiceSpec};
+
+use crate::failure::{Code, Failure, Problem};
+use shape::Shaped;
+use text::Text;
+
+/// More than this is no job file.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What the files say together.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// All services, with absolute paths.
+    pub(crate) file: File,
+    /// The folders of the files, absolute.
+    pub(crate) folders: Vec<PathBuf>,
+}
+
+impl Loaded {
+    /// How many partitions a service will have, as far as the file itself says.
+    pub(crate) fn partitions(&self, name: &ServiceName) -> Option<u64> {
+        let spec = self.file.service.get(name)?;
+        let all = spec::expand::partitions(name, spec).ok()??;
+        u64::try_from(all.len()).ok()
+    }
+}
+
+/// Reads and checks files; `-` is standard input.
+///
+/// # Errors
+/// With everything that is wrong with them.
+pub(crate) fn load(paths: &[PathBuf]) -> Result<Loaded, Failure> {
+    let env = |name: &str| std::env::var(name).ok();
+    let mut all = Merged::default();
+    for path in paths {
+        if let Err(problems) = all.add(path, &env) {
+            all.problems.extend(problems);
+        }
+    }
+    match Failure::of(all.problems) {
+        Some(failure) => Err(failure),
+        None => Ok(Loaded {
+            file: all.file,
+            folders: all.folders,
+        }),
+    }
+}
+
+#[derive(Default)]
+struct Merged {
+    file: File,
+    folders: Vec<PathBuf>,
+    /// Which file a service came from.
+    from: BTreeMap<ServiceName, String>,
+    problems: Vec<Problem>,
+}
+
+impl Merged {
+    fn add(
+        &mut self,
+        path: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), Vec<Problem>> {
+        let (text, folder) = read(path).map_err(|problem| vec![problem])?;
+        let Shaped { mut file, spans } = shape::read(&text, env)?;
+        if file.service.is_empty() {
+            return Err(vec![Problem {
+                code: Code::FileEmpty,
+                sentence: format!("{} describes no service", text.name),
+                place: None,
+                next: "add a table such as [service.feeds] with command = [\"PROGRAM\"]".to_owned(),
+            }]);
+        }
+        for spec in file.service.values_mut() {
+            make_absolute(spec, &folder);
+        }
+        let place = |path: &str| spans.find(path).map(|range| text.place(range));
+        let mut problems: Vec<Problem> = spec::validate(&file)
+            .into_iter()
+            .map(|problem| Problem {
+                code: Code::FileInvalid,
+                sentence: format!("{}: {}", problem.path, problem.message),
+                place: place(&problem.path),
+                next: problem.hint.unwrap_or_default(),
+            })
+            .collect();
+        for (name, spec) in &file.service {
+            problems.extend(check_source(name, spec).map(|problem| Problem {
+                place: place(&format!("service.{name}.partitions.file")),
+                ..problem
+            }));
+            if let Some(other) = self.from.get(name) {
+                problems.push(Problem {
+                    code: Code::FileDuplicate,
+                    sentence: format!("service {name} is described in {other} already"),
+                    place: place(&format!("service.{name}")),
+                    next: "give one of them another name, or leave one file out".to_owned(),
+                });
+            }
+        }
+        for name in file.service.keys() {
+            self.from
+                .entry(name.clone())
+                .or_insert_with(|| text.name.clone());
+        }
+        self.file.service.append(&mut file.service);
+        if !self.folders.contains(&folder) {
+            self.folders.push(folder);
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<(Text, PathBuf), Problem> {
+    let name = path.display().to_string();
+    let fail = |sentence: String, next: &str| Problem {
+        code: Code::FileUnreadable,
+        sentence,
+        place: None,
+        next: next.to_owned(),
+    };
+    let check = "check the path and its permissions";
+    let (bytes, folder) = if path == Path::new("-") {
+        let bytes = read_limited(std::io::stdin().lock());
+        (bytes, std::env::current_dir())
+    } else {
+        let bytes = std::fs::File::open(path).and_then(|file| {
+            if file.metadata()?.is_dir() {
+                return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory));
+            }
+            read_limited(file)
+        });
+        let folder = std::path::absolute(path)
+            .map(|path| path.parent().map_or_else(PathBuf::new, Path::to_owned));
+        (bytes, folder)
+    };
+    let bytes = bytes.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            fail(format!("{name} does not exist"), "check the path")
+        } else if error.kind() == std::io::ErrorKind::IsADirectory {
+            fail(format!("{name} is a folder"), "name the file in it")
+        } else {
+            fail(format!("{name} cannot be read: {error}"), check)
+        }
+    })?;
+    let folder = folder.map_err(|error| {
+        fail(
+            format!("the folder of {name} cannot be found: {error}"),
+            check,
+        )
+    })?;
+    let mut content = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        fail(
+            format!("{name} is not UTF-8 text: byte {at} does not belong to any letter"),
+            "save it as UTF-8",
+        )
+    })?;
+    // Some editors put a byte-order mark in front, which no format knows.
+    if content.starts_with('\u{feff}') {
+        content.remove(0);
+    }
+    Ok((Text { name, content }, folder))
+}
+
+fn read_limited(reader: impl std::io::Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut reader = reader.take(FILE_BYTES_MAX + 1);
+    std::io::Read::read_to_end(&mut reader, &mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_BYTES_MAX) {
+        return Err(std::io::Error::other(format!(
+            "it is larger than {} MiB",
+            FILE_BYTES_MAX >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Paths in a file are meant from its own folder, wherever the command runs.
+fn make_absolute(spec: &mut ServiceSpec, folder: &Path) {
+    let absolute = |text: &mut String| {
+        if let Some(path) = resolve(folder, text) {
+            *text = path;
+        }
+    };
+    if let Some(source) = &mut spec.partitions
+        && let Some(file) = &mut source.file
+    {
+        absolute(file);
+    }
+    if let Some(working_dir) = &mut spec.working_dir {
+        absolute(working_dir);
+    }
+    // A program without a slash is looked for in PATH.
+    if let Some(program) = spec.command.first_mut()
+        && program.contains('/')
+    {
+        absolute(program);
+    }
+}
+
+fn resolve(folder: &Path, text: &str) -> Option<String> {
+    if text.is_empty() || text.starts_with("{{") {
+        return None;
+    }
+    let path = std::path::absolute(folder.join(text)).ok()?;
+    path.to_str().map(str::to_owned)
+}
+
+/// Looks at the partition file, so that what is wrong with it is told before it is applied.
+fn check_source(name: &ServiceName, spec: &ServiceSpec) -> Option<Problem> {
+    let path = Path::new(spec.partitions.as_ref()?.file.as_deref()?);
+    if !path.is_absolute() {
+        return None;
+    }
+    let error = std::fs::File::open(path).err()?;
+    Some(Problem {
+        code: Code::FileInvalid,
+        sentence: format!(
+            "service.{name}.partitions.file: {} cannot be read: {error}",
+            path.display()
+        ),
+        place: None,
+        next: "make that file; the directors read it whenever it changes".to_owned(),
+    })
+}
