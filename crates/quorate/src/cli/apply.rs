@@ -45,7 +45,7 @@ pub(super) async fn apply(args: &ApplyArgs, remote: &Remote) -> Result<Exit, Fai
             service: Some(name.as_str()),
             index: answer.index,
             // A list from outside comes a moment after the service.
-            at_least: loaded.partitions(name).unwrap_or(1),
+            at_least: loaded.partitions(name),
         };
         let progress = settle(remote, &goal, limit.0, name.as_str()).await?;
         if verdict(remote, &goal, &progress).await? != Exit::Done {
@@ -112,7 +112,7 @@ pub(super) fn validate(args: &FilesArgs, output: Output) -> Result<Exit, Failure
 #[derive(Serialize)]
 struct Checked {
     name: String,
-    partitions: Option<u64>,
+    partitions: u64,
     source: String,
     command: Vec<String>,
 }
@@ -157,7 +157,7 @@ impl Row for Checked {
     fn cells(&self) -> Vec<Cell> {
         vec![
             Cell::text(&self.name),
-            Cell::maybe(self.partitions),
+            Cell::text(self.partitions),
             Cell::text(&self.source),
             Cell::text(self.command.join(" ")),
         ]

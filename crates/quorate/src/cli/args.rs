@@ -87,13 +87,32 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Ask(Ask),
+    /// Check files without asking a cluster
+    Validate(FilesArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  quorate completion bash > ~/.local/share/bash-completion/completions/quorate"
+    )]
+    Completion(CompletionArgs),
+    /// Write manual pages into a folder
+    Man(ManArgs),
+    /// Show the version
+    Version,
+    /// Say what an error code or exit code means
+    #[command(after_help = "Examples:\n  quorate explain no_leader\n  quorate explain 6")]
+    Explain(ExplainArgs),
+}
+
+/// The commands that ask the cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ask {
     /// Put the services of files in force
     #[command(after_help = "Example:\n  quorate apply feeds.toml --wait 2m")]
     Apply(ApplyArgs),
     /// Show what an apply would change
     Plan(PlanArgs),
-    /// Check files without asking a cluster
-    Validate(FilesArgs),
     /// Remove a service; its runs are stopped
     Rm(RmArgs),
     /// Show how everything is, or one service or partition
@@ -123,18 +142,6 @@ pub(crate) enum Command {
     Uncordon(AgentNameArgs),
     /// Wait until all that can run runs and nothing moves
     Wait(WaitArgs),
-    /// Print a completion script for a shell
-    #[command(
-        after_help = "Example:\n  quorate completion bash > ~/.local/share/bash-completion/completions/quorate"
-    )]
-    Completion(CompletionArgs),
-    /// Write manual pages into a folder
-    Man(ManArgs),
-    /// Show the version
-    Version,
-    /// Say what an error code or exit code means
-    #[command(after_help = "Examples:\n  quorate explain no_leader\n  quorate explain 6")]
-    Explain(ExplainArgs),
     /// Ask the API as it is
     #[command(after_help = "Example:\n  quorate api GET /v1/agents")]
     Api(ApiArgs),

@@ -19,7 +19,7 @@ use clap::Parser as _;
 
 use crate::failure::{Code, Exit, Failure};
 use crate::output::Output;
-use args::{Command, Root};
+use args::{Ask, Command, Root};
 pub(crate) use remote::Remote;
 
 /// Runs one command line.
@@ -57,15 +57,15 @@ fn dispatch(root: Root) -> Result<Exit, Failure> {
         Command::Man(args) => meta::man(&args),
         Command::Version => meta::version(output),
         Command::Explain(args) => meta::explain(&args, output),
-        command => {
+        Command::Ask(asked) => {
             let remote = Remote::new(&global, output)?;
-            one_thread()?.block_on(ask(command, &remote))
+            one_thread()?.block_on(ask(asked, &remote))
         }
     }
 }
 
 /// The commands that ask the cluster.
-async fn ask(command: Command, remote: &Remote) -> Result<Exit, Failure> {
+async fn ask(command: Ask, remote: &Remote) -> Result<Exit, Failure> {
     let interrupted = async {
         // Without a handler Ctrl-C ends the program anyway.
         if tokio::signal::ctrl_c().await.is_err() {
@@ -82,29 +82,24 @@ async fn ask(command: Command, remote: &Remote) -> Result<Exit, Failure> {
     }
 }
 
-async fn answer(command: Command, remote: &Remote) -> Result<Exit, Failure> {
+async fn answer(command: Ask, remote: &Remote) -> Result<Exit, Failure> {
     match command {
-        Command::Apply(args) => apply::apply(&args, remote).await,
-        Command::Plan(args) => apply::plan(&args, remote).await,
-        Command::Rm(args) => apply::rm(&args, remote).await,
-        Command::Status(args) => status::status(&args, remote).await,
-        Command::Ls(args) => list::ls(&args, remote).await,
-        Command::Why(args) => status::why(&args, remote).await,
-        Command::History(args) => status::history(&args, remote).await,
-        Command::Events(args) => events::events(&args, remote).await,
-        Command::Start(args) => operate::start(&args, remote).await,
-        Command::Stop(args) => operate::stop(&args, remote).await,
-        Command::Restart(args) => operate::restart(&args, remote).await,
-        Command::Drain(args) => agents::drain(&args, remote).await,
-        Command::Cordon(args) => agents::cordon(&args, remote).await,
-        Command::Uncordon(args) => agents::uncordon(&args, remote).await,
-        Command::Wait(args) => settle::wait(&args, remote).await,
-        Command::Api(args) => meta::api(&args, remote).await,
-        Command::Validate(_)
-        | Command::Completion(_)
-        | Command::Man(_)
-        | Command::Version
-        | Command::Explain(_) => Ok(Exit::Done),
+        Ask::Apply(args) => apply::apply(&args, remote).await,
+        Ask::Plan(args) => apply::plan(&args, remote).await,
+        Ask::Rm(args) => apply::rm(&args, remote).await,
+        Ask::Status(args) => status::status(&args, remote).await,
+        Ask::Ls(args) => list::ls(&args, remote).await,
+        Ask::Why(args) => status::why(&args, remote).await,
+        Ask::History(args) => status::history(&args, remote).await,
+        Ask::Events(args) => events::events(&args, remote).await,
+        Ask::Start(args) => operate::start(&args, remote).await,
+        Ask::Stop(args) => operate::stop(&args, remote).await,
+        Ask::Restart(args) => operate::restart(&args, remote).await,
+        Ask::Drain(args) => agents::drain(&args, remote).await,
+        Ask::Cordon(args) => agents::cordon(&args, remote).await,
+        Ask::Uncordon(args) => agents::uncordon(&args, remote).await,
+        Ask::Wait(args) => settle::wait(&args, remote).await,
+        Ask::Api(args) => meta::api(&args, remote).await,
     }
 }
 

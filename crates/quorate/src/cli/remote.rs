@@ -118,9 +118,12 @@ pub(crate) fn failure_of(error: Error) -> Failure {
 /// What a director refused.
 fn refused(problem: &ApiProblem) -> Failure {
     let code = code_of(problem);
-    let next = problem.next_step.clone().unwrap_or_else(|| match code {
-        Code::NotFound => "`quorate ls` lists what exists".to_owned(),
-        other => format!("`quorate explain {}` tells more", other.name()),
+    let next = problem.next_step.clone().unwrap_or_else(|| {
+        if code == Code::NotFound {
+            "`quorate ls` lists what exists".to_owned()
+        } else {
+            format!("`quorate explain {}` tells more", code.name())
+        }
     });
     let mut failure = Failure::new(code, problem, next);
     failure.more = problem

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use quorate_core::ids::ServiceName;
 use quorate_core::spec::{self, File, ServiceSpec};
+use quorate_director::duties::sources;
 
 use crate::failure::{Code, Failure, Problem};
 use shape::Shaped;
@@ -25,14 +26,19 @@ pub(crate) struct Loaded {
     pub(crate) file: File,
     /// The folders of the files, absolute.
     pub(crate) folders: Vec<PathBuf>,
+    /// How many partitions the files outside list now.
+    counts: BTreeMap<ServiceName, u64>,
 }
 
 impl Loaded {
-    /// How many partitions a service will have, as far as the file itself says.
-    pub(crate) fn partitions(&self, name: &ServiceName) -> Option<u64> {
-        let spec = self.file.service.get(name)?;
-        let all = spec::expand::partitions(name, spec).ok()??;
-        u64::try_from(all.len()).ok()
+    /// How many partitions a service has, as its list says now.
+    pub(crate) fn partitions(&self, name: &ServiceName) -> u64 {
+        let spec = self.file.service.get(name);
+        let named = spec.and_then(|spec| spec::expand::partitions(name, spec).ok()?);
+        match named {
+            Some(all) => u64::try_from(all.len()).unwrap_or(u64::MAX),
+            None => self.counts.get(name).copied().unwrap_or(0),
+        }
     }
 }
 
@@ -53,6 +59,7 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<Loaded, Failure> {
         None => Ok(Loaded {
             file: all.file,
             folders: all.folders,
+            counts: all.counts,
         }),
     }
 }
@@ -61,6 +68,7 @@ pub(crate) fn load(paths: &[PathBuf]) -> Result<Loaded, Failure> {
 struct Merged {
     file: File,
     folders: Vec<PathBuf>,
+    counts: BTreeMap<ServiceName, u64>,
     /// Which file a service came from.
     from: BTreeMap<ServiceName, String>,
     problems: Vec<Problem>,
@@ -96,10 +104,18 @@ impl Merged {
             })
             .collect();
         for (name, spec) in &file.service {
-            problems.extend(check_source(name, spec).map(|problem| Problem {
-                place: place(&format!("service.{name}.partitions.file")),
-                ..problem
-            }));
+            match check_source(spec) {
+                Ok(None) => {}
+                Ok(Some(count)) => {
+                    self.counts.insert(name.clone(), count);
+                }
+                Err(sentence) => problems.push(Problem {
+                    code: Code::FileInvalid,
+                    sentence,
+                    place: place(&format!("service.{name}.partitions.file")),
+                    next: "correct that file; the directors read it whenever it changes".to_owned(),
+                }),
+            }
             if let Some(other) = self.from.get(name) {
                 problems.push(Problem {
                     code: Code::FileDuplicate,
@@ -136,14 +152,14 @@ fn read(path: &Path) -> Result<(Text, PathBuf), Problem> {
     };
     let check = "check the path and its permissions";
     let (bytes, folder) = if path == Path::new("-") {
-        let bytes = read_limited(std::io::stdin().lock());
+        let bytes = read_limited(std::io::stdin().lock(), FILE_BYTES_MAX);
         (bytes, std::env::current_dir())
     } else {
         let bytes = std::fs::File::open(path).and_then(|file| {
             if file.metadata()?.is_dir() {
                 return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory));
             }
-            read_limited(file)
+            read_limited(file, FILE_BYTES_MAX)
         });
         let folder = std::path::absolute(path)
             .map(|path| path.parent().map_or_else(PathBuf::new, Path::to_owned));
@@ -178,14 +194,14 @@ fn read(path: &Path) -> Result<(Text, PathBuf), Problem> {
     Ok((Text { name, content }, folder))
 }
 
-fn read_limited(reader: impl std::io::Read) -> std::io::Result<Vec<u8>> {
+fn read_limited(reader: impl std::io::Read, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut reader = reader.take(FILE_BYTES_MAX + 1);
+    let mut reader = reader.take(most + 1);
     std::io::Read::read_to_end(&mut reader, &mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_BYTES_MAX) {
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > most) {
         return Err(std::io::Error::other(format!(
             "it is larger than {} MiB",
-            FILE_BYTES_MAX >> 20
+            most >> 20
         )));
     }
     Ok(bytes)
@@ -222,20 +238,22 @@ fn resolve(folder: &Path, text: &str) -> Option<String> {
     path.to_str().map(str::to_owned)
 }
 
-/// Looks at the partition file, so that what is wrong with it is told before it is applied.
-fn check_source(name: &ServiceName, spec: &ServiceSpec) -> Option<Problem> {
-    let path = Path::new(spec.partitions.as_ref()?.file.as_deref()?);
-    if !path.is_absolute() {
-        return None;
-    }
-    let error = std::fs::File::open(path).err()?;
-    Some(Problem {
-        code: Code::FileInvalid,
-        sentence: format!(
-            "service.{name}.partitions.file: {} cannot be read: {error}",
-            path.display()
-        ),
-        place: None,
-        next: "make that file; the directors read it whenever it changes".to_owned(),
-    })
+/// Reads the partition file once, so that what is wrong with it is told before it is applied.
+/// Gives how many partitions it has.
+fn check_source(spec: &ServiceSpec) -> Result<Option<u64>, String> {
+    let Some(source) = &spec.partitions else {
+        return Ok(None);
+    };
+    let Some(path) = source
+        .file
+        .as_deref()
+        .filter(|path| Path::new(path).is_absolute())
+    else {
+        return Ok(None);
+    };
+    let bytes = std::fs::File::open(path)
+        .and_then(|file| read_limited(file, sources::FILE_BYTES_MAX))
+        .map_err(|error| format!("{path} cannot be read: {error}"))?;
+    let all = sources::parse(path, &bytes, source)?;
+    Ok(u64::try_from(all.len()).ok())
 }

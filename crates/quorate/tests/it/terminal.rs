@@ -1,0 +1,254 @@
+//! Where output goes and how it looks: pipes, closed pipes, terminals, colours, odd environments.
+
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::{Command, Stdio};
+
+use crate::support::{done, free_port, quorate, run};
+
+fn here() -> &'static std::path::Path {
+    std::path::Path::new("/")
+}
+
+#[test]
+fn without_a_server_it_says_where_it_looked_and_what_to_do() {
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    for args in [
+        &["status"][..],
+        &["ls", "partitions"],
+        &["why", "feeds/a"],
+        &["drain", "a1"],
+        &["events"],
+        &["api", "GET", "/v1/agents"],
+    ] {
+        let output = quorate()
+            .args(args)
+            .env("QUORATE_ADDRESS", &address)
+            .output()
+            .expect("the program starts");
+        let done = done(&output);
+        assert_eq!(done.code, Some(6), "{args:?}: {}", done.err);
+        assert_eq!(done.out, "");
+        assert!(
+            done.err
+                .starts_with("error[unreachable]: no director answers"),
+            "{}",
+            done.err
+        );
+        assert!(done.err.contains(&address), "{}", done.err);
+        assert!(
+            done.err.contains("next: start one with `quorate up FILE`"),
+            "{}",
+            done.err
+        );
+    }
+}
+
+#[test]
+fn another_server_at_the_address_is_not_taken_for_a_director() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = server.local_addr().expect("an address").to_string();
+    let serving = std::thread::spawn(move || {
+        let (mut client, _) = server.accept().expect("a connection");
+        let mut seen = [0; 1024];
+        let _ = client.read(&mut seen).expect("a request");
+        let body = "<html>hello</html>";
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        std::io::Write::write_all(&mut client, answer.as_bytes()).expect("answered");
+    });
+    let done = run(&["ls", "agents", "--address", &address], here());
+    serving.join().expect("the server ends");
+    assert_eq!(done.code, Some(6), "{}", done.err);
+    assert!(done.err.starts_with("error[not_quorate]"), "{}", done.err);
+}
+
+#[test]
+fn addresses_that_are_none_are_usage_errors() {
+    for address in ["", "https://d1", "a b", "d1:99999", "d1/v1"] {
+        let done = run(&["status", "--address", address], here());
+        let expected = if address.is_empty() { 6 } else { 2 };
+        assert_eq!(done.code, Some(expected), "{address:?}: {}", done.err);
+    }
+}
+
+#[test]
+fn a_reader_that_has_had_enough_ends_it_in_silence() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_quorate"))
+        .args(["completion", "bash"])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    let done = done(&output);
+    assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn results_that_cannot_be_written_are_an_error() {
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("a full device");
+    let output = Command::new(env!("CARGO_BIN_EXE_quorate"))
+        .arg("explain")
+        .env_clear()
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("the program starts");
+    let done = done(&output);
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.starts_with("error[output]"), "{}", done.err);
+}
+
+#[test]
+fn verbs_are_suggested_and_no_command_shows_the_help() {
+    let slip = run(&["aply", "x.toml"], here());
+    assert_eq!(slip.code, Some(2));
+    assert!(slip.err.contains("'apply'"), "{}", slip.err);
+    assert_eq!(slip.out, "");
+    let nothing = run(&[], here());
+    assert_eq!(nothing.code, Some(2));
+    assert!(nothing.err.contains("Usage: quorate"), "{}", nothing.err);
+    let help = run(&["--help"], here());
+    assert_eq!((help.code, help.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn targets_that_are_no_names_are_refused_before_anybody_is_asked() {
+    for (args, word) in [
+        (&["why", "feeds"][..], "SERVICE/KEY"),
+        (&["why", "feeds/.."], "partition key"),
+        (&["status", "a b"], "service name"),
+        (&["rm", "feeds"], "service/feeds"),
+        (&["drain", "../a"], "agent name"),
+        (&["ls", "services", "-l", "zone"], "NAME=VALUE"),
+        (&["ls", "agents", "--service", "feeds"], "--service"),
+        (&["wait", "--settled", "--timeout", "5"], "span of time"),
+        (&["restart", "feeds", "--max", "2"], "--rolling"),
+        (&["api", "GET", "v1/agents"], "begins with a slash"),
+        (&["explain", "no_leadr"], "no_leader"),
+    ] {
+        let done = run(args, here());
+        let expected = if args.first() == Some(&"explain") {
+            3
+        } else {
+            2
+        };
+        assert_eq!(done.code, Some(expected), "{args:?}: {}", done.err);
+        assert!(done.err.contains(word), "{args:?}: {}", done.err);
+        assert_eq!(done.out, "", "{args:?}");
+    }
+}
+
+#[test]
+fn arguments_that_are_not_text_are_refused_and_file_names_may_be_anything() {
+    let odd = OsStr::from_bytes(b"feeds\xff");
+    let name = quorate().arg("status").arg(odd).output().expect("starts");
+    assert_eq!(done(&name).code, Some(2));
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join(odd), "[service.a]\ncommand = ['x']\n").expect("written");
+    let file = quorate()
+        .arg("validate")
+        .arg(odd)
+        .current_dir(dir.path())
+        .output()
+        .expect("starts");
+    assert_eq!(done(&file).code, Some(0));
+}
+
+#[test]
+fn every_exit_code_and_error_code_is_explained() {
+    let all = run(&["explain"], here());
+    assert_eq!(all.code, Some(0));
+    for code in [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "9",
+        "10",
+        "130",
+        "no_leader",
+    ] {
+        let one = run(&["explain", code], here());
+        assert_eq!(one.code, Some(0), "{code}");
+        assert!(
+            all.out
+                .lines()
+                .any(|line| line.starts_with(&format!("{code}\t"))),
+            "{code}"
+        );
+    }
+    let shown = run(&["explain", "error[unreachable]"], here());
+    insta::assert_snapshot!(shown.out);
+}
+
+#[test]
+fn pages_and_completions_are_made_for_every_command() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let done = run(&["man", "pages"], dir.path());
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (Some(0), ""),
+        "{}",
+        done.err
+    );
+    assert!(dir.path().join("pages/quorate-apply.1").is_file());
+    for shell in ["bash", "zsh", "fish"] {
+        let done = run(&["completion", shell], dir.path());
+        assert!(done.out.contains("apply"), "{shell}");
+    }
+}
+
+/// Runs a command line of a shell on a terminal of its own and gives what the terminal saw.
+fn on_terminal(command: &str, env: &[(&str, &str)]) -> String {
+    let line = format!(
+        "stty cols 1 2>/dev/null; {} {command}",
+        env!("CARGO_BIN_EXE_quorate")
+    );
+    let output = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("TERM", "xterm")
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("`script` of util-linux is there");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn colours_come_on_a_terminal_only_and_can_be_switched_off() {
+    let missing = "validate /missing.toml";
+    assert!(on_terminal(missing, &[]).contains("\x1b[31merror[file_unreadable]"));
+    assert!(!on_terminal(missing, &[("NO_COLOR", "1")]).contains('\x1b'));
+    assert!(!on_terminal(missing, &[("TERM", "dumb")]).contains('\x1b'));
+    assert!(
+        !run(&["validate", "/missing.toml"], here())
+            .err
+            .contains('\x1b')
+    );
+}
+
+#[test]
+fn a_terminal_one_column_wide_breaks_nothing() {
+    let table = on_terminal("explain", &[("NO_COLOR", "1")]);
+    assert!(table.contains("no_leader  "), "{table}");
+    let help = on_terminal("--help", &[("NO_COLOR", "1")]);
+    assert!(help.contains("apply"), "{help}");
+}
