@@ -65,6 +65,46 @@ pub trait Ledger: Send + Sync + 'static {
     fn hints(&self) -> tokio::sync::watch::Receiver<Hints>;
 }
 
+/// A ledger that is shared, so that whoever opened it can close it.
+impl<L: Ledger> Ledger for std::sync::Arc<L> {
+    fn append(
+        &self,
+        at: Position,
+        epoch: Epoch,
+        entry: Vec<u8>,
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send {
+        L::append(self, at, epoch, entry)
+    }
+
+    fn tail(&self) -> impl Future<Output = Result<Tail, ReadError>> + Send {
+        L::tail(self)
+    }
+
+    fn read(
+        &self,
+        from: Position,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Committed>, ReadError>> + Send {
+        L::read(self, from, limit)
+    }
+
+    fn save_snapshot(
+        &self,
+        next: Position,
+        snapshot: Vec<u8>,
+    ) -> impl Future<Output = Result<(), ReadError>> + Send {
+        L::save_snapshot(self, next, snapshot)
+    }
+
+    fn load_snapshot(&self) -> impl Future<Output = Result<Option<Snapshot>, ReadError>> + Send {
+        L::load_snapshot(self)
+    }
+
+    fn hints(&self) -> tokio::sync::watch::Receiver<Hints> {
+        L::hints(self)
+    }
+}
+
 /// Answer to an append: both are facts, not failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {

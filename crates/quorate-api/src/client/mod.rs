@@ -6,6 +6,7 @@
 
 mod error;
 mod events;
+mod logs;
 mod resources;
 mod sessions;
 mod transport;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use error::{AddressError, Error};
 pub use events::EventStream;
+pub use logs::{LogFilter, LogStream};
 pub use resources::{EventFilter, Indexed, PartitionFilter, Wait};
 
 /// How long a call without a wait of its own may take at one director.

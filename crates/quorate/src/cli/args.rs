@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
+use quorate_core::ids::{AgentName, DirectorName, PartitionKey, ServiceName};
 use quorate_core::spec::Span;
 
 use crate::output::Format;
@@ -87,6 +87,15 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run everything on this machine: one director and N agents
+    #[command(
+        after_help = "Example:\n  quorate up feeds.toml --agents 3\n\nCtrl-C leaves in order; a second Ctrl-C at once."
+    )]
+    Up(UpArgs),
+    /// Run a director, a member of the quorum that decides
+    Director(DirectorArgs),
+    /// Run an agent, which runs the jobs on this machine
+    Agent(AgentArgs),
     #[command(flatten)]
     Ask(Ask),
     /// Check files without asking a cluster
@@ -126,6 +135,8 @@ pub(crate) enum Ask {
     Why(PartitionArgs),
     /// Show who held a partition, when, with which token, and why it moved
     History(PartitionArgs),
+    /// Show what runs have printed
+    Logs(LogsArgs),
     /// Show what has happened
     Events(EventsArgs),
     /// Start what was stopped, or has failed
@@ -208,6 +219,107 @@ pub(crate) struct FilesArgs {
     /// Job files, TOML or JSON; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    /// How many agents to run, as if each were a machine
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), value_name = "N")]
+    pub(crate) agents: u32,
+    /// Where everything is kept, so that the next `up` goes on from there
+    #[arg(
+        long,
+        env = "QUORATE_UP__DATA_DIR",
+        default_value = "quorate-data",
+        value_name = "DIR"
+    )]
+    pub(crate) data_dir: PathBuf,
+    /// Where the API listens
+    #[arg(
+        long,
+        env = "QUORATE_UP__LISTEN",
+        default_value = "127.0.0.1:7400",
+        value_name = "ADDR"
+    )]
+    pub(crate) listen: std::net::SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DirectorArgs {
+    /// Configuration file with the same keys
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its name, unique in the cluster [default: the host's name]
+    #[arg(long, env = "QUORATE_DIRECTOR__NAME", value_name = "NAME")]
+    pub(crate) name: Option<DirectorName>,
+    /// Where it keeps its data
+    #[arg(long, env = "QUORATE_DIRECTOR__DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where its API listens [default: 127.0.0.1:7400]
+    #[arg(long, env = "QUORATE_DIRECTOR__LISTEN", value_name = "ADDR")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// A folder in which `partitions.file` may be; may be given several times
+    #[arg(
+        long,
+        env = "QUORATE_DIRECTOR__SOURCE_ROOT",
+        value_delimiter = ':',
+        value_name = "DIR"
+    )]
+    pub(crate) source_root: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// Configuration file with the same keys
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its name, unique in the cluster [default: the host's name]
+    #[arg(long, env = "QUORATE_AGENT__NAME", value_name = "NAME")]
+    pub(crate) name: Option<AgentName>,
+    /// Where it keeps its data
+    #[arg(long, env = "QUORATE_AGENT__DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where the directors are, comma-separated [default: 127.0.0.1:7400]
+    #[arg(
+        long,
+        env = "QUORATE_AGENT__JOIN",
+        value_delimiter = ',',
+        value_name = "ADDR"
+    )]
+    pub(crate) join: Vec<String>,
+    /// A label that services may require; may be given several times
+    #[arg(long = "label", env = "QUORATE_AGENT__LABEL", value_delimiter = ',', value_name = "K=V", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Most weight it holds [default: no limit]
+    #[arg(long, env = "QUORATE_AGENT__CAPACITY", value_name = "N")]
+    pub(crate) capacity: Option<u64>,
+    /// How long a warden waits for the next agent process before it ends its runs
+    #[arg(long, env = "QUORATE_AGENT__ADOPT_WITHIN", value_name = "TIME")]
+    pub(crate) adopt_within: Option<Span>,
+    /// End when standard input ends, leaving the runs to their wardens; `up` starts its agents so
+    #[arg(long, hide = true)]
+    pub(crate) tied: bool,
+    /// Close the sessions that a warden left in this folder, and end; started by a warden
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub(crate) last_will: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// A service or one of its partitions
+    #[arg(value_name = "NAME[/KEY]")]
+    pub(crate) target: Target,
+    /// Go on with what is printed from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// So many of the last lines [default: 100]
+    #[arg(short = 'n', long, value_parser = clap::value_parser!(u32).range(0..=10_000), value_name = "N")]
+    pub(crate) lines: Option<u32>,
+    /// Show the file before the current one
+    #[arg(long)]
+    pub(crate) previous: bool,
 }
 
 /// Reads `k=v`.

@@ -5,8 +5,10 @@
 mod agents;
 mod apply;
 mod args;
+mod daemon;
 mod events;
 mod list;
+mod logs;
 mod meta;
 mod operate;
 mod remote;
@@ -19,8 +21,14 @@ use clap::Parser as _;
 
 use crate::failure::{Code, Exit, Failure};
 use crate::output::Output;
+pub(crate) use apply::request;
 use args::{Ask, Command, Root};
-pub(crate) use remote::Remote;
+pub(crate) use args::{Global, LogFormat, UpArgs};
+pub(crate) use daemon::warden;
+pub(crate) use events::line as event_line;
+use remote::Remote;
+pub(crate) use remote::{DEFAULT_ADDRESS, failure_of};
+pub(crate) use settle::{Goal, summary as progress_summary};
 
 /// Runs one command line.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
@@ -52,6 +60,9 @@ fn dispatch(root: Root) -> Result<Exit, Failure> {
     let output = Output::new(root.global.output);
     let global = root.global;
     match root.command {
+        Command::Up(args) => crate::up::run(&args, &global, output),
+        Command::Director(args) => daemon::director(args, &global),
+        Command::Agent(args) => daemon::agent(args, &global),
         Command::Validate(args) => apply::validate(&args, output),
         Command::Completion(args) => meta::completion(&args, output),
         Command::Man(args) => meta::man(&args),
@@ -91,6 +102,7 @@ async fn answer(command: Ask, remote: &Remote) -> Result<Exit, Failure> {
         Ask::Ls(args) => list::ls(&args, remote).await,
         Ask::Why(args) => status::why(&args, remote).await,
         Ask::History(args) => status::history(&args, remote).await,
+        Ask::Logs(args) => logs::logs(&args, remote).await,
         Ask::Events(args) => events::events(&args, remote).await,
         Ask::Start(args) => operate::start(&args, remote).await,
         Ask::Stop(args) => operate::stop(&args, remote).await,

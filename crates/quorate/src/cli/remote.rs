@@ -146,15 +146,17 @@ fn code_of(problem: &ApiProblem) -> Code {
         | problem::Code::BadParameter
         | problem::Code::TooLarge
         | problem::Code::MethodNotAllowed
+        | problem::Code::UriTooLong
         | problem::Code::UnsupportedMediaType => Code::Invalid,
         problem::Code::Unauthenticated | problem::Code::Forbidden => Code::NotAllowed,
         problem::Code::NotFound | problem::Code::UnknownPath | problem::Code::Gone => {
             Code::NotFound
         }
         problem::Code::Conflict | problem::Code::Fenced => Code::Conflict,
-        problem::Code::TooManyRequests | problem::Code::Unavailable | problem::Code::TimedOut => {
-            Code::Overloaded
-        }
+        problem::Code::TooManyRequests
+        | problem::Code::SlowRequest
+        | problem::Code::Unavailable
+        | problem::Code::TimedOut => Code::Overloaded,
         problem::Code::NotLeader => Code::NoLeader,
         problem::Code::OutcomeUnknown => Code::OutcomeUnknown,
         problem::Code::Internal => Code::Failed,

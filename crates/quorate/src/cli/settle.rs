@@ -27,7 +27,8 @@ pub(crate) struct Goal<'a> {
 }
 
 impl Goal<'_> {
-    fn reached(&self, progress: &Progress) -> bool {
+    /// Whether it is reached.
+    pub(crate) fn reached(&self, progress: &Progress) -> bool {
         let known = progress.total + progress.failed + progress.stopped;
         progress.index >= self.index && progress.settled && known >= self.at_least
     }

@@ -100,10 +100,9 @@ fn toml_value(value: &toml_edit::Value) -> Value {
     match value {
         toml_edit::Value::String(text) => Value::String(text.value().clone()),
         toml_edit::Value::Integer(number) => Value::from(*number.value()),
-        // NaN and infinity have no place in any key, and are refused there as null.
-        toml_edit::Value::Float(number) => {
-            Number::from_f64(*number.value()).map_or(Value::Null, Value::Number)
-        }
+        // NaN and infinity have no place in any key: as text they are refused wherever a number belongs.
+        toml_edit::Value::Float(number) => Number::from_f64(*number.value())
+            .map_or_else(|| Value::from("not a finite number"), Value::Number),
         toml_edit::Value::Boolean(flag) => Value::Bool(*flag.value()),
         toml_edit::Value::Datetime(time) => Value::String(time.value().to_string()),
         toml_edit::Value::Array(items) => Value::Array(items.iter().map(toml_value).collect()),

@@ -66,6 +66,14 @@ impl Bar {
         }
     }
 
+    /// Lets something else be said without drawing over it.
+    pub(crate) fn pause(&self, say: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(say),
+            None => say(),
+        }
+    }
+
     fn line(&mut self, line: String) {
         let due = self
             .said

@@ -1,0 +1,188 @@
+//! `director`, `agent`, `warden`: the daemons.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use quorate_core::ids::{AgentName, DirectorName, NameError};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{AgentArgs, DirectorArgs, Global};
+use super::remote::DEFAULT_ADDRESS;
+use crate::config::{self, LogSection};
+use crate::daemon::{self, Director};
+use crate::failure::{Code, Exit, Failure, chain};
+use crate::telemetry;
+
+/// How long a warden waits for the next agent process where something starts one.
+const ADOPT_UNDER_MANAGER: Duration = Duration::from_secs(5);
+/// The same for agents of `up`, whose runs the next `up` takes over: as long as their lease lets them.
+const ADOPT_TIED: Duration = Duration::from_secs(3600);
+
+/// Serves as a warden. Called before anything has made a second thread.
+pub(crate) fn warden(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let options = daemon::program().and_then(|program| {
+        quorate_agent::warden::Options::from_args(program, arguments)
+            .map_err(|error| Failure::new(Code::Usage, error, "agents start them by themselves"))
+    });
+    match options {
+        Ok(options) => quorate_agent::warden::run(&options),
+        Err(failure) => {
+            crate::output::report(&failure);
+            failure.exit().into()
+        }
+    }
+}
+
+fn start_logging(global: &Global, section: &LogSection) -> Result<(), Failure> {
+    let level = global.log_level.as_ref().or(section.level.as_ref());
+    let level = level.map_or("info", String::as_str);
+    let format = global.log_format.or(section.format).unwrap_or_default();
+    telemetry::start(level, format)
+}
+
+/// The name of this machine, which is the name of its daemons when nobody says another.
+fn host_name<N>(make: impl Fn(&str) -> Result<N, NameError>) -> Result<N, Failure> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    make(text.trim()).map_err(|error| {
+        Failure::new(
+            Code::Usage,
+            format!("the host's name {:?} cannot be used: {error}", text.trim()),
+            "choose a name with --name",
+        )
+    })
+}
+
+fn no_data_dir() -> Failure {
+    Failure::new(
+        Code::Usage,
+        "no data folder was given",
+        "choose one with --data-dir DIR; it must survive restarts",
+    )
+}
+
+pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Failure> {
+    let file = config::read(args.config.as_deref())?;
+    start_logging(global, &file.log)?;
+    let section = file.director;
+    let name = match args.name.or(section.name) {
+        Some(name) => name,
+        None => host_name(DirectorName::new)?,
+    };
+    let data_dir = args.data_dir.or(section.data_dir).ok_or_else(no_data_dir)?;
+    let listen = args.listen.or(section.listen);
+    let listen = listen.unwrap_or_else(|| std::net::SocketAddr::from(([127, 0, 0, 1], 7400)));
+    let mut config = quorate_director::Config::new(name, daemon::absolute(&data_dir)?, listen);
+    config.source_roots = if args.source_root.is_empty() {
+        section.source_root
+    } else {
+        args.source_root
+    };
+    daemon::threads()?.block_on(async {
+        let leave = daemon::leave_on_signal(|| ())?;
+        Director::open(config).await?.run(leave).await
+    })?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
+    if let Some(dir) = &args.last_will {
+        return last_will(dir);
+    }
+    let tied = args.tied;
+    let file = config::read(args.config.as_deref())?;
+    start_logging(global, &file.log)?;
+    let section = file.agent;
+    let name = match args.name.or(section.name) {
+        Some(name) => name,
+        None => host_name(AgentName::new)?,
+    };
+    let data_dir = args.data_dir.or(section.data_dir).ok_or_else(no_data_dir)?;
+    let mut join = args.join;
+    join.retain(|address| !address.trim().is_empty());
+    if join.is_empty() {
+        join = section.join;
+    }
+    if join.is_empty() {
+        join.push(DEFAULT_ADDRESS.to_owned());
+    }
+    let labels = if args.labels.is_empty() {
+        section.label
+    } else {
+        args.labels.into_iter().collect()
+    };
+    let adopt_within = args.adopt_within.or(section.adopt_within);
+    let config = quorate_agent::Config {
+        name,
+        data_dir: daemon::absolute(&data_dir)?,
+        join,
+        labels,
+        capacity: args.capacity.or(section.capacity),
+        adopt_within: adopt_within.map_or_else(|| usual_adoption(tied), |span| span.0),
+        program: daemon::program()?,
+        token: global.token.clone(),
+    };
+    let runtime = daemon::threads()?;
+    let ended = runtime.block_on(async {
+        let leave = daemon::leave_on_signal(|| ())?;
+        let parent = CancellationToken::new();
+        if tied {
+            watch_parent(parent.clone())?;
+        }
+        tokio::select! {
+            ended = quorate_agent::run(config, leave) => ended.map_err(daemon::of_agent),
+            // Like a crash, on purpose: the wardens keep the runs for the next agent process.
+            () = parent.cancelled() => Ok(()),
+        }
+    });
+    // Nothing that still waits may keep the process.
+    runtime.shutdown_background();
+    ended.map(|()| Exit::Done)
+}
+
+/// How long wardens wait for the next agent process when nobody says.
+fn usual_adoption(tied: bool) -> Duration {
+    if tied {
+        ADOPT_TIED
+    } else if std::env::var_os("INVOCATION_ID").is_some() {
+        // systemd sets it for every service, and starts an agent that died again.
+        ADOPT_UNDER_MANAGER
+    } else {
+        Duration::ZERO
+    }
+}
+
+/// Standard input is a pipe that `up` holds and never writes to: its end is the end of `up`, however
+/// that came.
+fn watch_parent(gone: CancellationToken) -> Result<(), Failure> {
+    std::thread::Builder::new()
+        .name("parent".to_owned())
+        .spawn(move || {
+            let mut stdin = std::io::stdin().lock();
+            let mut byte = [0];
+            while stdin.read(&mut byte).is_ok_and(|count| count > 0) {}
+            gone.cancel();
+        })
+        .map(|_thread| ())
+        .map_err(|error| {
+            Failure::new(
+                Code::Failed,
+                format!("a thread cannot be started: {error}"),
+                "look at the limits of this machine (threads)",
+            )
+        })
+}
+
+fn last_will(dir: &std::path::Path) -> Result<Exit, Failure> {
+    daemon::threads()?
+        .block_on(quorate_agent::last_will(dir))
+        .map(|()| Exit::Done)
+        .map_err(|error| {
+            Failure::new(
+                Code::Failed,
+                chain(&error),
+                "nothing is lost: the session ends with its lease",
+            )
+        })
+}

@@ -1,0 +1,145 @@
+//! `logs`: what runs have printed.
+
+use std::time::Duration;
+
+use quorate_api::client::{Client, LogFilter, PartitionFilter};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::args::{LogsArgs, Target};
+use super::remote::{Remote, failure_of};
+use crate::failure::{Code, Exit, Failure};
+use crate::output::{Style, report};
+
+/// Logs of more partitions at once would only scroll by; each is a connection.
+const PARTITIONS_MAX: usize = 64;
+/// Before the log of a run that has moved is asked for at its new agent.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Lines of a new agent's log, which begins with the run that moved there.
+const LINES_AFTER_MOVE: u32 = 1000;
+/// Pieces that wait to be printed; a slow terminal slows the readers.
+const PIECES_MAX: usize = 64;
+
+/// A piece of one partition's log, or why there is none.
+type Piece = (String, Result<Vec<u8>, Failure>);
+
+pub(super) async fn logs(args: &LogsArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let service = args.target.service.as_str();
+    let keys = keys(&args.target, remote).await?;
+    let filter = LogFilter {
+        lines: args.lines,
+        follow: args.follow,
+        previous: args.previous,
+    };
+    let prefixed = keys.len() > 1;
+    let width = keys.iter().map(|key| key.chars().count()).max();
+    let width = width.unwrap_or_default();
+    let (sender, mut pieces) = mpsc::channel::<Piece>(PIECES_MAX);
+    let mut readers = JoinSet::new();
+    for key in keys {
+        let client = remote.client.clone();
+        let (service, sender) = (service.to_owned(), sender.clone());
+        readers.spawn(async move { read(&client, &service, &key, filter, &sender).await });
+    }
+    drop(sender);
+    let mut exit = Exit::Done;
+    while let Some((key, piece)) = pieces.recv().await {
+        match piece {
+            Ok(bytes) if prefixed => {
+                let head = format!("{key:<width$} | ");
+                let head = Style::Faint.paint(&head, remote.output.color);
+                for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+                    remote.output.text(&head)?;
+                    remote.output.bytes(line)?;
+                }
+            }
+            Ok(bytes) => remote.output.bytes(&bytes)?,
+            Err(failure) => {
+                exit = failure.exit();
+                report(&failure);
+            }
+        }
+    }
+    readers.join_all().await;
+    Ok(exit)
+}
+
+/// The partitions whose logs are wanted.
+async fn keys(target: &Target, remote: &Remote) -> Result<Vec<String>, Failure> {
+    let service = target.service.as_str();
+    if let Some(key) = &target.key {
+        return match remote.client.partition(service, key.as_str(), None).await {
+            Ok(partition) => Ok(vec![partition.value.key]),
+            Err(error) => Err(remote.about(target, error).await),
+        };
+    }
+    if let Err(error) = remote.client.service(service).await {
+        return Err(remote.about(target, error).await);
+    }
+    let filter = PartitionFilter {
+        service: Some(service.to_owned()),
+        ..PartitionFilter::default()
+    };
+    let partitions = remote.client.partitions(&filter, None).await;
+    let partitions = partitions.map_err(failure_of)?.value;
+    if partitions.len() > PARTITIONS_MAX {
+        return Err(Failure::new(
+            Code::Usage,
+            format!(
+                "{service} has {} partitions, and logs of at most {PARTITIONS_MAX} are shown at once",
+                partitions.len()
+            ),
+            format!("name one: quorate logs {service}/KEY"),
+        ));
+    }
+    // One that no agent has ever had has printed nothing.
+    Ok(partitions
+        .into_iter()
+        .filter(|partition| partition.token.is_some() || partition.agent.is_some())
+        .map(|partition| partition.key)
+        .collect())
+}
+
+/// Passes on one partition's log. With `follow`, goes on at its new agent when it has moved.
+async fn read(
+    client: &Client,
+    service: &str,
+    key: &str,
+    mut filter: LogFilter,
+    sender: &mpsc::Sender<Piece>,
+) {
+    let mut agent = agent_of(client, service, key).await;
+    let mut opened = false;
+    loop {
+        match client.logs(service, key, filter).await {
+            Ok(mut stream) => {
+                opened = true;
+                while let Some(bytes) = stream.next().await {
+                    if sender.send((key.to_owned(), Ok(bytes))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            // While it moves nobody has its log; that is no failure once it was shown.
+            Err(_) if opened => {}
+            Err(error) => {
+                let failure = failure_of(error);
+                // Whoever prints has ended when nobody takes it.
+                let _ = sender.send((key.to_owned(), Err(failure))).await;
+                return;
+            }
+        }
+        if !filter.follow {
+            return;
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+        let now = agent_of(client, service, key).await;
+        filter.lines = Some(if now == agent { 0 } else { LINES_AFTER_MOVE });
+        agent = now;
+    }
+}
+
+async fn agent_of(client: &Client, service: &str, key: &str) -> Option<String> {
+    let partition = client.partition(service, key, None).await.ok()?;
+    partition.value.agent
+}

@@ -1,0 +1,78 @@
+//! The configuration files of the daemons. Every key is also a flag and an environment variable; the
+//! flag wins, then the variable, then the file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use quorate_core::ids::{AgentName, DirectorName};
+use quorate_core::spec::Span;
+use serde::Deserialize;
+
+use crate::cli::LogFormat;
+use crate::failure::{Code, Failure};
+
+/// One file, for either role.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ConfigFile {
+    pub(crate) director: DirectorSection,
+    pub(crate) agent: AgentSection,
+    pub(crate) log: LogSection,
+}
+
+/// What a director is told.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DirectorSection {
+    pub(crate) name: Option<DirectorName>,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) source_root: Vec<PathBuf>,
+}
+
+/// What an agent is told.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AgentSection {
+    pub(crate) name: Option<AgentName>,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) join: Vec<String>,
+    pub(crate) label: BTreeMap<String, String>,
+    pub(crate) capacity: Option<u64>,
+    pub(crate) adopt_within: Option<Span>,
+}
+
+/// What is logged.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LogSection {
+    pub(crate) level: Option<String>,
+    pub(crate) format: Option<LogFormat>,
+}
+
+/// Reads a file; without one everything is absent.
+///
+/// # Errors
+/// When it cannot be read or says something that cannot be.
+pub(crate) fn read(path: Option<&Path>) -> Result<ConfigFile, Failure> {
+    let Some(path) = path else {
+        return Ok(ConfigFile::default());
+    };
+    let fail = |sentence: String| {
+        Failure::new(
+            Code::Config,
+            sentence,
+            "every key is also a flag: quorate director --help, quorate agent --help",
+        )
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| fail(format!("{} cannot be read: {error}", path.display())))?;
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        fail(format!(
+            "{} is wrong: {}",
+            path.display(),
+            error.to_string().trim_end()
+        ))
+    })
+}

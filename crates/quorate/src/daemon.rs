@@ -1,0 +1,191 @@
+//! What the daemons have in common: signals, threads, and a director with its ledger.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use quorate_core::ids::DirectorName;
+use quorate_director::{Bound, Config, RunError};
+use quorate_raft::{Embedded, OpenError, Options};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Code, Exit, Failure, chain};
+
+/// The threads of a daemon.
+///
+/// # Errors
+/// When this process may not have them.
+pub(crate) fn threads() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(
+                Code::Failed,
+                format!("the threads of this process cannot be started: {error}"),
+                "look at the limits of this machine (open files, threads)",
+            )
+        })
+}
+
+/// Cancelled by the first Ctrl-C or SIGTERM. The second ends the process at once.
+///
+/// # Errors
+/// When signals cannot be heard.
+pub(crate) fn leave_on_signal(
+    at_once: impl Fn() + Send + 'static,
+) -> Result<CancellationToken, Failure> {
+    let fail = |error: std::io::Error| {
+        Failure::new(
+            Code::Failed,
+            format!("signals cannot be heard: {error}"),
+            "report this as a defect",
+        )
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
+    let leave = CancellationToken::new();
+    let told = leave.clone();
+    tokio::spawn(async move {
+        let mut heard = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        heard().await;
+        told.cancel();
+        heard().await;
+        at_once();
+        #[expect(
+            clippy::exit,
+            reason = "whoever asks twice wants no more of it, whatever is under way"
+        )]
+        std::process::exit(i32::from(Exit::Interrupted.number()));
+    });
+    Ok(leave)
+}
+
+/// A director that has its folder and its address, and its ledger.
+#[derive(Debug)]
+pub(crate) struct Director {
+    bound: Bound,
+    ledger: Arc<Embedded>,
+}
+
+impl Director {
+    /// Opens everything that a director alone needs, below its data folder.
+    ///
+    /// # Errors
+    /// When the folder or the address cannot be used.
+    pub(crate) async fn open(config: Config) -> Result<Self, Failure> {
+        let (name, ledger) = (config.name.clone(), config.data_dir.join("ledger"));
+        let bound = quorate_director::bind(config).await.map_err(of_director)?;
+        let ledger = open_ledger(name, &ledger).await?;
+        Ok(Self { bound, ledger })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.bound.address()
+    }
+
+    /// Runs it until it is told to stop, and closes its ledger.
+    ///
+    /// # Errors
+    /// When it must end by itself.
+    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let ledger = Arc::clone(&self.ledger);
+        let ended = tokio::select! {
+            ended = self.bound.run(ledger, shutdown) => ended.map_err(of_director),
+            failed = self.ledger.failed() => Err(Failure::new(
+                Code::DataDir,
+                chain(&failed),
+                "look at the disk, then start again: what was acknowledged is kept",
+            )),
+        };
+        self.ledger.shutdown().await;
+        ended
+    }
+}
+
+async fn open_ledger(name: DirectorName, dir: &Path) -> Result<Arc<Embedded>, Failure> {
+    let options = Options::new(dir.to_owned(), name);
+    let opened = Embedded::open(options).await;
+    opened.map(Arc::new).map_err(|error| {
+        let code = if matches!(error, OpenError::Locked { .. }) {
+            Code::DataDirLocked
+        } else {
+            Code::DataDir
+        };
+        Failure::new(code, chain(&error), next(code))
+    })
+}
+
+/// The next step after an error of this kind.
+fn next(code: Code) -> String {
+    if code == Code::PortInUse {
+        "stop what listens there, or choose another address with --listen".to_owned()
+    } else if code == Code::DataDirLocked {
+        "stop the other process, or choose another folder with --data-dir".to_owned()
+    } else if code == Code::DataDir {
+        "check the folder, or choose another with --data-dir".to_owned()
+    } else {
+        format!("`quorate explain {}` tells more", code.name())
+    }
+}
+
+/// Why a director cannot run, in a person's words.
+fn of_director(error: RunError) -> Failure {
+    let code = match &error {
+        RunError::Listen { cause, .. } if cause.kind() == std::io::ErrorKind::AddrInUse => {
+            Code::PortInUse
+        }
+        RunError::InUse { .. } => Code::DataDirLocked,
+        RunError::DataDir { .. } | RunError::Identity { .. } => Code::DataDir,
+        RunError::NotLoopback { .. } => Code::Usage,
+        RunError::Listen { .. } | RunError::Halted { .. } | RunError::Broken { .. } => Code::Failed,
+    };
+    Failure::new(code, chain(&error), next(code))
+}
+
+/// Why an agent cannot run, in a person's words.
+pub(crate) fn of_agent(error: quorate_agent::RunError) -> Failure {
+    let code = match &error {
+        quorate_agent::RunError::InUse { .. } => Code::DataDirLocked,
+        quorate_agent::RunError::DataDir { .. } | quorate_agent::RunError::Identity { .. } => {
+            Code::DataDir
+        }
+        quorate_agent::RunError::Address(_) => Code::Usage,
+        quorate_agent::RunError::Thread { .. } => Code::Failed,
+    };
+    Failure::new(code, chain(&error), next(code))
+}
+
+/// An absolute path of a folder that may not exist yet.
+///
+/// # Errors
+/// When the current folder is gone.
+pub(crate) fn absolute(path: &Path) -> Result<std::path::PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| {
+        Failure::new(
+            Code::DataDir,
+            format!("{} cannot be found: {error}", path.display()),
+            "name the folder from the root: --data-dir /…",
+        )
+    })
+}
+
+/// This program, to be started again.
+///
+/// # Errors
+/// When the system does not tell.
+pub(crate) fn program() -> Result<std::path::PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| {
+        Failure::new(
+            Code::Failed,
+            format!("the path of this program is not known: {error}"),
+            "is /proc mounted?",
+        )
+    })
+}

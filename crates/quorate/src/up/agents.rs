@@ -1,0 +1,177 @@
+//! The agents of `up`: real processes of the same program, so that they can be killed like machines.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::daemon;
+use crate::failure::{Code, Failure};
+use crate::output::say;
+
+/// A log of an agent that is larger than this is begun anew; the one before is kept.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+
+/// An agent that runs. Its standard input is a pipe that nobody writes to: it ends with this process,
+/// which is how the agent notices.
+#[derive(Debug)]
+struct Agent {
+    name: String,
+    data_dir: PathBuf,
+    log: PathBuf,
+    child: Child,
+}
+
+/// An agent that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// How; unknown when the system did not tell.
+    pub(super) status: Option<ExitStatus>,
+    name: String,
+    data_dir: PathBuf,
+    log: PathBuf,
+}
+
+/// All that run.
+#[derive(Debug)]
+pub(super) struct Agents {
+    running: Vec<Agent>,
+    address: String,
+    leaving: bool,
+}
+
+impl Agents {
+    /// Starts so many.
+    ///
+    /// # Errors
+    /// When one cannot be started; those that were are ended.
+    pub(super) fn start(count: u32, data_dir: &Path, address: &str) -> Result<Self, Failure> {
+        let folder = data_dir.join("agents");
+        let fail = |what: String, error: std::io::Error| {
+            Failure::new(
+                Code::DataDir,
+                format!("{what}: {error}"),
+                "check the folder, or choose another with --data-dir",
+            )
+        };
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| fail(format!("{} cannot be made", folder.display()), error))?;
+        let program = daemon::program()?;
+        let mut running = Vec::new();
+        for number in 1..=count {
+            let name = format!("a{number}");
+            let log = folder.join(format!("{name}.log"));
+            let data_dir = folder.join(&name);
+            let output = open_log(&log)
+                .map_err(|error| fail(format!("{} cannot be written", log.display()), error))?;
+            let child = Command::new(&program)
+                .arg("agent")
+                .args(["--name", &name, "--join", address, "--tied"])
+                .arg("--data-dir")
+                .arg(&data_dir)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(output)
+                // Ctrl-C on the terminal is for `up`, which then tells its agents.
+                .process_group(0)
+                .kill_on_drop(true)
+                .spawn()
+                .map_err(|error| fail(format!("agent {name} cannot be started"), error))?;
+            running.push(Agent {
+                name,
+                data_dir,
+                log,
+                child,
+            });
+        }
+        Ok(Self {
+            running,
+            address: address.to_owned(),
+            leaving: false,
+        })
+    }
+
+    /// How many run.
+    pub(super) fn count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Those that run.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.running
+            .iter()
+            .map(|agent| agent.name.as_str())
+            .collect()
+    }
+
+    /// An agent to try the failure of a machine with: its name and process id.
+    pub(super) fn victim(&self) -> Option<(&str, u32)> {
+        let agent = self.running.last()?;
+        Some((&agent.name, agent.child.id()?))
+    }
+
+    /// Waits until one of them has ended, for ever when none runs. May be dropped and called again.
+    pub(super) async fn ended(&mut self) -> Ended {
+        if self.running.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        let waits = self
+            .running
+            .iter_mut()
+            .map(|agent| Box::pin(agent.child.wait()));
+        let (status, at, _) = futures::future::select_all(waits).await;
+        let agent = self.running.remove(at);
+        Ended {
+            status: status.ok(),
+            name: agent.name,
+            data_dir: agent.data_dir,
+            log: agent.log,
+        }
+    }
+
+    /// Asks all of them to stop what they run, to give it back, and to end.
+    pub(super) fn ask_to_leave(&mut self) {
+        self.leaving = true;
+        for agent in &self.running {
+            let pid = agent.child.id().and_then(|id| i32::try_from(id).ok());
+            if let Some(pid) = pid.and_then(Pid::from_raw) {
+                // It has ended already when it cannot be told, and is waited for anyway.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+    }
+
+    /// Tells a person that an agent has ended, and how to start it again.
+    pub(super) fn told(&self, ended: &Ended) {
+        let how = ended.status.map_or_else(
+            || "in an unknown way".to_owned(),
+            |status| status.to_string(),
+        );
+        say(&format!("agent {} ended ({how})", ended.name));
+        if self.leaving {
+            say(&format!("  its log: {}", ended.log.display()));
+            return;
+        }
+        say(&format!(
+            "  its partitions move to the other agents; its log: {}",
+            ended.log.display()
+        ));
+        let program = std::env::args().next();
+        say(&format!(
+            "  start it again: {} agent --name {} --data-dir {} --join {}",
+            program.as_deref().unwrap_or("quorate"),
+            ended.name,
+            ended.data_dir.display(),
+            self.address
+        ));
+    }
+}
+
+fn open_log(path: &Path) -> std::io::Result<File> {
+    if std::fs::metadata(path).is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
+        std::fs::rename(path, path.with_extension("log.1"))?;
+    }
+    OpenOptions::new().create(true).append(true).open(path)
+}

@@ -1,0 +1,248 @@
+//! `up`: everything on this machine. One director in this process, N agents as processes of their own.
+//!
+//! ```text
+//!   up ── director (tasks of this process, ledger on disk)
+//!    ├── agent a1 ── wardens ── runs          each agent as if it were a machine
+//!    └── agent a2 ── wardens ── runs
+//! ```
+//!
+//! Agents end with `up`. Their wardens do not: when `up` itself is killed they keep the runs until
+//! their deadline, and the next `up` on the same folder takes them over. An agent that is killed is
+//! told and not started again: it stands for a machine, and machines fail.
+
+mod agents;
+mod tell;
+
+use std::time::{Duration, Instant};
+
+use quorate_api::client::{Client, EventFilter, Wait};
+use quorate_api::resources::Progress;
+use quorate_core::ids::DirectorName;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Global, Goal, UpArgs, event_line, failure_of, request};
+use crate::daemon::{self, Director};
+use crate::failure::{Code, Exit, Failure, chain};
+use crate::files::{self, Loaded};
+use crate::output::{Bar, Output, say};
+use agents::{Agents, Ended};
+
+/// Name of the only director.
+const DIRECTOR: &str = "d1";
+/// A director of one is ready in well under a second; a large ledger takes its time to be read.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks whether it is ready.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// When nothing more has come up for so long, the bar gives way to the summary, which says what waits.
+const STALL: Duration = Duration::from_secs(20);
+/// One blocking query at most, so that the time that is left is shown as it shrinks.
+const ROUND: Duration = Duration::from_secs(1);
+/// After a director that ended by itself, agents can only wait for their leases.
+const LEAVE_WITHOUT_DIRECTOR: Duration = Duration::from_secs(15);
+
+/// Runs until Ctrl-C.
+///
+/// # Errors
+/// When it cannot start, or the director must end.
+pub(crate) fn run(args: &UpArgs, global: &Global, output: Output) -> Result<Exit, Failure> {
+    let loaded = files::load(&args.files.files)?;
+    let level = global.log_level.as_deref().unwrap_or("warn");
+    crate::telemetry::start(level, global.log_format.unwrap_or_default())?;
+    let runtime = daemon::threads()?;
+    let ended = runtime.block_on(everything(args, &loaded, output));
+    runtime.shutdown_background();
+    ended
+}
+
+/// What runs, and what it takes to watch it.
+struct Up<'a> {
+    args: &'a UpArgs,
+    loaded: &'a Loaded,
+    output: Output,
+    client: Client,
+    address: String,
+    data_dir: std::path::PathBuf,
+    agents: Agents,
+}
+
+async fn everything(args: &UpArgs, loaded: &Loaded, output: Output) -> Result<Exit, Failure> {
+    let data_dir = daemon::absolute(&args.data_dir)?;
+    let leave = daemon::leave_on_signal(|| {
+        say("left at once; what still runs ends by itself when its lease is over");
+    })?;
+    let director = open_director(args, loaded, &data_dir).await?;
+    let address = director.address().to_string();
+    let client = Client::new(vec![address.clone()], None).map_err(|error| {
+        Failure::new(
+            Code::Usage,
+            chain(&error),
+            "choose another address with --listen",
+        )
+    })?;
+    let stop = CancellationToken::new();
+    let mut director = tokio::spawn(director.run(stop.clone()));
+    let agents = Agents::start(args.agents, &data_dir, &address);
+    let mut up = match agents {
+        Ok(agents) => Up {
+            args,
+            loaded,
+            output,
+            client,
+            address,
+            data_dir,
+            agents,
+        },
+        Err(failure) => {
+            stop.cancel();
+            finished(director.await)?;
+            return Err(failure);
+        }
+    };
+    let worked = tokio::select! {
+        worked = up.work() => worked,
+        () = leave.cancelled() => Ok(()),
+        ended = &mut director => {
+            up.leave(Some(LEAVE_WITHOUT_DIRECTOR)).await;
+            return finished(ended).and(Err(Failure::new(
+                Code::Failed,
+                "the director ended by itself",
+                "start `up` again: it goes on from its folder",
+            )));
+        }
+    };
+    up.leave(None).await;
+    stop.cancel();
+    finished(director.await)?;
+    say("everything is stopped; the same command goes on from here");
+    worked.map(|()| Exit::Done)
+}
+
+async fn open_director(
+    args: &UpArgs,
+    loaded: &Loaded,
+    data_dir: &std::path::Path,
+) -> Result<Director, Failure> {
+    let name = DirectorName::new(DIRECTOR)
+        .map_err(|error| Failure::new(Code::Failed, error, "report this as a defect"))?;
+    let mut config = quorate_director::Config::new(name, data_dir.join("director"), args.listen);
+    config.source_roots.clone_from(&loaded.folders);
+    config.expect_agents = Some(args.agents);
+    Director::open(config).await
+}
+
+/// How the director's task ended.
+fn finished(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
+    ended.unwrap_or_else(|error| {
+        Err(Failure::new(
+            Code::Failed,
+            format!("the director failed: {error}"),
+            "start `up` again: it goes on from its folder",
+        ))
+    })
+}
+
+impl Up<'_> {
+    /// Applies the files, shows how everything comes up, then what happens, for ever.
+    async fn work(&mut self) -> Result<(), Failure> {
+        self.ready().await?;
+        let applied = self.client.apply(&request(self.loaded)?).await;
+        let applied = applied.map_err(failure_of)?;
+        for note in &applied.notes {
+            say(note);
+        }
+        let progress = self.come_up(applied.index).await?;
+        let text = tell::summary(self, &progress).await?;
+        self.output.text(&text)?;
+        self.watch(progress.index).await
+    }
+
+    async fn ready(&self) -> Result<(), Failure> {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            match self.client.ready().await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() >= until => return Err(failure_of(error)),
+                Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Shows progress until all runs, or nothing more comes up.
+    async fn come_up(&mut self, index: u64) -> Result<Progress, Failure> {
+        let services = self.loaded.file.service.keys();
+        let goal = Goal {
+            service: None,
+            index,
+            at_least: services.map(|name| self.loaded.partitions(name)).sum(),
+        };
+        let mut bar = Bar::new("starting");
+        let mut best = (0, Instant::now());
+        let mut wait = None;
+        loop {
+            let progress = tokio::select! {
+                progress = self.client.progress(None, wait) => progress.map_err(failure_of)?,
+                ended = self.agents.ended() => {
+                    bar.pause(|| self.agents.told(&ended));
+                    continue;
+                }
+            };
+            if progress.running > best.0 {
+                best = (progress.running, Instant::now());
+            }
+            if goal.reached(&progress) || best.1.elapsed() > STALL {
+                return Ok(progress);
+            }
+            bar.show(&progress);
+            wait = Some(Wait {
+                index: progress.index,
+                wait: ROUND,
+            });
+        }
+    }
+
+    /// Tells what happens after `index`, each in a line.
+    async fn watch(&mut self, index: u64) -> Result<(), Failure> {
+        let filter = EventFilter::default();
+        let after = Some(index.to_string());
+        let opened = self.client.events(&filter, after).await;
+        let mut events = opened.map_err(failure_of)?;
+        loop {
+            tokio::select! {
+                event = events.next() => {
+                    let line = event_line(&event.map_err(failure_of)?, self.output.color);
+                    self.output.text(&(line + "\n"))?;
+                }
+                ended = self.agents.ended() => self.agents.told(&ended),
+            }
+        }
+    }
+
+    /// Tells every agent to leave and waits until all have; at most for `limit`.
+    async fn leave(&mut self, limit: Option<Duration>) {
+        if self.agents.count() == 0 {
+            return;
+        }
+        let mut bar = Bar::new("stopping");
+        self.agents.ask_to_leave();
+        let gone = async {
+            while self.agents.count() > 0 {
+                let left = self.agents.names().join(", ");
+                bar.note(&format!("waiting for {left}; Ctrl-C again leaves at once"));
+                let ended: Ended = self.agents.ended().await;
+                if !ended.status.is_some_and(|status| status.success()) {
+                    bar.pause(|| self.agents.told(&ended));
+                }
+            }
+        };
+        match limit {
+            None => gone.await,
+            Some(limit) => {
+                if tokio::time::timeout(limit, gone).await.is_err() {
+                    say(
+                        "some agents did not leave in time and are killed; their runs end with their leases",
+                    );
+                }
+            }
+        }
+    }
+}

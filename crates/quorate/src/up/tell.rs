@@ -1,0 +1,104 @@
+//! What `up` says once everything has come up: what runs where, and what to try.
+
+use std::fmt::Write as _;
+
+use quorate_api::client::PartitionFilter;
+use quorate_api::resources::Progress;
+
+use super::Up;
+use crate::cli::{DEFAULT_ADDRESS, failure_of, progress_summary};
+use crate::failure::Failure;
+use crate::output::Style;
+
+/// Partitions that do not run are named, but not all of a thousand.
+const NAMED_MAX: usize = 10;
+
+/// The summary. Writing to a string cannot fail.
+pub(super) async fn summary(up: &Up<'_>, progress: &Progress) -> Result<String, Failure> {
+    let client = &up.client;
+    let color = up.output.color;
+    let agents = client.agents(None).await.map_err(failure_of)?.value;
+    let services = client.services(None).await.map_err(failure_of)?.value;
+    let everything = PartitionFilter::default();
+    let partitions = client.partitions(&everything, None).await;
+    let partitions = partitions.map_err(failure_of)?.value;
+    let mut text = String::new();
+    let healthy = progress.running >= progress.total && progress.failed == 0;
+    let style = if healthy { Style::Good } else { Style::Warn };
+    let counts = progress_summary(progress);
+    let _ = writeln!(
+        text,
+        "{} on {} of {} agents",
+        style.paint(counts.trim_end(), color),
+        agents.iter().filter(|agent| agent.partitions > 0).count(),
+        up.args.agents,
+    );
+    for service in &services {
+        let counts = &service.partitions;
+        let _ = write!(
+            text,
+            "  {}: {} of {} run",
+            service.name, counts.running, counts.total
+        );
+        let ours = up.loaded.file.service.contains_key(service.name.as_str());
+        text.push_str(if ours {
+            "\n"
+        } else {
+            "  (from before; it is in none of these files)\n"
+        });
+        if let Some(problem) = &service.source.problem {
+            let _ = writeln!(text, "    {}", Style::Bad.paint(problem, color));
+        }
+    }
+    for agent in &agents {
+        let _ = writeln!(
+            text,
+            "  {}: {} partitions, {}",
+            agent.name,
+            agent.partitions,
+            agent.state.as_str()
+        );
+    }
+    let mut waiting = partitions
+        .iter()
+        .filter_map(|partition| Some((partition, partition.waiting.as_ref()?)));
+    for (partition, why) in waiting.by_ref().take(NAMED_MAX) {
+        let _ = writeln!(text, "! {}/{}: {why}", partition.service, partition.key);
+    }
+    let more = waiting.count();
+    if more > 0 {
+        let _ = writeln!(text, "! and {more} more: quorate ls partitions --problems");
+    }
+    text.push_str(&hints(
+        up,
+        partitions.first().map(|p| (&*p.service, &*p.key)),
+    ));
+    Ok(text)
+}
+
+/// Commands to try from another terminal.
+fn hints(up: &Up<'_>, example: Option<(&str, &str)>) -> String {
+    let mut text = String::from("try, in another terminal:\n");
+    if up.address != DEFAULT_ADDRESS {
+        let _ = writeln!(text, "  export QUORATE_ADDRESS={}", up.address);
+    }
+    text.push_str("  quorate status\n  quorate ls partitions --watch\n");
+    if let Some((service, key)) = example {
+        let _ = writeln!(text, "  quorate why '{service}/{key}'");
+        let _ = writeln!(text, "  quorate logs '{service}/{key}' -f");
+    }
+    if up.agents.count() > 1
+        && let Some((name, pid)) = up.agents.victim()
+    {
+        let _ = writeln!(
+            text,
+            "  kill -9 {pid}    # agent {name} dies, and its partitions move"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "data: {}; Ctrl-C stops everything in order",
+        up.data_dir.display()
+    );
+    text
+}
