@@ -266,7 +266,8 @@ fn describe(text: &mut String, problem: &Problem, color: bool) {
         );
         // A tab would shift the mark under the line.
         let line = visible(&place.text.replace('\t', " "));
-        let before: String = place.text.chars().take(place.column - 1).collect();
+        let before = place.text.replace("\t", " ");
+        let before: String = before.chars().take(place.column - 1).collect();
         let indent = " ".repeat(visible(&before).chars().count());
         let mark = Style::Bad.paint(&"^".repeat(place.width), color);
         let _ = writeln!(text, "{gap} {bar}");
