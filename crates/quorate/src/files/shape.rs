@@ -285,7 +285,10 @@ fn shape(text: &Text, spans: &Spans, mut tree: Value, problems: &mut Vec<Problem
             }
             continue;
         }
-        problems.push(wrong_value(text, spans, &tree, &path, &message));
+        // A key that is missing was most likely the misspelt one.
+        if problems.is_empty() || !message.starts_with("missing field") {
+            problems.push(wrong_value(text, spans, &tree, &path, &message));
+        }
         return None;
     }
     None
@@ -460,7 +463,8 @@ fn explain(message: &str, found: Option<&Value>) -> (String, String) {
 fn wanted(expected: &str) -> String {
     let text = match expected.trim() {
         "u8" => "a whole number from 0 to 255",
-        "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u16" | "u64" | "usize" => "a whole number, 0 or more",
         "i8" | "i16" | "i32" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
         "a string" | "string" | "str" => "text",
