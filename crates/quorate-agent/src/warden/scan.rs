@@ -69,11 +69,7 @@ impl Scan {
 
     /// Kills everything of this warden and all children of this process; tells whether there was any.
     pub(crate) fn kill_everything(&self) -> bool {
-        let mut any = false;
-        for (pid, _) in self.find() {
-            signal_process(pid, libc::SIGKILL);
-            any = true;
-        }
+        let mut any = self.kill_found();
         for pid in children() {
             if executes(pid) {
                 signal_process(pid, libc::SIGKILL);
@@ -81,6 +77,15 @@ impl Scan {
             }
         }
         any
+    }
+
+    /// Kills everything that carries a cookie of this warden; tells whether there was any.
+    pub(crate) fn kill_found(&self) -> bool {
+        let found = self.find();
+        for &(pid, _) in &found {
+            signal_process(pid, libc::SIGKILL);
+        }
+        !found.is_empty()
     }
 
     fn find(&self) -> Vec<(Pid, RunId)> {

@@ -7,7 +7,7 @@ use quorate_agent::warden::protocol::Order;
 use quorate_agent::warden::{KERNEL, SCAN};
 use rustix::process::Signal;
 
-use crate::support::{Rig, children, eventually, kill, program, run, text};
+use crate::support::{Rig, children, eventually, kill, processes_with, program, run, text};
 use crate::warden_faults::{is_proven_dead, start_trees};
 
 #[tokio::test]
@@ -27,12 +27,16 @@ async fn without_namespaces_a_scan_finds_daemons_and_the_grade_says_so() {
         );
     }
     let _outputs = start_trees(&mut rig).await;
-    let order = rig.script(20, &format!("{hide}; echo up; sleep 1000"));
+    let mut order = rig.script(20, &format!("{hide}; echo up; sleep 1000"));
+    let own = format!("{}/20", rig.dir().display());
+    order.env.push(("QUORATE_TEST_RUN".to_owned(), own.clone()));
+    let own = format!("QUORATE_TEST_RUN={own}");
     rig.start(order).await;
-    let others = rig.processes().len();
+    eventually("its daemons are up", || processes_with(&own).len() >= 4).await;
     rig.send(Order::Kill { run: run(20) }).await;
     assert_eq!(rig.ended(20).await, (None, Some(9)));
-    assert!(rig.processes().len() < others);
+    assert!(processes_with(&own).is_empty());
+    assert!(rig.processes().len() >= 12, "the others are untouched");
     rig.send(Order::End).await;
     is_proven_dead(&rig).await;
 }

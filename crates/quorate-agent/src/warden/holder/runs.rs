@@ -265,9 +265,14 @@ impl Holder {
     }
 
     pub(super) fn kill_all(&mut self) {
-        let living: Vec<RunId> = self.runs.keys().copied().collect();
-        for id in living {
-            self.kill(id);
+        if let Some(scan) = &self.born.scan {
+            // One pass for all of them; those that follow kill what it missed.
+            scan.kill_found();
+        }
+        for run in self.runs.values() {
+            if let Stage::Lives(init) = run.stage {
+                let _gone = kill_process(init, Signal::KILL);
+            }
         }
     }
 
