@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use crate::daemon;
 use crate::failure::{Code, Failure};
@@ -14,14 +14,16 @@ use crate::output::say;
 /// A log of an agent that is larger than this is begun anew; the one before is kept.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
-/// An agent that runs. Its standard input is a pipe that nobody writes to: it ends with this process,
-/// which is how the agent notices.
+/// An agent that runs.
 #[derive(Debug)]
 struct Agent {
     name: String,
     data_dir: PathBuf,
     log: PathBuf,
     child: Child,
+    /// The agent's standard input, to which nobody writes: it ends with this process, which is how the
+    /// agent notices. Held apart, because waiting for a child closes what the child still has of it.
+    _tie: Option<ChildStdin>,
 }
 
 /// An agent that has ended.
@@ -66,7 +68,7 @@ impl Agents {
             let data_dir = folder.join(&name);
             let output = open_log(&log)
                 .map_err(|error| fail(format!("{} cannot be written", log.display()), error))?;
-            let child = Command::new(&program)
+            let mut child = Command::new(&program)
                 .arg("agent")
                 .args(["--name", &name, "--join", address, "--tied"])
                 .arg("--data-dir")
@@ -83,6 +85,7 @@ impl Agents {
                 name,
                 data_dir,
                 log,
+                _tie: child.stdin.take(),
                 child,
             });
         }
