@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quorate_core::director;
+use quorate_core::planner::PlannerConfig;
 use quorate_ledger::Ledger;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -105,7 +106,7 @@ impl Bound {
             address: address.clone(),
             queue_max: QUEUE_MAX,
             snapshot_every: SNAPSHOT_EVERY,
-            planner: quorate_core::planner::PlannerConfig::default(),
+            planner: planner(&self.config),
         };
         let limits = Arc::new(self.config.limits.clone());
         // The loop ends last: whoever still waits for an answer gets it or hears that it is unknown.
@@ -157,12 +158,21 @@ impl Bound {
     }
 }
 
+fn planner(config: &Config) -> PlannerConfig {
+    PlannerConfig {
+        expect_agents: config.expect_agents,
+        ..PlannerConfig::default()
+    }
+}
+
 fn app(config: &Config, address: &str, handle: Handle, shutdown: &CancellationToken) -> App {
     App {
         handle,
         limits: Arc::new(config.limits.clone()),
         name: config.name.clone(),
         address: Arc::from(address),
+        roots: Roots::new(config.source_roots.clone()),
+        planner: planner(config),
         shutdown: shutdown.clone(),
         streams: Arc::new(Semaphore::new(config.limits.event_streams)),
         writes: TaskTracker::new(),

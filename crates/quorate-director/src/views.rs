@@ -7,6 +7,7 @@ use quorate_api::session::WorkResponse;
 use quorate_api::session::{WorkItem, WorkService, WorkState};
 use quorate_core::cluster::{Agent, Cluster, Freed, Partition, Service, State};
 use quorate_core::director::{self as machine, WorkDelta};
+use quorate_core::ids::PartitionId;
 use quorate_core::record::{
     Containment, Desired, Exit, ExitClass, ReleaseOutcome, RunPhase, RunReport, Schedulable,
 };
@@ -15,9 +16,6 @@ use serde_json::value::RawValue;
 
 use crate::clock;
 use crate::engine::Reading;
-
-/// An agent that has not renewed for this many of its intervals counts as silent.
-const SILENT_AFTER: u32 = 3;
 
 /// A service, without its specification.
 pub(crate) fn service(service: &Service, partitions: Counts) -> ServiceView {
@@ -132,6 +130,12 @@ pub(crate) fn waiting(
     if is_ready(partition) {
         return None;
     }
+    // The planner knows best what a partition waits for, while this director leads.
+    if let (Some(planner), Some(id)) = (reading.director.planner(), id(service, partition))
+        && let Some(why) = planner.waiting(reading.now.moment, reading.cluster(), id)
+    {
+        return Some(why);
+    }
     let down = || {
         if service.removed() || partition.doomed() {
             Some("it was removed")
@@ -170,10 +174,15 @@ pub(crate) fn waiting(
     Some(text)
 }
 
+/// The slot of a partition.
+pub(crate) fn id(service: &Service, partition: &Partition) -> Option<PartitionId> {
+    service.partitions().get(partition.key()).copied()
+}
+
 fn unassigned(reading: &Reading<'_>, freed: &Freed) -> String {
     let open = reading.cluster().sessions();
     if open.is_empty() {
-        return "no agent is there".to_owned();
+        return "no agent is connected".to_owned();
     }
     match freed {
         Freed::New => "no agent has been chosen yet".to_owned(),
@@ -197,15 +206,7 @@ pub(crate) fn agent(reading: &Reading<'_>, agent: &Agent, weight: u64) -> AgentV
         .filter_map(|session| reading.director.expires(session.id()))
         .map(|expires| expires.since(reading.now.moment))
         .min();
-    let silent = sessions().any(|session| {
-        let lease = session.lease();
-        let expires = reading.director.expires(session.id());
-        // How long ago the clock of this session was last moved forward.
-        let left = expires.map(|expires| expires.since(reading.now.moment));
-        left.is_some_and(|left| {
-            lease.expiry().saturating_sub(left) > lease.renew_every * SILENT_AFTER
-        })
-    });
+    let silent = sessions().any(|session| reading.director.silent(session.id()));
     let state = match agent.schedulable() {
         _ if agent.sessions().is_empty() => AgentState::Gone,
         _ if silent => AgentState::Silent,

@@ -104,6 +104,34 @@ pub async fn run(
     }
 }
 
+/// Reads a file once, for a plan: nothing is handed in.
+///
+/// # Errors
+/// With a sentence that says what is wrong with the file.
+pub(crate) async fn read_once(
+    service: &ServiceName,
+    source: &PartitionSource,
+    roots: &Roots,
+) -> Result<Vec<PartitionSpec>, String> {
+    let (nobody, _) = mpsc::channel(1);
+    let follower = Follower::new(service.clone(), source.clone(), roots, nobody);
+    let read = async {
+        match follower.read_at_rest().await? {
+            Some((_, bytes)) => Ok(follower.parse(bytes).await?.1),
+            // Nothing was told before, so it cannot be as it was told last.
+            None => Ok(Vec::new()),
+        }
+    };
+    match tokio::time::timeout(READ_WITHIN, read).await {
+        Ok(read) => read,
+        Err(_) => {
+            let seconds = READ_WITHIN.as_secs();
+            let file = follower.file.shown();
+            Err(format!("{file} could not be read within {seconds} s"))
+        }
+    }
+}
+
 /// A source and the task that follows it.
 struct Followed {
     follow: Follow,

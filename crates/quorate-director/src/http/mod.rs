@@ -12,11 +12,13 @@ pub(crate) mod server;
 use std::sync::Arc;
 
 use quorate_core::ids::DirectorName;
+use quorate_core::planner::PlannerConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
+use crate::duties::sources::Roots;
 use crate::engine::Handle;
 use crate::routes::LogHub;
 
@@ -27,6 +29,9 @@ pub(crate) struct App {
     pub(crate) limits: Arc<Limits>,
     pub(crate) name: DirectorName,
     pub(crate) address: Arc<str>,
+    /// Folders that files of partitions may be read from.
+    pub(crate) roots: Roots,
+    pub(crate) planner: PlannerConfig,
     /// Told when the director stops: whoever waits then answers at once.
     pub(crate) shutdown: CancellationToken,
     /// One permit for each stream of events.

@@ -8,6 +8,7 @@ mod events;
 mod logs;
 mod meta;
 mod partitions;
+mod plan;
 mod progress;
 mod services;
 mod sessions;
@@ -42,6 +43,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(services::router())
         .merge(partitions::router())
         .merge(apply::router())
+        .merge(plan::router())
         .merge(agents::router())
         .merge(directors::router())
         .merge(events::router())

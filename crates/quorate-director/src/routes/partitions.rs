@@ -3,7 +3,7 @@
 use axum::extract::State;
 use quorate_api::problem::Problem;
 use quorate_api::resources::{
-    Done, HistoryEntry, HistoryView, Page, PartitionState, PartitionView, Why,
+    Done, ExcludedAgent, HistoryEntry, HistoryView, Page, PartitionState, PartitionView, Why,
 };
 use quorate_api::routes;
 use quorate_core::cluster::{Cluster, Partition, Service};
@@ -286,6 +286,28 @@ async fn why(
 
 fn reason(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Why {
     let view = views::partition(reading, service, partition);
+    let explained = reading.director.planner().and_then(|planner| {
+        let id = views::id(service, partition)?;
+        planner.why(reading.now.moment, reading.cluster(), id)
+    });
+    if let Some(why) = explained {
+        let excluded = why.agents.into_iter().filter(|agent| !agent.eligible);
+        return Why {
+            service: view.service,
+            key: view.key,
+            state: view.state,
+            agent: view.agent,
+            token: view.token,
+            since: view.since,
+            reason: why.because,
+            excluded: excluded
+                .map(|agent| ExcludedAgent {
+                    agent: agent.agent.to_string(),
+                    rule: agent.text,
+                })
+                .collect(),
+        };
+    }
     let reason = match (&view.waiting, &view.agent) {
         (Some(waiting), _) => waiting.clone(),
         (None, Some(agent)) => format!("it runs on {agent}"),

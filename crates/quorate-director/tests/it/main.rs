@@ -5,6 +5,7 @@ mod bad_input;
 mod desk;
 mod example;
 mod job_files;
+mod life;
 mod openapi;
 mod operations;
 mod sessions;

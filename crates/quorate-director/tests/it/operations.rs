@@ -54,7 +54,7 @@ async fn what_is_applied_is_listed_page_by_page_and_outlives_the_process() {
         (one.state, one.running),
         (PartitionState::Unassigned, false)
     );
-    assert_eq!(one.waiting.as_deref(), Some("no agent is there"));
+    assert_eq!(one.waiting.as_deref(), Some("no agent is connected"));
 
     let services = desk.client.services(None).await.unwrap().value;
     let counts: Vec<_> = services
