@@ -1,9 +1,16 @@
-//! The real program as a person meets it: what it prints, where, and how it ends.
+//! The real program as a person meets it: what it prints, where, and how it ends; then whole clusters
+//! of real processes, judged by a referee that shares no code with it.
 #![expect(
     clippy::expect_used,
+    clippy::indexing_slicing,
     reason = "a test that cannot be set up has failed"
 )]
 
+mod cluster;
+mod cluster_faults;
+mod cluster_operate;
 mod files;
+mod recorder;
+mod referee;
 mod support;
 mod terminal;
