@@ -5,4 +5,4 @@ mod shell;
 pub mod sys;
 pub mod warden;
 
-pub use shell::{Config, LastWillError, RunError, last_will, run};
+pub use shell::{Config, LastWillError, RunError, Stops, last_will, run};

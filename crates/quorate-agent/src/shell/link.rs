@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use quorate_core::agent::{Event, FoundRun, RunEnd, RunId, WardenId};
 use quorate_core::ids::Token;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -25,6 +25,10 @@ use crate::warden::protocol::{self, Order, Reply};
 const ORDERS_MAX: usize = 32 * 1024;
 /// A warden that was told to end, or is gone, kills and proves within this, or its deadline does.
 pub(crate) const PROOF_WITHIN: Duration = Duration::from_secs(5);
+/// Writing the last orders to a socket on this machine takes milliseconds.
+const WRITE_WITHIN: Duration = Duration::from_secs(1);
+/// Longer than any lease: the deadline is what ends runs whose agent does not come back.
+const HAND_OVER_MS: u64 = 24 * 3600 * 1000;
 /// Telling what it holds is a matter of milliseconds.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
 
@@ -34,6 +38,8 @@ pub(crate) struct Link {
     pub(crate) dir: PathBuf,
     pub(crate) state: State,
     orders: mpsc::Sender<Order>,
+    /// Closed when every order was written.
+    written: oneshot::Receiver<()>,
     proof: Arc<Proof>,
 }
 
@@ -62,12 +68,14 @@ impl Link {
         } = client;
         let proof = Arc::new(proof);
         let (orders, waiting) = mpsc::channel(ORDERS_MAX);
-        tasks.spawn(write(sender, waiting));
+        let (writing, written) = oneshot::channel();
+        tasks.spawn(write(sender, waiting, writing));
         tasks.spawn(read(warden, receiver, Arc::clone(&proof), inputs.clone()));
         Self {
             dir,
             state,
             orders,
+            written,
             proof,
         }
     }
@@ -78,6 +86,19 @@ impl Link {
         if self.orders.try_send(order).is_err() {
             tracing::warn!(warden = %self.dir.display(), "an order to a warden is lost");
         }
+    }
+
+    /// Tells the warden to keep its runs for the next agent process, as far as their deadline allows.
+    pub(crate) async fn hand_over(self) {
+        self.send(Order::Await {
+            within_ms: HAND_OVER_MS,
+        });
+        let Self {
+            orders, written, ..
+        } = self;
+        drop(orders);
+        // A warden that takes nothing ends its runs, which is safe.
+        let _late = timeout(WRITE_WITHIN, written).await;
     }
 
     /// Lets the warden kill everything and end; the folder goes when it is proven.
@@ -130,7 +151,12 @@ pub(crate) async fn told(
     Ok((runs, descriptors))
 }
 
-async fn write(mut sender: Sender, mut orders: mpsc::Receiver<Order>) {
+/// `_writing` is dropped with this task, which tells that nothing is left to be written.
+async fn write(
+    mut sender: Sender,
+    mut orders: mpsc::Receiver<Order>,
+    _writing: oneshot::Sender<()>,
+) {
     while let Some(order) = orders.recv().await {
         if let Err(error) = sender.send(&order).await {
             tracing::debug!(%error, "a warden takes no orders any more");

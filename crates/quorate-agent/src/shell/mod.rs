@@ -131,12 +131,21 @@ struct Shell {
     done: bool,
 }
 
+/// The two ways in which an agent is told to end.
+#[derive(Clone, Debug, Default)]
+pub struct Stops {
+    /// Stop everything, give it back, and end.
+    pub leave: CancellationToken,
+    /// End at once and let the wardens keep the runs for the next process, until their deadline.
+    pub hand_over: CancellationToken,
+}
+
 /// Runs an agent until it is told to leave and has left: everything stopped and given back, or its
-/// leases over.
+/// leases over. Or until it is told to hand over, which touches no run.
 ///
 /// # Errors
 /// When its folder or its configuration cannot be used. Nothing that happens later ends it.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     let data = DataDir::open(&config.data_dir)?;
     let client = Client::new(config.join.clone(), config.token.clone())?;
     let logs = Logs::start(data.logs())?;
@@ -175,7 +184,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
                 shell.alarm = None;
                 shell.step(Event::Woke);
             }
-            () = shutdown.cancelled(), if !leaving => {
+            () = stops.hand_over.cancelled() => {
+                shell.hand_over().await;
+                return Ok(());
+            }
+            () = stops.leave.cancelled(), if !leaving => {
                 leaving = true;
                 tracing::info!("agent leaves");
                 shell.step(Event::Shutdown);
@@ -573,6 +586,12 @@ impl Shell {
                 link.end(&mut self.tasks);
             }
         }
+    }
+
+    async fn hand_over(self) {
+        tracing::info!("agent hands over to the next process");
+        let links = self.holders.into_values().filter_map(|holder| holder.link);
+        futures::future::join_all(links.map(Link::hand_over)).await;
     }
 
     fn order(&self, warden: WardenId, order: Order) {

@@ -56,6 +56,12 @@ pub enum Order {
         /// The run.
         run: RunId,
     },
+    /// This agent process ends and another is to come: once the connection is lost, wait this long for
+    /// it instead of `adopt_within`. The deadline holds all the same.
+    Await {
+        /// Milliseconds.
+        within_ms: u64,
+    },
     /// Kill everything, prove it, answer [`Reply::Empty`], and end.
     End,
 }

@@ -6,41 +6,53 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use quorate_agent::{Config, RunError, last_will, run};
+use quorate_agent::{Config, RunError, Stops, last_will, run};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::director::Director;
 use crate::support::{SOON, program};
 
 struct Running {
-    leave: CancellationToken,
+    stops: Stops,
     task: JoinHandle<Result<(), RunError>>,
 }
 
 fn start(director: &Director, data_dir: &Path) -> Running {
+    start_adopting(director, data_dir, Duration::from_secs(30))
+}
+
+fn start_adopting(director: &Director, data_dir: &Path, adopt_within: Duration) -> Running {
     let config = Config {
         name: "a1".parse().unwrap(),
         data_dir: data_dir.to_owned(),
         join: vec![director.address.clone()],
         labels: BTreeMap::new(),
         capacity: None,
-        adopt_within: Duration::from_secs(30),
+        adopt_within,
         program: program(),
         token: None,
     };
-    let leave = CancellationToken::new();
-    let task = tokio::spawn(run(config, leave.clone()));
-    Running { leave, task }
+    let stops = Stops::default();
+    let task = tokio::spawn(run(config, stops.clone()));
+    Running { stops, task }
 }
 
 impl Running {
     async fn leave(self) {
-        self.leave.cancel();
+        self.stops.leave.cancel();
+        self.ended().await;
+    }
+
+    async fn hand_over(self) {
+        self.stops.hand_over.cancel();
+        self.ended().await;
+    }
+
+    async fn ended(self) {
         tokio::time::timeout(SOON, self.task)
             .await
-            .expect("the agent leaves")
+            .expect("the agent ends")
             .unwrap()
             .unwrap();
     }
@@ -165,6 +177,24 @@ async fn a_run_survives_the_death_of_its_agent_untouched_and_the_next_one_takes_
     .await;
     agent.leave().await;
     assert!(!lives(pid));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_handed_over_waits_for_the_next_agent_though_a_crash_would_end_it() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let at_once = Duration::ZERO;
+    let agent = start_adopting(&director, dir.path(), at_once);
+    director.assign(4, script("exec sleep 600"));
+    let (pid, _) = until("ready", || reported(&director, 4, "ready")).await;
+    agent.hand_over().await;
+    director.change(|table| table.reports.clear());
+
+    let agent = start_adopting(&director, dir.path(), at_once);
+    let (adopted, _) = until("adopted", || reported(&director, 4, "ready")).await;
+    assert_eq!(adopted, pid);
+    // What was announced once does not hold for the process after: its crash ends the run.
+    agent.kill().await;
+    until("the run ended", || (!lives(pid)).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

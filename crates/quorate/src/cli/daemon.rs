@@ -17,8 +17,6 @@ use crate::telemetry;
 
 /// How long a warden waits for the next agent process where something starts one.
 const ADOPT_UNDER_MANAGER: Duration = Duration::from_secs(5);
-/// The same for agents of `up`, whose runs the next `up` takes over: as long as their lease lets them.
-const ADOPT_TIED: Duration = Duration::from_secs(3600);
 
 /// Serves as a warden. Called before anything has made a second thread.
 pub(crate) fn warden(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -119,22 +117,21 @@ pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
         join,
         labels,
         capacity: args.capacity.or(section.capacity),
-        adopt_within: adopt_within.map_or_else(|| usual_adoption(tied), |span| span.0),
+        adopt_within: adopt_within.map_or_else(usual_adoption, |span| span.0),
         program: daemon::program()?,
         token: global.token.clone(),
     };
     let runtime = daemon::threads()?;
     let ended = runtime.block_on(async {
-        let leave = daemon::leave_on_signal(|| ())?;
-        let parent = CancellationToken::new();
+        let stops = quorate_agent::Stops {
+            leave: daemon::leave_on_signal(|| ())?,
+            hand_over: CancellationToken::new(),
+        };
         if tied {
-            watch_parent(parent.clone())?;
+            watch_parent(stops.hand_over.clone())?;
         }
-        tokio::select! {
-            ended = quorate_agent::run(config, leave) => ended.map_err(daemon::of_agent),
-            // Like a crash, on purpose: the wardens keep the runs for the next agent process.
-            () = parent.cancelled() => Ok(()),
-        }
+        let ended = quorate_agent::run(config, stops).await;
+        ended.map_err(daemon::of_agent)
     });
     // Nothing that still waits may keep the process.
     runtime.shutdown_background();
@@ -142,10 +139,8 @@ pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
 }
 
 /// How long wardens wait for the next agent process when nobody says.
-fn usual_adoption(tied: bool) -> Duration {
-    if tied {
-        ADOPT_TIED
-    } else if std::env::var_os("INVOCATION_ID").is_some() {
+fn usual_adoption() -> Duration {
+    if std::env::var_os("INVOCATION_ID").is_some() {
         // systemd sets it for every service, and starts an agent that died again.
         ADOPT_UNDER_MANAGER
     } else {

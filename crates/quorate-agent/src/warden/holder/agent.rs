@@ -297,7 +297,8 @@ impl Holder {
                 eprintln!("warden: the connection to the agent is closed: {cause}");
             }
             if self.ending.is_none() {
-                let within = nanos(self.born.adopt_within);
+                let announced = self.await_next.take();
+                let within = nanos(announced.unwrap_or(self.born.adopt_within));
                 self.adopt_until = Some(boot_nanos().saturating_add(within));
             }
         }

@@ -90,6 +90,8 @@ struct Holder {
     agent: Option<Agent>,
     guests: Vec<Agent>,
     next_connection: u64,
+    /// The present agent announced that another is to come, and within which time.
+    await_next: Option<Duration>,
     /// Until when an agent may come, in nanoseconds; `None` while one is there.
     adopt_until: Option<u64>,
     /// When the next scan is due; `None` while nothing drains.
@@ -128,6 +130,7 @@ impl Holder {
             agent: None,
             guests: Vec::new(),
             next_connection: CONNECTIONS,
+            await_next: None,
             adopt_until: Some(boot_nanos().saturating_add(first)),
             scan_at: None,
             ending: None,

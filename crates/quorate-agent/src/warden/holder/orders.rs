@@ -49,6 +49,10 @@ impl Holder {
                 self.forget(run);
                 Ok(())
             }
+            Order::Await { within_ms } => {
+                self.await_next = Some(Duration::from_millis(within_ms));
+                Ok(())
+            }
             Order::End => {
                 self.end("its agent told it to");
                 Ok(())
