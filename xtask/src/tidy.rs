@@ -59,11 +59,14 @@ const LINES_MAX: usize = 800;
 /// Checks the tree and returns what is wrong, a line each.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let mut problems = Vec::new();
-    for manifest in manifests(root)? {
-        check_arrows(&manifest, &mut problems)?;
-    }
     let sources = rust_files(root)?;
-    let reached = reached_files(&sources)?;
+    let mut reached = reached_files(&sources)?;
+    for manifest in manifests(root)? {
+        let text = fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
+        let table: toml::Table = text.parse()?;
+        check_arrows(&table, &mut problems)?;
+        reached.extend(named_targets(&table, manifest.parent().unwrap_or(root)));
+    }
     for path in &sources {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let shown = path
@@ -95,9 +98,17 @@ fn manifests(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn check_arrows(manifest: &Path, problems: &mut Vec<String>) -> Result<()> {
-    let text = fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
-    let table: toml::Table = text.parse()?;
+/// The files that a manifest names as programs and tests of their own.
+fn named_targets(manifest: &toml::Table, folder: &Path) -> Vec<PathBuf> {
+    let kinds = ["bin", "test", "bench", "example"].into_iter();
+    let targets = kinds.filter_map(|kind| manifest.get(kind)?.as_array());
+    let paths = targets
+        .flatten()
+        .filter_map(|target| target.get("path")?.as_str());
+    paths.map(|path| folder.join(path)).collect()
+}
+
+fn check_arrows(table: &toml::Table, problems: &mut Vec<String>) -> Result<()> {
     let name = table
         .get("package")
         .and_then(|package| package.get("name"))

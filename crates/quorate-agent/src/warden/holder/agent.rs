@@ -298,7 +298,12 @@ impl Holder {
             }
             if self.ending.is_none() {
                 let announced = self.await_next.take();
-                let within = nanos(announced.unwrap_or(self.born.adopt_within));
+                let within = match self.deadline {
+                    Some(_) => nanos(announced.unwrap_or(self.born.adopt_within)),
+                    // Nothing was ever started under it, so there is nothing to keep, and no deadline
+                    // that would end the wait for an agent that never comes.
+                    None => 0,
+                };
                 self.adopt_until = Some(boot_nanos().saturating_add(within));
             }
         }
