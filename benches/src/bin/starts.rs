@@ -178,10 +178,11 @@ async fn ours(count: u64, report: bool) -> Outcome<Sample> {
         sender.send(&Order::Kill { run: id(token) }).await?;
     }
     for _ in 0..count {
-        match receiver.recv().await?.0 {
-            Reply::Ended { run, .. } => sender.send(&Order::Forget { run }).await?,
-            other => return Err(format!("{other:?}").into()),
-        }
+        let reply = receiver.recv().await?.0;
+        let Reply::Ended { run, .. } = reply else {
+            return Err(format!("{reply:?}").into());
+        };
+        sender.send(&Order::Forget { run }).await?;
     }
     let stopped = began.elapsed();
     sender.send(&Order::End).await?;
