@@ -225,7 +225,8 @@ impl Planner {
         if self.all_here(service) {
             return None;
         }
-        Some(self.last_join? + service.settle)
+        let came = self.class_joins.get(&service.lease).copied();
+        Some(self.last_join.max(came)? + service.settle)
     }
 
     /// Until when the first placement of a service waits, because every agent has only just come (F12).
@@ -233,14 +234,33 @@ impl Planner {
         if self.all_here(service) {
             return None;
         }
-        let oldest = self.agents.values().filter_map(|row| row.since).min()?;
+        let open = self.agents.values();
+        let oldest = open.filter_map(|row| row.class_since.get(&service.lease).copied());
+        let oldest = oldest.min()?;
         let until = oldest + service.settle;
         (oldest > Moment::default() && until > now).then_some(until)
     }
 
+    /// Whether nobody else is to be waited for: as many as are expected have the lease class of the
+    /// service open; or, where nobody said how many, all that are here and have been for a while.
     fn all_here(&self, service: &ServiceRow) -> bool {
+        let ready = self.present_in(service.lease);
         let expected = service.expect.or(self.config.expect_agents);
-        expected.is_some_and(|expected| self.present() >= expected as usize)
+        let Some(expected) = expected else {
+            return self.steady(service) && ready == self.present();
+        };
+        ready >= expected as usize
+    }
+
+    /// Whether the settle window after the last agent that came had passed before the lease class was
+    /// first opened: then the cluster is not starting, it has only met a new class.
+    fn steady(&self, service: &ServiceRow) -> bool {
+        let opened = self.class_joins.get(&service.lease);
+        match (self.last_join, opened) {
+            (None, _) => true,
+            (Some(join), Some(opened)) => join + service.settle <= *opened,
+            (Some(_), None) => false,
+        }
     }
 }
 

@@ -106,7 +106,9 @@ pub struct Planner {
     services: BTreeMap<ServiceId, ServiceRow>,
     /// Numbers for combinations of label values that are to be spread.
     labels: BTreeMap<(ServiceId, Vec<Option<String>>), u32>,
+    /// When an agent came last, and when one last opened a session of each lease class.
     last_join: Option<Moment>,
+    class_joins: BTreeMap<Duration, Moment>,
 
     /// Nothing of the cluster has been looked at yet.
     fresh: bool,
@@ -155,6 +157,8 @@ struct AgentRow {
     index: AgentIndex,
     /// Since when it has been here without a break; `None` while it is not.
     since: Option<Moment>,
+    /// The same for each lease class: a service can be placed only where its class is open.
+    class_since: BTreeMap<Duration, Moment>,
     facts: Facts,
 }
 
@@ -201,6 +205,7 @@ impl Planner {
             services: BTreeMap::new(),
             labels: BTreeMap::new(),
             last_join: None,
+            class_joins: BTreeMap::new(),
             fresh: true,
             dirty_agents: true,
             dirty_services: BTreeSet::new(),
@@ -310,5 +315,12 @@ impl Planner {
     fn present(&self) -> usize {
         let here = self.agents.values().filter(|row| row.since.is_some());
         here.count()
+    }
+
+    /// How many agents are here and have opened a session of this lease class.
+    fn present_in(&self, lease: Duration) -> usize {
+        let here = self.agents.values();
+        here.filter(|row| row.class_since.contains_key(&lease))
+            .count()
     }
 }

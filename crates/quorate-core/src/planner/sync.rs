@@ -66,6 +66,17 @@ impl Planner {
             if known.is_some_and(|row| row.since == since && row.facts == facts) {
                 continue;
             }
+            let open = facts.sessions.keys().copied();
+            let class_since = open
+                .map(|lease| {
+                    let before = known.and_then(|row| row.class_since.get(&lease).copied());
+                    let begun = if self.fresh { Moment::default() } else { now };
+                    if before.is_none() && !self.fresh {
+                        self.class_joins.insert(lease, now);
+                    }
+                    (lease, before.unwrap_or(begun))
+                })
+                .collect();
             let row = placement::Agent {
                 standing: standing(&facts),
                 capacity: facts.capacity,
@@ -81,6 +92,7 @@ impl Planner {
             let row = AgentRow {
                 index,
                 since,
+                class_since,
                 facts,
             };
             for service in self.services.values() {

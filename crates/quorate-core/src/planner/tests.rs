@@ -1,307 +1,60 @@
-//! One test for each rule, and properties over random clusters with ideal agents.
+//! One test for each rule.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod properties;
+mod world;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
-
-use proptest::prelude::{
-    Just, ProptestConfig, Strategy as Random, prop, prop_assert, prop_assert_eq, prop_oneof,
-    proptest,
-};
 
 use super::*;
 use crate::cluster::State;
-use crate::ids::{BatchId, DirectorName, PartitionKey};
-use crate::lease::LeaseTimes;
-use crate::record::{
-    AgentInfo, Desired, Entry, Exit, ExitClass, FORMAT, Header, Record, ReleaseOutcome, RunPhase,
-    RunReport,
-};
+use crate::ids::PartitionKey;
+use crate::record::{Desired, Exit, ExitClass, Record, ReleaseOutcome, RunPhase, RunReport};
 use crate::spec::{PartitionSpec, ServiceSpec, Span, Strategy};
-use crate::time::WallTime;
 
-/// A cluster, its planner, and agents that do at once what they are told.
-struct World {
-    cluster: Cluster,
-    planner: Planner,
-    now: Moment,
-    silent: BTreeSet<SessionId>,
-    sessions: BTreeMap<&'static str, SessionId>,
+use world::*;
+
+#[test]
+fn a_lease_class_that_agents_open_one_after_the_other_is_not_given_whole_to_the_first() {
+    let fast = Duration::from_secs(3);
+    let mut world = running(&["a1", "a2", "a3"], 6, |_| {});
+    let service = spec(|spec| spec.lease = Span(fast));
+    world.keys("fast", service, 12);
+    world.join_as("a1", fast, |_| {});
+    assert!(
+        world.decide().assign.is_empty(),
+        "a2 and a3 are about to open it"
+    );
+    world.join_as("a2", fast, |_| {});
+    assert!(world.decide().assign.is_empty(), "a3 is about to open it");
+    world.join_as("a3", fast, |_| {});
+    assert_eq!(
+        world.run(),
+        12,
+        "nothing moves twice, and nothing waits for the settle window"
+    );
+    assert_eq!(
+        world.counts(),
+        BTreeMap::from([("a1", 6), ("a2", 6), ("a3", 6)])
+    );
 }
 
-const LEASE: Duration = Duration::from_secs(10);
-
-fn spec(edit: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
-    let mut spec: ServiceSpec = serde_json::from_str(r#"{"command":["run"]}"#).unwrap();
-    edit(&mut spec);
-    spec
-}
-
-fn partition(key: &str) -> PartitionSpec {
-    PartitionSpec {
-        key: PartitionKey::new(key).unwrap(),
-        data: None,
-        weight: 1,
-        labels: BTreeMap::new(),
-        priority: 0,
-    }
-}
-
-fn service(name: &str) -> ServiceName {
-    ServiceName::new(name).unwrap()
-}
-
-impl World {
-    fn new() -> Self {
-        Self::with(PlannerConfig::default())
-    }
-
-    fn with(config: PlannerConfig) -> Self {
-        let mut world = Self {
-            cluster: Cluster::default(),
-            planner: Planner::new(config),
-            now: Moment::from_millis(1_000_000),
-            silent: BTreeSet::new(),
-            sessions: BTreeMap::new(),
-        };
-        let elected = Record::Elected {
-            name: DirectorName::new("d1").unwrap(),
-            id: 1,
-            address: String::new(),
-            format: FORMAT,
-        };
-        world.apply(world.cluster.epoch().next(), vec![elected]);
-        world.decide();
-        world
-    }
-
-    fn apply(&mut self, epoch: crate::ids::Epoch, records: Vec<Record>) {
-        let header = Header {
-            format: FORMAT,
-            epoch,
-            batch: BatchId::default(),
-            predecessor: self.cluster.last_hash(),
-            wall: WallTime(0),
-        };
-        let applied = self
-            .cluster
-            .apply(self.cluster.position().next(), Entry { header, records });
-        for outcome in &applied.outcomes {
-            assert_eq!(*outcome, crate::cluster::Outcome::Accepted);
-        }
-        self.planner.observe(&applied.changes);
-    }
-
-    fn fold(&mut self, records: Vec<Record>) {
-        self.apply(self.cluster.epoch(), records);
-    }
-
-    fn put(&mut self, name: &str, spec: ServiceSpec, partitions: Vec<PartitionSpec>) {
-        let name = service(name);
-        self.fold(vec![
-            Record::ServicePut {
-                name: name.clone(),
-                spec: Box::new(spec),
-            },
-            Record::PartitionsPut {
-                service: name,
-                partitions,
-            },
-        ]);
-    }
-
-    fn keys(&mut self, name: &str, spec: ServiceSpec, count: usize) {
-        let partitions = (0..count).map(|n| partition(&format!("p{n:03}"))).collect();
-        self.put(name, spec, partitions);
-    }
-
-    fn join(&mut self, name: &'static str) {
-        self.join_as(name, LEASE, |_| {});
-    }
-
-    fn join_as(&mut self, name: &'static str, lease: Duration, edit: impl FnOnce(&mut AgentInfo)) {
-        let mut agent = AgentInfo {
-            name: AgentName::new(name).unwrap(),
-            id: xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
-            boot_id: String::new(),
-            machine_id: String::new(),
-            labels: BTreeMap::new(),
-            capacity: None,
-            containment: Containment::Kernel,
-            version: String::new(),
-        };
-        edit(&mut agent);
-        let session = self.cluster.next_session();
-        self.sessions.insert(name, session);
-        self.fold(vec![Record::SessionOpened {
-            session,
-            incarnation: self.cluster.next_incarnation(),
-            agent: Box::new(agent),
-            lease: LeaseTimes::of(lease),
-            secret_hash: format!("{session}"),
-            process: session.0,
-        }]);
-    }
-
-    fn expire(&mut self, name: &str) {
-        let session = self.sessions[name];
-        self.fold(vec![Record::SessionExpired { session }]);
-    }
-
-    fn set(&mut self, name: &str, schedulable: Schedulable) {
-        let agent = AgentName::new(name).unwrap();
-        self.fold(vec![Record::AgentSet { agent, schedulable }]);
-    }
-
-    fn wait(&mut self, seconds: u64) {
-        self.now = self.now + Duration::from_secs(seconds);
-    }
-
-    fn decide(&mut self) -> Decision {
-        self.planner.decide(self.now, &self.cluster, &self.silent)
-    }
-
-    /// Writes a decision.
-    fn carry_out(&mut self, decision: &Decision) {
-        let mut records = Vec::new();
-        let mut token = self.cluster.next_token();
-        for (partition, session) in &decision.assign {
-            records.push(Record::Assigned {
-                partition: *partition,
-                session: *session,
-                token,
-            });
-            token = Token::new(token.era(), token.counter() + 1);
-        }
-        for (partition, token, reason) in &decision.withdraw {
-            records.push(Record::Withdrawn {
-                partition: *partition,
-                token: *token,
-                reason: *reason,
-            });
-        }
-        for (partition, token, reason) in &decision.revoke {
-            records.push(Record::Revoked {
-                partition: *partition,
-                token: *token,
-                reason: *reason,
-            });
-        }
-        if !records.is_empty() {
-            self.fold(records);
-        }
-    }
-
-    /// What ideal agents do: assume, become ready, stop.
-    fn agents_act(&mut self) {
-        let mut records = Vec::new();
-        let partitions: Vec<_> = self
-            .cluster
-            .partitions()
-            .map(|(id, p)| (id, p.state().clone()))
-            .collect();
-        for (partition, state) in partitions {
-            match state {
-                State::Assigned(holder) => {
-                    let (session, token) = (holder.session, holder.token);
-                    records.push(Record::Assumed {
-                        partition,
-                        session,
-                        token,
-                    });
-                    records.push(ready(partition, token));
-                }
-                State::Stopping(holder, _) => {
-                    records.push(released(partition, holder.token, ReleaseOutcome::Stopped))
-                }
-                State::Unassigned(_) | State::Assumed(_) => {}
-            }
-        }
-        if !records.is_empty() {
-            self.fold(records);
-        }
-    }
-
-    /// Until nothing is left to do; how many partitions were assigned on the way.
-    fn run(&mut self) -> usize {
-        let mut assigned = 0;
-        for _ in 0..1_000 {
-            let decision = self.decide();
-            assigned += decision.assign.len();
-            if decision.is_empty() {
-                let acts = self
-                    .cluster
-                    .partitions()
-                    .any(|(_, p)| matches!(p.state(), State::Assigned(_) | State::Stopping(..)));
-                match decision.wake_at {
-                    _ if acts => {}
-                    Some(at) if at < self.now + Duration::from_secs(60) => self.now = at,
-                    Some(_) | None => return assigned,
-                }
-            }
-            self.carry_out(&decision);
-            self.agents_act();
-        }
-        panic!("nothing settles: {:?}", self.decide());
-    }
-
-    fn holder(&self, id: PartitionId) -> Option<&str> {
-        let holder = self.cluster.partition(id)?.holder()?;
-        Some(self.cluster.session(holder.session)?.agent().as_str())
-    }
-
-    fn counts(&self) -> BTreeMap<&str, usize> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for (id, _) in self.cluster.partitions() {
-            if let Some(agent) = self.holder(id) {
-                *counts.entry(agent).or_default() += 1;
-            }
-        }
-        counts
-    }
-
-    fn waiting(&self, id: u32) -> String {
-        self.planner
-            .waiting(self.now, &self.cluster, PartitionId(id))
-            .unwrap_or_default()
-    }
-}
-
-fn ready(partition: PartitionId, token: Token) -> Record {
-    let run = RunReport {
-        phase: RunPhase::Ready,
-        attempt: 1,
-        pid: None,
-        exit: None,
-    };
-    Record::Observed {
-        partition,
-        token,
-        run,
-    }
-}
-
-fn released(partition: PartitionId, token: Token, outcome: ReleaseOutcome) -> Record {
-    Record::Released {
-        partition,
-        token,
-        outcome,
-        exit: None,
-        failures: 0,
-    }
-}
-
-/// Agents are here for long, everything runs.
-fn running(agents: &[&'static str], count: usize, edit: impl FnOnce(&mut ServiceSpec)) -> World {
-    let mut world = World::new();
-    for agent in agents {
-        world.join(agent);
-    }
+#[test]
+fn agents_that_were_expected_count_only_once_they_have_opened_the_lease_class() {
+    let fast = Duration::from_secs(3);
+    let mut world = World::with(PlannerConfig {
+        expect_agents: Some(2),
+        ..PlannerConfig::default()
+    });
     world.decide();
-    world.wait(60);
-    world.keys("feeds", spec(edit), count);
-    world.run();
-    assert_eq!(world.counts().values().sum::<usize>(), count);
-    world
+    world.keys("fast", spec(|spec| spec.lease = Span(fast)), 4);
+    world.join("a1");
+    world.join("a2");
+    world.join_as("a1", fast, |_| {});
+    assert!(world.decide().assign.is_empty());
+    world.join_as("a2", fast, |_| {});
+    assert_eq!(world.run(), 4);
+    assert_eq!(world.counts(), BTreeMap::from([("a1", 2), ("a2", 2)]));
 }
 
 #[test]
@@ -865,138 +618,3 @@ fn progress_counts_what_runs_starts_and_waits() {
 }
 
 const NAMES: [&str; 5] = ["a1", "a2", "a3", "a4", "a5"];
-
-#[derive(Clone, Debug)]
-enum Step {
-    Join(usize),
-    Expire(usize),
-    Set(usize, Schedulable),
-    Wait(u64),
-    Fail(u32),
-    Partition(u32, bool),
-}
-
-fn step() -> impl Random<Value = Step> {
-    let schedulable = prop_oneof![
-        3 => Just(Schedulable::Active),
-        1 => Just(Schedulable::Cordoned),
-        1 => Just(Schedulable::Draining),
-    ];
-    prop_oneof![
-        3 => (0usize..5).prop_map(Step::Join),
-        2 => (0usize..5).prop_map(Step::Expire),
-        2 => (0usize..5, schedulable).prop_map(|(n, s)| Step::Set(n, s)),
-        2 => (0u64..8).prop_map(Step::Wait),
-        1 => (0u32..20).prop_map(Step::Fail),
-        1 => (0u32..20, prop::bool::ANY).prop_map(|(n, here)| Step::Partition(n, here)),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn with_ideal_agents_everything_runs_evenly_and_then_nothing_more_is_decided(
-        count in 1usize..20,
-        steps in prop::collection::vec((step(), prop::bool::ANY), 0..20),
-    ) {
-        let mut world = World::new();
-        world.keys("feeds", spec(|spec| spec.ramp.per_agent = Some(3)), count);
-        let mut here = BTreeSet::new();
-        let mut failed = false;
-        for (step, settles) in steps {
-            match step {
-                Step::Join(n) => if here.insert(n) { world.join(NAMES[n]) },
-                Step::Expire(n) => if here.remove(&n) { world.expire(NAMES[n]) },
-                Step::Set(n, s) => if here.contains(&n) { world.set(NAMES[n], s) },
-                Step::Wait(seconds) => world.wait(seconds),
-                Step::Fail(n) => {
-                    let partition = world.cluster.partition(PartitionId(n));
-                    if let Some(State::Assumed(holder)) = partition.map(|p| p.state()) {
-                        let token = holder.token;
-                        world.fold(vec![released(PartitionId(n), token, ReleaseOutcome::Move)]);
-                        failed = true;
-                    }
-                }
-                Step::Partition(n, there) => {
-                    let key = format!("p{n:03}");
-                    let known = world.cluster.partition_id(&service("feeds"), &PartitionKey::new(&key).unwrap());
-                    if there {
-                        world.fold(vec![Record::PartitionsPut { service: service("feeds"), partitions: vec![partition(&key)] }]);
-                    } else if known.is_some() {
-                        world.fold(vec![Record::PartitionsRemoved { service: service("feeds"), keys: vec![PartitionKey::new(&key).unwrap()] }]);
-                    }
-                }
-            }
-            if settles {
-                let decision = world.decide();
-                world.carry_out(&decision);
-            } else {
-                world.run();
-            }
-        }
-        world.run();
-        prop_assert!(world.decide().is_empty());
-        // What was too slow to be assumed is kept away from there as well, for a while.
-        let failed = failed || !world.planner.exiled.is_empty();
-        let open: BTreeSet<&str> = world.cluster.agents().values()
-            .filter(|agent| !agent.sessions().is_empty() && agent.schedulable() == Schedulable::Active)
-            .map(|agent| agent.name().as_str())
-            .collect();
-        let counts = world.counts();
-        for (id, partition) in world.cluster.partitions() {
-            let runs = matches!(partition.state(), State::Assumed(_));
-            prop_assert!(runs || !world.waiting(id.0).is_empty(), "{id} neither runs nor has a reason");
-            prop_assert!(runs || open.is_empty(), "{id} does not run: {}", world.waiting(id.0));
-        }
-        if !failed {
-            let loads = open.iter().map(|agent| counts.get(agent).copied().unwrap_or(0));
-            let (low, high) = loads.fold((usize::MAX, 0), |(l, h), n| (l.min(n), h.max(n)));
-            prop_assert!(open.is_empty() || high - low <= 1, "{counts:?}");
-            let draining = world.cluster.agents().values().filter(|a| a.schedulable() == Schedulable::Draining);
-            let left = draining.map(|a| counts.get(a.name().as_str()).copied().unwrap_or(0)).sum::<usize>();
-            prop_assert!(open.is_empty() || left == 0);
-        }
-        // A new leader, who knows nothing of what was planned, leaves everything as it is.
-        if !failed {
-            world.planner = Planner::new(PlannerConfig::default());
-            prop_assert_eq!(world.decide().revoke, Vec::new());
-        }
-    }
-
-    #[test]
-    fn a_change_of_agents_moves_exactly_the_least(
-        count in 1usize..40,
-        before in prop::collection::btree_set(0usize..5, 1..5),
-        after in prop::collection::btree_set(0usize..5, 1..5),
-    ) {
-        let mut world = World::new();
-        for n in &before {
-            world.join(NAMES[*n]);
-        }
-        world.decide();
-        world.wait(60);
-        world.keys("feeds", spec(|_| {}), count);
-        world.run();
-        let held: BTreeMap<String, usize> = world.counts().into_iter().map(|(a, c)| (a.to_owned(), c)).collect();
-        for n in before.difference(&after) {
-            world.expire(NAMES[*n]);
-        }
-        for n in after.difference(&before) {
-            world.join(NAMES[*n]);
-        }
-        let assigned = world.run();
-        let of = |n: &usize| held.get(NAMES[*n]).copied().unwrap_or(0);
-        let lost: usize = before.difference(&after).map(of).sum();
-        let (floor, mut rest) = (count / after.len(), count % after.len());
-        let mut kept: Vec<usize> = after.iter().map(of).collect();
-        kept.sort_unstable_by(|a, b| b.cmp(a));
-        let mut least = lost;
-        for held in kept {
-            let extra = usize::from(rest > 0 && held > floor);
-            rest -= extra;
-            least += held.saturating_sub(floor + extra);
-        }
-        prop_assert_eq!(assigned, least);
-    }
-}
