@@ -126,11 +126,13 @@ pub(crate) async fn told(
     let mut runs: Vec<FoundRun> = Vec::new();
     let mut descriptors = Vec::new();
     let expected = usize::try_from(client.state.runs).unwrap_or(usize::MAX);
-    while runs.len() < expected {
+    let mut told = 0;
+    while told < expected {
         let reply = timeout(TELL_WITHIN, client.receiver.recv()).await;
         let (reply, fds) = reply.map_err(|_elapsed| TalkError::Closed)??;
         match reply {
             Reply::Started { run, pid, notify } => {
+                told += 1;
                 let run = run_id(run);
                 descriptors.push(described(run, notify, fds));
                 runs.push(FoundRun {
@@ -145,7 +147,9 @@ pub(crate) async fn told(
                     found.ended = Some(RunEnd { code, signal });
                 }
             }
-            Reply::Busy | Reply::State { .. } | Reply::NotStarted { .. } | Reply::Empty => {}
+            // It was being launched when the agent before ended.
+            Reply::NotStarted { .. } => told += 1,
+            Reply::Busy | Reply::State { .. } | Reply::Empty => {}
         }
     }
     Ok((runs, descriptors))

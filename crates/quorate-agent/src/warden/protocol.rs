@@ -1,6 +1,6 @@
 //! What an agent and its warden say to each other over a unix socket: small, versioned, additive.
 //!
-//! Frames are a 4-byte little-endian length and MessagePack with field names, 1 MiB at most. The
+//! Frames are a 4-byte little-endian length and MessagePack with field names, 8 MiB at most. The
 //! warden takes one agent at a time; a second connection is answered [`Reply::Busy`] and closed.
 //! Descriptors travel beside a frame as SCM_RIGHTS.
 //!
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const PROTOCOL: u32 = 1;
 
 /// Most bytes of a frame.
-pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+pub const FRAME_BYTES_MAX: u32 = 8 << 20;
 
 /// What an agent says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

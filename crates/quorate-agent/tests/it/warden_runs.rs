@@ -265,7 +265,7 @@ async fn whatever_cannot_be_executed_is_told_with_its_reason_and_next_step() {
 #[tokio::test]
 async fn an_order_too_long_for_a_frame_is_refused_before_it_is_sent() {
     let mut rig = Rig::armed().await;
-    let order = rig.command(1, &["true", &"x".repeat(2 << 20)]);
+    let order = rig.command(1, &["true", &"x".repeat(9 << 20)]);
     let sent = rig.client.sender.send(&Order::Start(Box::new(order))).await;
     assert!(sent.is_err());
     let order = rig.command(2, &["true"]);

@@ -144,6 +144,12 @@ impl Batch {
     }
 }
 
+/// Whether an entry can hold the record at all. One that cannot would never be written, and nothing
+/// behind it either.
+pub(super) fn fits_alone(record: &Record) -> bool {
+    weigh(record) <= RECORDS_BYTES_MAX
+}
+
 /// At least as many bytes as the record has when it is encoded.
 pub(super) fn weigh(record: &Record) -> usize {
     match record {

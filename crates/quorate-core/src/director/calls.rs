@@ -8,7 +8,7 @@ use crate::lease::LeaseTimes;
 use crate::record::{AgentInfo, CloseReason, Desired, Record, Schedulable};
 
 use super::Director;
-use super::batch::{Batch, Carry, Reply};
+use super::batch::{self, Batch, Carry, Reply};
 use super::call::{Answer, Call, CallId, Refusal};
 use super::effect::Effect;
 use super::proofs::Waiting;
@@ -36,6 +36,12 @@ impl Director {
             match self.decide_call(batch, call) {
                 Ok((records, reply)) if records.is_empty() => {
                     self.proofs.wait(Waiting::Call(id, reply));
+                }
+                Ok((records, _)) if !records.iter().all(batch::fits_alone) => {
+                    let refusal = Refusal::Conflict(
+                        "a part of this is larger than an entry of the ledger may be".to_owned(),
+                    );
+                    refuse(id, refusal, effects);
                 }
                 Ok((records, reply)) => {
                     let records = VecDeque::from(records);

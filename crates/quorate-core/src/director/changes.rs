@@ -195,8 +195,15 @@ fn chunks<T>(items: impl Iterator<Item = T>, bytes_of: impl Fn(&T) -> usize) -> 
     chunks
 }
 
+/// A problem may quote the line of a file, which may be of any length.
+const PROBLEM_CHARS_MAX: usize = 500;
+
 /// Everything keeps running as it was; people are told once.
-fn problem_status(service: &Service, problem: String) -> (Vec<Record>, Reply) {
+fn problem_status(service: &Service, mut problem: String) -> (Vec<Record>, Reply) {
+    if let Some((end, _)) = problem.char_indices().nth(PROBLEM_CHARS_MAX) {
+        problem.truncate(end);
+        problem.push('…');
+    }
     let refusal = format!(
         "the list of service {} is refused: {problem}; everything keeps running as it was",
         service.name()

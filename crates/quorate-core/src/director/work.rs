@@ -83,10 +83,11 @@ impl Director {
 fn work(cluster: &Cluster, session: SessionId, since: Position) -> Option<WorkDelta> {
     let session = cluster.session(session)?;
     let index = cluster.position();
-    // An index beyond the fold was given by a director that knows more, or before a restore.
-    let known = (since <= index)
-        .then(|| session.gone_since(since))
-        .flatten();
+    if since > index {
+        // A director that knows more gave that index. What this one could tell is of the past.
+        return None;
+    }
+    let known = session.gone_since(since);
     let whole = known.is_none();
     if !whole && session.changed().max(cluster.spec_changed()) <= since {
         return None;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Partition, State};
+use crate::cluster::{Cluster, Freed, Partition, State};
 use crate::ids::{AgentName, PartitionId};
 use crate::placement::{AgentIndex, Misfit, PartitionIndex};
 use crate::record::{Desired, ReleaseOutcome, RunPhase, Schedulable};
@@ -237,11 +237,13 @@ impl Planner {
             return "the leader has not looked at it yet".to_owned();
         };
         if let Some(until) = self.delays.get(&id).filter(|until| **until > now) {
-            let left = until.since(now);
-            return format!(
-                "takeover_delay: its agent was silent, it starts in {}",
-                seconds(left)
-            );
+            let left = seconds(until.since(now));
+            let closed = matches!(partition.state(), State::Unassigned(Freed::Closed { .. }));
+            return if closed {
+                format!("its warden died; its agent has {left} to have another")
+            } else {
+                format!("takeover_delay: its agent was silent, it starts in {left}")
+            };
         }
         if let Some(until) = self.first_wait(service, now) {
             let expected = service.expect.or(self.config.expect_agents);

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::cluster::{self, Cluster, Freed, Service, State};
 use crate::ids::{AgentName, PartitionId, ServiceId};
 use crate::placement::{self, AgentIndex, PartitionIndex, Rules, Standing};
-use crate::record::{RunPhase, Schedulable};
+use crate::record::{CloseReason, RunPhase, Schedulable};
 use crate::spec::ServiceSpec;
 use crate::spec::constraint::Constraint;
 use crate::time::Moment;
@@ -19,6 +19,10 @@ use super::{AgentRow, Exile, Facts, Planner, ServiceRow, flight};
 
 /// A start or stop that has taken this much longer than its service allows holds up nobody.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An agent whose warden died has another in about 100 ms. Moving its partitions away and back would
+/// touch twice as many runs as died.
+const WARDEN_RETURNS_WITHIN: Duration = Duration::from_secs(1);
 
 impl Planner {
     /// Looks at everything that has changed.
@@ -100,6 +104,8 @@ impl Planner {
                 self.layout.allow(service.index, index, allowed);
             }
             self.agents.insert(name.clone(), row);
+            // Some of them may have waited for this very agent.
+            self.dirty_partitions.extend(self.delays.keys());
             self.look_again_at(cluster, name);
         }
     }
@@ -329,6 +335,34 @@ impl Planner {
     }
 
     /// Puts a partition into the list it belongs to now.
+    /// How long a free partition stays where it is before somebody else may have it.
+    fn delay(&self, freed: &Freed, service: &ServiceRow) -> Duration {
+        match freed {
+            Freed::Expired { .. } => service.takeover_delay,
+            Freed::Closed {
+                reason: CloseReason::WardenDied,
+                from,
+            } => {
+                let agent = self.agents.get(from);
+                let returns = agent.is_some_and(|agent| {
+                    agent.since.is_some() && !agent.class_since.contains_key(&service.lease)
+                });
+                if returns {
+                    WARDEN_RETURNS_WITHIN
+                } else {
+                    Duration::ZERO
+                }
+            }
+            Freed::New
+            | Freed::Taken { .. }
+            | Freed::GivenBack { .. }
+            | Freed::Closed {
+                reason: CloseReason::Left | CloseReason::AgentDied,
+                ..
+            } => Duration::ZERO,
+        }
+    }
+
     fn classify(&mut self, now: Moment, cluster: &Cluster, id: PartitionId) {
         self.unlist(id);
         let partition = cluster.partition(id).filter(|p| cluster.wanted(p));
@@ -342,11 +376,14 @@ impl Planner {
         let Some(row) = self.services.get(&service) else {
             return;
         };
-        let (delay, patience) = (row.takeover_delay, row.patience);
+        let patience = row.patience;
         match partition.state() {
             State::Unassigned(freed) => {
                 self.flight.started(id);
-                if matches!(freed, Freed::Expired { .. }) && !delay.is_zero() {
+                let delay = self.delay(freed, row);
+                if delay.is_zero() {
+                    self.delays.remove(&id);
+                } else {
                     // Counted from when this planner first sees it: later is safe.
                     let until = *self.delays.entry(id).or_insert(now + delay);
                     if until > now {

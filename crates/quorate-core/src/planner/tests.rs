@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::*;
 use crate::cluster::State;
 use crate::ids::PartitionKey;
-use crate::record::{Desired, Exit, ExitClass, Record, ReleaseOutcome, RunPhase, RunReport};
+use crate::record::{
+    CloseReason, Desired, Exit, ExitClass, Record, ReleaseOutcome, RunPhase, RunReport,
+};
 use crate::spec::{PartitionSpec, ServiceSpec, Span, Strategy};
 
 use world::*;
@@ -37,6 +39,38 @@ fn a_lease_class_that_agents_open_one_after_the_other_is_not_given_whole_to_the_
         world.counts(),
         BTreeMap::from([("a1", 6), ("a2", 6), ("a3", 6)])
     );
+}
+
+#[test]
+fn what_a_dead_warden_held_starts_again_where_it_was_if_its_agent_has_another_soon() {
+    let mut world = running(&["a1", "a2", "a3"], 9, |_| {});
+    // The agent is here by a session of another class.
+    let held = world.sessions["a1"];
+    world.join_as("a1", Duration::from_secs(3), |_| {});
+    let died = |session| Record::SessionClosed {
+        session,
+        reason: CloseReason::WardenDied,
+    };
+    world.fold(vec![died(held)]);
+    assert!(
+        world.decide().is_empty(),
+        "its agent is about to have another warden"
+    );
+    world.join("a1");
+    let decision = world.decide();
+    assert_eq!((decision.assign.len(), decision.revoke.len()), (3, 0));
+    world.run();
+    assert_eq!(
+        world.counts(),
+        BTreeMap::from([("a1", 3), ("a2", 3), ("a3", 3)])
+    );
+
+    // It does not come back this time.
+    world.fold(vec![died(world.sessions["a1"])]);
+    assert!(world.decide().is_empty());
+    world.wait(1);
+    assert_eq!(world.run(), 3);
+    assert!(world.counts()["a2"] + world.counts()["a3"] == 9);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use quorate_api::session::{
     CloseRequest, LostSession, RegisterRequest, RenewRequest, RenewResponse, ReportRequest,
     ReportResponse, ResumeRequest, SessionOpened, WorkResponse,
 };
-use quorate_core::director::WorkDelta;
 use quorate_core::director::call::{Answer, Call, Release, Renewal, RenewalAnswer, Report};
+use quorate_core::director::{Role, WorkDelta};
 use quorate_core::ids::{AgentName, Incarnation, PartitionId, Position, SessionId, Token};
 use quorate_core::lease::LeaseTimes;
 use quorate_core::record::{
@@ -306,6 +306,14 @@ async fn work(
     let session = authorize(&app, id, &headers).await?;
     let since = Position(blocking.index.unwrap_or_default());
     let until = Instant::now() + blocking.wait;
+    // What a director has not folded yet it would tell as not held, and the agent would end it.
+    let leader = app.query(|reading| match reading.director.role() {
+        Role::Leader => Ok(()),
+        Role::Follower | Role::Candidate | Role::Halted(_) => {
+            Err(not_leader(reading.director.leader_address()))
+        }
+    });
+    leader.await??;
     let (answer, answered) = oneshot::channel();
     let ask = WorkAsk {
         session,

@@ -13,8 +13,8 @@ use crate::sys::boot_nanos;
 /// The timekeeper answers in microseconds. One that does not is frozen: nothing may be started, and
 /// its timer kills this process when it is due.
 const ARMED_WITHIN: Duration = Duration::from_secs(2);
-/// Bytes kept for the next agent: room for its secret and tokens, and below a frame.
-const BLOB_BYTES_MAX: usize = 512 * 1024;
+/// Bytes kept for the next agent: room for the tokens of about 60,000 runs, and below a frame.
+const BLOB_BYTES_MAX: usize = 4 << 20;
 
 impl Holder {
     /// An error closes the connection.

@@ -323,6 +323,18 @@ fn an_older_report_that_comes_late_does_not_undo_what_a_newer_one_saw() {
 }
 
 #[test]
+fn what_no_entry_can_hold_is_refused_and_blocks_nobody() {
+    let mut world = World::led();
+    let mut huge = register("a", 1, "secret");
+    if let Call::Register { agent, .. } = &mut huge {
+        agent.version = "v".repeat(300 * 1024);
+    }
+    let refused = world.ask(huge);
+    assert!(matches!(refused, Answer::Refused(Refusal::Conflict(_))));
+    assert!(done(&world.ask(apply("s", &["p"]))));
+}
+
+#[test]
 fn work_is_the_whole_at_first_and_then_what_changed() {
     let mut world = World::with_session(&["p", "q"]);
     let first = work(&world, Position(0)).unwrap();
@@ -377,7 +389,8 @@ fn work_is_the_whole_at_first_and_then_what_changed() {
     let after = work(&world, after.index).unwrap();
     assert_eq!(after.gone, [p_token]);
     assert_eq!(work(&world, after.index), None);
-    assert!(work(&world, Position(10_000)).unwrap().whole);
+    // A director that has folded less than the one asked before must not call the rest ended.
+    assert_eq!(work(&world, Position(10_000)), None);
 }
 
 #[test]
