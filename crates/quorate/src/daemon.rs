@@ -152,7 +152,9 @@ fn of_director(error: RunError) -> Failure {
 /// Why an agent cannot run, in a person's words.
 pub(crate) fn of_agent(error: quorate_agent::RunError) -> Failure {
     let code = match &error {
-        quorate_agent::RunError::InUse { .. } => Code::DataDirLocked,
+        quorate_agent::RunError::InUse { .. } | quorate_agent::RunError::Copied { .. } => {
+            Code::DataDirLocked
+        }
         quorate_agent::RunError::DataDir { .. } | quorate_agent::RunError::Identity { .. } => {
             Code::DataDir
         }

@@ -47,6 +47,12 @@ pub enum RunError {
         /// The folder.
         path: PathBuf,
     },
+    /// The data folder was copied from that of an agent that runs on this machine.
+    #[error("{} is a copy of the folder of an agent that runs here; remove agent_id in the copy to make it another agent, with another name", path.display())]
+    Copied {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The agent's identity in the data folder is damaged.
     #[error("{} does not hold an agent's identity; remove it to become a new agent", path.display())]
     Identity {

@@ -11,7 +11,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub(crate) struct DataDir {
     root: PathBuf,
     agent_id: u64,
     _lock: File,
-    /// Held beside the file lock, which network file systems may not keep.
+    /// Held beside the file lock, which network file systems may not keep and copies do not share.
     _name: UnixListener,
 }
 
@@ -40,10 +40,17 @@ impl DataDir {
         };
         make_dir(path, 0o755).map_err(fail)?;
         let root = path.canonicalize().map_err(fail)?;
-        let (lock, name) = hold(&root).map_err(|cause| {
-            let held = [io::ErrorKind::WouldBlock, io::ErrorKind::AddrInUse];
-            if held.contains(&cause.kind()) {
+        let lock = lock(&root).map_err(|cause| {
+            if cause.kind() == io::ErrorKind::WouldBlock {
                 RunError::InUse { path: root.clone() }
+            } else {
+                fail(cause)
+            }
+        })?;
+        let agent_id = identity(&root.join("agent_id"))?;
+        let name = claim(agent_id).map_err(|cause| {
+            if cause.kind() == io::ErrorKind::AddrInUse {
+                RunError::Copied { path: root.clone() }
             } else {
                 fail(cause)
             }
@@ -56,7 +63,6 @@ impl DataDir {
         ] {
             make_dir(&root.join(below), mode).map_err(fail)?;
         }
-        let agent_id = identity(&root.join("agent_id"))?;
         Ok(Self {
             root,
             agent_id,
@@ -128,7 +134,7 @@ pub(crate) fn write_whole(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()
     fs::rename(&beside, path)
 }
 
-fn hold(root: &Path) -> io::Result<(File, UnixListener)> {
+fn lock(root: &Path) -> io::Result<File> {
     let lock = OpenOptions::new()
         .write(true)
         .create(true)
@@ -136,10 +142,13 @@ fn hold(root: &Path) -> io::Result<(File, UnixListener)> {
         .mode(0o600)
         .open(root.join("agent.lock"))?;
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    let folder = fs::metadata(root)?;
-    let name = format!("quorate-agent:{}:{}", folder.dev(), folder.ino());
-    let name = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
-    Ok((lock, name))
+    Ok(lock)
+}
+
+/// At most one process on this machine (strictly: in its network namespace) is this agent (S7).
+fn claim(agent_id: u64) -> io::Result<UnixListener> {
+    let name = format!("quorate-agent:{agent_id:016x}");
+    UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)
 }
 
 fn identity(path: &Path) -> Result<u64, RunError> {
@@ -176,6 +185,18 @@ mod tests {
         ));
         drop(first);
         assert_eq!(DataDir::open(dir.path()).unwrap().agent_id(), id);
+    }
+
+    #[test]
+    fn a_copy_of_a_folder_is_not_a_second_agent_until_it_has_an_identity_of_its_own() {
+        let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = DataDir::open(dir.path()).unwrap();
+        fs::copy(dir.path().join("agent_id"), copy.path().join("agent_id")).unwrap();
+        let refused = DataDir::open(copy.path()).unwrap_err();
+        assert!(matches!(refused, RunError::Copied { .. }), "{refused}");
+        fs::remove_file(copy.path().join("agent_id")).unwrap();
+        let second = DataDir::open(copy.path()).unwrap();
+        assert_ne!(first.agent_id(), second.agent_id());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! one of its own runs or its own stray child.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 
 use rustix::process::{Pid, getpid};
@@ -38,7 +39,8 @@ impl Scan {
 
     /// Sends a signal to every process of a run that is found.
     pub(crate) fn signal(&self, run: RunId, signal: i32) {
-        for (pid, found) in self.find() {
+        // A signal that cannot be sent is sent again, or the kill follows.
+        for (pid, found) in self.find().unwrap_or_default() {
             if found == run {
                 signal_process(pid, signal);
             }
@@ -49,14 +51,17 @@ impl Scan {
     /// had something left. A stray counts for all of them.
     pub(crate) fn kill_left(&self, runs: &[RunId], inits: &[i32]) -> BTreeSet<RunId> {
         let mut left = BTreeSet::new();
-        let found = self.find();
+        // What cannot be seen may be alive: only a scan that worked can show that nothing is left.
+        let (Ok(found), Ok(children)) = (self.find(), children()) else {
+            return runs.iter().copied().collect();
+        };
         for &(pid, run) in &found {
             if runs.contains(&run) {
                 signal_process(pid, libc::SIGKILL);
                 left.insert(run);
             }
         }
-        for pid in children() {
+        for pid in children {
             let known = inits.contains(&pid.as_raw_nonzero().get())
                 || found.iter().any(|&(found, _)| found == pid);
             if !known && executes(pid) {
@@ -70,7 +75,10 @@ impl Scan {
     /// Kills everything of this warden and all children of this process; tells whether there was any.
     pub(crate) fn kill_everything(&self) -> bool {
         let mut any = self.kill_found();
-        for pid in children() {
+        let Ok(children) = children() else {
+            return true;
+        };
+        for pid in children {
             if executes(pid) {
                 signal_process(pid, libc::SIGKILL);
                 any = true;
@@ -79,28 +87,35 @@ impl Scan {
         any
     }
 
-    /// Kills everything that carries a cookie of this warden; tells whether there was any.
+    /// Kills everything that carries a cookie of this warden; tells whether there was any, or may be.
     pub(crate) fn kill_found(&self) -> bool {
-        let found = self.find();
+        let Ok(found) = self.find() else {
+            return true;
+        };
         for &(pid, _) in &found {
             signal_process(pid, libc::SIGKILL);
         }
         !found.is_empty()
     }
 
-    fn find(&self) -> Vec<(Pid, RunId)> {
-        let Ok(entries) = std::fs::read_dir("/proc") else {
-            return Vec::new();
-        };
-        entries
-            .filter_map(Result::ok)
-            .filter_map(|entry| {
-                let pid = entry.file_name().to_str()?.parse().ok()?;
-                let pid = Pid::from_raw(pid).filter(|&pid| pid != getpid())?;
-                let run = self.run_in(&std::fs::read(entry.path().join("environ")).ok()?)?;
-                Some((pid, run))
-            })
-            .collect()
+    /// Every process with a cookie of this warden; an error when some could not be looked at.
+    fn find(&self) -> io::Result<Vec<(Pid, RunId)>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let entry = entry?;
+            let pid = entry.file_name().to_str().and_then(|pid| pid.parse().ok());
+            let pid = pid.and_then(Pid::from_raw);
+            let Some(pid) = pid.filter(|&pid| pid != getpid()) else {
+                continue;
+            };
+            let environment = match std::fs::read(entry.path().join("environ")) {
+                Ok(environment) => environment,
+                Err(error) if is_gone_or_foreign(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            found.extend(self.run_in(&environment).map(|run| (pid, run)));
+        }
+        Ok(found)
     }
 
     /// The run that an environment names, if it is of this warden.
@@ -121,13 +136,27 @@ impl Scan {
 }
 
 /// The children of this process, which the kernel also gives those whose own parents ended.
-fn children() -> Vec<Pid> {
+fn children() -> io::Result<Vec<Pid>> {
     let pid = getpid().as_raw_nonzero();
-    std::fs::read_to_string(format!("/proc/self/task/{pid}/children"))
-        .unwrap_or_default()
-        .split_whitespace()
+    let listed = match std::fs::read_to_string(format!("/proc/self/task/{pid}/children")) {
+        Ok(listed) => listed,
+        // This kernel does not list them; the cookies are what is left.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    let children = listed.split_whitespace();
+    Ok(children
         .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
-        .collect()
+        .collect())
+}
+
+/// The process has ended meanwhile, is on its way to, or belongs to a user whose processes this one
+/// cannot have started.
+fn is_gone_or_foreign(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+    ) || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// Not a zombie, which executes nothing and only waits to be reaped.
@@ -135,10 +164,13 @@ fn executes(pid: Pid) -> bool {
     let stat = Path::new("/proc")
         .join(pid.as_raw_nonzero().to_string())
         .join("stat");
-    std::fs::read_to_string(stat).is_ok_and(|stat| {
-        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
-        state.is_some_and(|state| !state.starts_with(['Z', 'X']))
-    })
+    match std::fs::read_to_string(stat) {
+        Ok(stat) => {
+            let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+            state.is_some_and(|state| !state.starts_with(['Z', 'X']))
+        }
+        Err(error) => !is_gone_or_foreign(&error),
+    }
 }
 
 #[cfg(test)]

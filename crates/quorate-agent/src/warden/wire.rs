@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_message_too_long_for_a_frame_is_not_sent() {
         let order = Order::Keep {
-            blob: vec![1; 1 << 21],
+            blob: vec![1; 9 << 20],
         };
         assert!(matches!(encode(&order), Err(WireError::TooLong { .. })));
     }

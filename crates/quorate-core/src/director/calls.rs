@@ -10,7 +10,6 @@ use crate::record::{AgentInfo, CloseReason, Desired, Record, Schedulable};
 use super::Director;
 use super::batch::{self, Batch, Carry, Reply};
 use super::call::{Answer, Call, CallId, Refusal};
-use super::effect::Effect;
 use super::proofs::Waiting;
 
 /// What was decided about a call. No records: nothing needs to change, and the answer waits for a proof.
@@ -18,7 +17,7 @@ pub(super) type Decided = Result<(Vec<Record>, Reply), Refusal>;
 
 impl Director {
     /// Fills the batch with calls, in the order in which they came.
-    pub(super) fn take_calls(&mut self, batch: &mut Batch, effects: &mut Vec<Effect>) {
+    pub(super) fn take_calls(&mut self, batch: &mut Batch) {
         if let Some(carry) = self.carry.take() {
             batch.changes_specs = true;
             self.carry = batch.take(carry);
@@ -41,16 +40,23 @@ impl Director {
                     let refusal = Refusal::Conflict(
                         "a part of this is larger than an entry of the ledger may be".to_owned(),
                     );
-                    refuse(id, refusal, effects);
+                    self.refuse(id, refusal);
                 }
                 Ok((records, reply)) => {
                     let records = VecDeque::from(records);
                     let job = (id, reply);
                     self.carry = batch.take(Carry { job, records });
                 }
-                Err(refusal) => refuse(id, refusal, effects),
+                Err(refusal) => self.refuse(id, refusal),
             }
         }
+    }
+
+    /// Waits for a proof as well: a leader that was deposed does not know the newest sessions, and what
+    /// it calls over may be alive.
+    fn refuse(&mut self, id: CallId, refusal: Refusal) {
+        let reply = Reply::Refused(refusal);
+        self.proofs.wait(Waiting::Call(id, reply));
     }
 
     fn decide_call(&mut self, batch: &mut Batch, call: Call) -> Decided {
@@ -338,11 +344,6 @@ fn compares(call: &Call) -> bool {
         | Call::Report(_)
         | Call::Close { .. } => false,
     }
-}
-
-fn refuse(id: CallId, refusal: Refusal, effects: &mut Vec<Effect>) {
-    let answer = Answer::Refused(refusal);
-    effects.push(Effect::Answer { id, answer });
 }
 
 pub(super) fn not_found(what: &'static str, name: &str) -> Refusal {

@@ -130,7 +130,7 @@ impl Director {
             }
         }
         self.plan(now.moment, &mut batch);
-        self.take_calls(&mut batch, effects);
+        self.take_calls(&mut batch);
         if batch.is_empty() && self.proofs.beat {
             batch.push(Record::Beat);
         }
