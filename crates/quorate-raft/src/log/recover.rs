@@ -296,7 +296,7 @@ fn check(
     Ok(())
 }
 
-/// Removes what was cut off, and segments that a purge did not get to.
+/// Makes durable what was read, removes what was cut off, and segments that a purge did not get to.
 fn mend(dir: &Path, scan: &mut Scan, purged: Option<LogId>) -> Result<(), OpenError> {
     if scan.torn
         && let Some(last) = scan.segments.back()
@@ -307,6 +307,12 @@ fn mend(dir: &Path, scan: &mut Scan, purged: Option<LogId>) -> Result<(), OpenEr
             "removing a group of records that a crash cut off before it was acknowledged"
         );
         last.clear_from(last.end)
+            .map_err(OpenError::disk("write", &last.path))?;
+    }
+    // Every group is synced before the next one is written, so only the last segment can hold one that
+    // was not.
+    if let Some(last) = scan.segments.back() {
+        last.write_again()
             .map_err(OpenError::disk("write", &last.path))?;
     }
     let Some(purged) = purged else {

@@ -104,6 +104,23 @@ impl Segment {
         })
     }
 
+    /// Writes the records once more where they are, durably.
+    ///
+    /// A process that ended between a write and its sync, or after a sync that failed, leaves pages that
+    /// read back whole and may never reach the disk; a new sync alone does not notice the latter.
+    pub(super) fn write_again(&self) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        let mut at = 0;
+        while at < u64::from(self.end) {
+            let left = usize::try_from(u64::from(self.end) - at).unwrap_or(PIECE);
+            let piece = piece.get_mut(..left.min(PIECE)).unwrap_or_default();
+            self.file.read_exact_at(piece, at)?;
+            self.file.write_all_at(piece, at)?;
+            at += piece.len() as u64;
+        }
+        self.file.sync_data()
+    }
+
     /// Makes everything from `end` on zeros again, durably.
     pub(super) fn clear_from(&self, end: u32) -> io::Result<()> {
         let zeros = vec![0; PIECE.min(usize::try_from(self.size - end).unwrap_or(PIECE))];
