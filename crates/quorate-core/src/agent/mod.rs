@@ -1,7 +1,7 @@
 //! The agent's decisions: which wardens it needs, how long each session may execute, what runs under
 //! which token, and what the directors are told.
 //!
-//! One machine per agent process; one [session](session) per warden, one warden per lease class.
+//! One machine per agent process; one [`session`] per warden, one warden per lease class.
 //! It knows no network and no process: the shell carries out [`Effect`]s and tells [`Event`]s.
 //!
 //! What it must never do: start anything that the directors have not answered as assumed in this

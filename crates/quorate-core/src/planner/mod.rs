@@ -1,7 +1,7 @@
 //! From the state of the cluster to what the leader does next: who is assigned what, and what is taken
 //! back, a little at a time.
 //!
-//! [`Planner`] keeps a [`Layout`](crate::placement::Layout) of where everything is to be in step with
+//! [`Planner`] keeps a [`Layout`] of where everything is to be in step with
 //! the fold, and lets the cluster follow it within the ramp, the settle window and the budget of moves.
 //! It belongs to one leadership: a new leader makes a new one, and nothing in it need survive.
 //!

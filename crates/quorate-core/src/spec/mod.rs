@@ -1,7 +1,7 @@
 //! What a person asks for: services, how to run them, and their partitions.
 //!
 //! These are the shapes of the file (TOML or JSON). They hold values as written, with defaults
-//! filled in; [`validate`] says what is wrong between them. Everything here is display and intent:
+//! filled in; [`mod@validate`] says what is wrong between them. Everything here is display and intent:
 //! nothing in it decides who may run.
 
 pub mod backoff;
