@@ -385,6 +385,9 @@ impl Session {
         self.runs.clear();
         self.held.clear();
         self.alarms.clear();
+        // Nothing is left to tell or to keep, and nothing may wake this agent for it.
+        self.outbox = Outbox::default();
+        self.keep_at = None;
         self.tries = 0;
         effects.push(Effect::Close {
             warden: self.warden,
@@ -437,7 +440,7 @@ impl Session {
                 .copied()
                 .collect();
             for token in unnamed {
-                self.deny(now, token, effects);
+                self.unlisted(now, token, effects);
             }
             self.refused.retain(|token| named.contains(token));
         }
@@ -509,6 +512,24 @@ impl Session {
             Right::Given | Right::Denied => return,
         }
         self.drive(now, token, RunEvent::StopAsked, effects);
+        self.drive_end(now, token, effects);
+    }
+
+    /// The list of a director does not name a token, so nothing of it may live. It is given back all
+    /// the same: a director that is behind may not know yet that it is ours, and the others would wait
+    /// for a run that is no more.
+    fn unlisted(&mut self, now: Moment, token: Token, effects: &mut Vec<Effect>) {
+        let Some(run) = self.runs.get(&token) else {
+            return;
+        };
+        match run.right {
+            Right::Given | Right::Denied => return,
+            Right::Unconfirmed | Right::Claimed | Right::Assumed => {}
+        }
+        self.set_right(token, Right::Unconfirmed);
+        self.outbox.drop(token);
+        self.held.remove(&token);
+        self.drive(now, token, RunEvent::KillAsked, effects);
         self.drive_end(now, token, effects);
     }
 
