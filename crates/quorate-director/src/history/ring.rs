@@ -102,8 +102,10 @@ impl Ring {
         self.known_after
     }
 
+    /// Changes after this one. The beginning, `0.0`, stands for all that is kept: whoever asks from
+    /// there has seen nothing that it could miss a part of.
     pub(super) fn after(&self, after: EventId, limit: usize) -> Result<Vec<Arc<Recorded>>, Gone> {
-        if after < self.known_after {
+        if after != EventId::default() && after < self.known_after {
             return Err(Gone {
                 known_after: self.known_after,
             });

@@ -75,6 +75,22 @@ fn a_reader_that_is_too_late_is_told_from_where_on_it_may_read() {
 }
 
 #[test]
+fn from_the_beginning_everything_that_is_kept_is_told_by_the_next_process_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, mut recorder) = open(dir.path(), 1 << 20, 100).unwrap();
+    for position in 1..=3 {
+        let changes = vec![partition("a", What::Ready)];
+        recorder.record(Position(position), WallTime(0), changes);
+    }
+    recorder.close();
+    let (history, recorder) = open(dir.path(), 1 << 20, 100).unwrap();
+    let told = history.after(EventId::default(), 10).unwrap();
+    let ids: Vec<_> = told.iter().map(|event| event.id).collect();
+    assert_eq!(ids, [id(1, 1), id(2, 1), id(3, 1)]);
+    recorder.close();
+}
+
+#[test]
 fn a_snapshot_leaves_a_gap_that_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let (history, mut recorder) = open(dir.path(), 1 << 20, 100).unwrap();

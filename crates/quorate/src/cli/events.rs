@@ -12,7 +12,7 @@ use crate::output::{Format, Output, Style};
 
 /// Without `-f`, past events end when none has come for this long: the stream itself never ends.
 const SILENCE: Duration = Duration::from_millis(500);
-/// `id` before the first event there can be.
+/// `id` before the first event there can be: the director tells all that it has kept.
 const BEGINNING: &str = "0.0";
 
 pub(super) async fn events(args: &EventsArgs, remote: &Remote) -> Result<Exit, Failure> {

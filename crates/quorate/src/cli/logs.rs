@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use quorate_api::client::{Client, LogFilter, PartitionFilter};
+use quorate_api::resources::PartitionState;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -92,10 +93,10 @@ async fn keys(target: &Target, remote: &Remote) -> Result<Vec<String>, Failure> 
             format!("name one: quorate logs {service}/KEY"),
         ));
     }
-    // One that no agent has ever had has printed nothing.
+    // One that no agent has ever had has printed nothing; one that was given up tells why.
     Ok(partitions
         .into_iter()
-        .filter(|partition| partition.token.is_some() || partition.agent.is_some())
+        .filter(|partition| partition.token.is_some() || partition.state == PartitionState::Failed)
         .map(|partition| partition.key)
         .collect())
 }
