@@ -5,7 +5,7 @@
 //! of processes. Everything else is drawn from one seed: delays, losses, repeats, crashes, freezes,
 //! clock rates, what people ask for. So a seed replays exactly.
 //!
-//! A run has two phases. In the first, faults happen and the [oracle](oracle) watches every start and
+//! A run has two phases. In the first, faults happen and the [`oracle`] watches every start and
 //! every entry (safety). Then all faults stop, everybody is healthy, and everything that is to run must
 //! run, evenly, and stay where it is (liveness).
 //!
