@@ -379,6 +379,7 @@ impl fmt::Display for MoveReason {
             Self::Constraint => "its agent may no longer hold it",
             Self::Failing => "it kept failing there",
             Self::LeaseChanged => "the lease of its service changed",
+            Self::Unacknowledged => "its agent did not take it",
         })
     }
 }

@@ -317,6 +317,8 @@ pub enum MoveReason {
     Failing,
     /// The service's lease changed, which takes a stop and a start.
     LeaseChanged,
+    /// Its agent has not acknowledged it in time, or did not want it.
+    Unacknowledged,
 }
 
 /// How an assumption ended.

@@ -200,6 +200,9 @@ impl World {
         };
         let mut effects = Vec::new();
         process.machine.step(moment, event, &mut effects);
+        for effect in &effects {
+            self.remark(|| format!("  a{n}: {effect:?}"));
+        }
         for effect in effects {
             self.obey_agent(n, generation, effect);
         }
@@ -399,8 +402,8 @@ impl World {
 
     /// Renews now rather than later.
     pub(crate) fn renew_soon(&mut self, n: usize, generation: u64) {
-        let process = self.host(n).and_then(|host| host.process.as_mut());
-        let Some(process) = process else {
+        let host = self.host(n).filter(|host| host.generation == generation);
+        let Some(process) = host.and_then(|host| host.process.as_mut()) else {
             return;
         };
         process.tick += 1;

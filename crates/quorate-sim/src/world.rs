@@ -317,6 +317,13 @@ impl World {
         self.random.between(5 * MILLI, self.profile.slow_max)
     }
 
+    /// Adds to the trace what is no happening of its own.
+    pub(crate) fn remark(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(line());
+        }
+    }
+
     fn note(&mut self, happening: &Happening) {
         self.happenings += 1;
         let line = format!("{} {happening:?}", self.now);

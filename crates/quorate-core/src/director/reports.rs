@@ -76,7 +76,7 @@ impl Director {
             State::Assigned(_) => Some(Record::Withdrawn {
                 partition,
                 token,
-                reason: MoveReason::Failing,
+                reason: MoveReason::Unacknowledged,
             }),
             State::Assumed(_) | State::Stopping(..) => Some(Record::Released {
                 partition,

@@ -19,7 +19,8 @@ pub(super) fn budgeted(reason: MoveReason) -> bool {
         MoveReason::Stopped
         | MoveReason::Removed
         | MoveReason::Constraint
-        | MoveReason::Failing => false,
+        | MoveReason::Failing
+        | MoveReason::Unacknowledged => false,
     }
 }
 
@@ -31,6 +32,7 @@ impl Planner {
         self.give(now, cluster, &mut decision);
         wake(&mut decision, self.delayed.first().map(|(at, _)| *at));
         wake(&mut decision, self.flight.next());
+        wake(&mut decision, self.slow.values().min().copied());
         let exiles = self.exiled.values().map(|exile| exile.until);
         wake(&mut decision, exiles.filter(|until| *until > now).min());
         decision
@@ -53,7 +55,7 @@ impl Planner {
                     && service.is_some_and(|service| service.exclusion(&row.facts).is_none())
             });
             if elsewhere && decision.orders() < self.config.orders_max {
-                let order = (*id, holder.token, MoveReason::Failing);
+                let order = (*id, holder.token, MoveReason::Unacknowledged);
                 decision.withdraw.push(order);
             }
         }

@@ -170,6 +170,9 @@ impl Planner {
             Schedulable::Cordoned => return no("it is cordoned".to_owned()),
             Schedulable::Active => {}
         }
+        if facts.slow {
+            return no("it has not acknowledged in time what it was given".to_owned());
+        }
         if facts.silent {
             return no("it has been silent for too long to get new work".to_owned());
         }

@@ -132,6 +132,10 @@ pub struct Planner {
     flight: flight::Flight,
     /// Partitions that their agents should have assumed by now.
     late: BTreeSet<PartitionId>,
+    /// Agents that do not acknowledge what they are given; until then they get nothing more.
+    slow: BTreeMap<AgentName, Moment>,
+    /// Agents that have just been found to be so.
+    refusing: BTreeSet<AgentName>,
     /// When the last partitions became ready: tells how fast it goes.
     readied: VecDeque<Moment>,
     ready_since_decision: usize,
@@ -167,6 +171,7 @@ struct AgentRow {
 struct Facts {
     schedulable: Schedulable,
     silent: bool,
+    slow: bool,
     capacity: Option<u64>,
     labels: BTreeMap<String, String>,
     containment: Option<Containment>,
@@ -220,6 +225,8 @@ impl Planner {
             exiled: BTreeMap::new(),
             flight: flight::Flight::default(),
             late: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            refusing: BTreeSet::new(),
             readied: VecDeque::new(),
             ready_since_decision: 0,
             idle: false,
@@ -232,8 +239,20 @@ impl Planner {
         for change in changes {
             self.idle = false;
             match change {
-                Change::Partition { subject, what, .. } => {
+                Change::Partition {
+                    subject,
+                    what,
+                    agent,
+                    ..
+                } => {
                     self.dirty_partitions.insert(subject.partition);
+                    if *what == What::Withdrawn(MoveReason::Unacknowledged) {
+                        self.refusing.extend(agent.clone());
+                    }
+                    let answers = agent.as_ref().filter(|_| *what == What::Assumed);
+                    if answers.is_some_and(|agent| self.slow.remove(agent).is_some()) {
+                        self.dirty_agents = true;
+                    }
                     self.ready_since_decision += usize::from(*what == What::Ready);
                 }
                 Change::ServiceCreated { service }

@@ -17,6 +17,8 @@ use crate::time::Moment;
 
 use super::{AgentRow, Exile, Facts, Planner, ServiceRow, flight};
 
+/// An agent that has not acknowledged in time gets nothing more for so many times as long.
+const SLOW_FOR: u32 = 3;
 /// A start or stop that has taken this much longer than its service allows holds up nobody.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -27,6 +29,7 @@ const WARDEN_RETURNS_WITHIN: Duration = Duration::from_secs(1);
 impl Planner {
     /// Looks at everything that has changed.
     pub(super) fn sync(&mut self, now: Moment, cluster: &Cluster) {
+        self.find_slow(now, cluster);
         if self.fresh || self.dirty_agents {
             self.sync_agents(now, cluster);
         }
@@ -44,9 +47,27 @@ impl Planner {
             self.delayed.remove(&(at, id));
             look.insert(id);
         }
-        self.late.extend(self.flight.give_up(now));
         for id in look {
             self.classify(now, cluster, id);
+        }
+    }
+
+    /// Agents that have not taken what they were given, and those that may try again.
+    fn find_slow(&mut self, now: Moment, cluster: &Cluster) {
+        let before = self.slow.len();
+        self.slow.retain(|_, until| *until > now);
+        self.dirty_agents |= self.slow.len() != before;
+        for id in self.flight.give_up(now) {
+            let holder = cluster.partition(id).and_then(|p| p.holder());
+            let session = holder.and_then(|holder| cluster.session(holder.session));
+            self.refusing
+                .extend(session.map(|session| session.agent().clone()));
+            self.late.insert(id);
+        }
+        let until = now + self.config.assume_within * SLOW_FOR;
+        for agent in std::mem::take(&mut self.refusing) {
+            self.slow.insert(agent, until);
+            self.dirty_agents = true;
         }
     }
 
@@ -135,6 +156,7 @@ impl Planner {
         Facts {
             schedulable: agent.schedulable(),
             silent: sessions.values().any(|id| self.silent.contains(id)),
+            slow: self.slow.contains_key(agent.name()),
             capacity: info.capacity,
             labels: info.labels.clone(),
             containment: Some(info.containment),
@@ -205,6 +227,12 @@ impl Planner {
             spread,
         };
         self.layout.put(index, row);
+        let owner = self.layout.owner(index).and_then(|owner| self.row(owner));
+        let open = owner.is_none_or(|row| standing(&row.facts) == Standing::Open);
+        if !open && partition.holder().is_none() {
+            // Nobody holds it, so it need not go to an agent that takes nothing now.
+            self.layout.free(index);
+        }
         if let State::Assigned(holder) | State::Assumed(holder) = partition.state()
             && self.target(id).is_none()
             && let Some(agent) = self.index_of(holder.session, cluster)
@@ -366,6 +394,9 @@ impl Planner {
     fn classify(&mut self, now: Moment, cluster: &Cluster, id: PartitionId) {
         self.unlist(id);
         let partition = cluster.partition(id).filter(|p| cluster.wanted(p));
+        if !partition.is_some_and(|p| matches!(p.state(), State::Assigned(_))) {
+            self.late.remove(&id);
+        }
         let Some(partition) = partition else {
             self.flight.started(id);
             self.flight.moved(id);
@@ -445,7 +476,6 @@ impl Planner {
         }
         self.placeless.remove(&id);
         self.misplaced.remove(&id);
-        self.late.remove(&id);
     }
 
     /// Whether a held partition is under another lease than its service now asks for.
@@ -478,7 +508,7 @@ pub(super) fn standing(facts: &Facts) -> Standing {
     match facts.schedulable {
         Schedulable::Draining => Standing::Leaving,
         Schedulable::Cordoned => Standing::Holding,
-        Schedulable::Active if facts.silent => Standing::Holding,
+        Schedulable::Active if facts.silent || facts.slow => Standing::Holding,
         Schedulable::Active => Standing::Open,
     }
 }

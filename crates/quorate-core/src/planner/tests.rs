@@ -410,7 +410,7 @@ fn what_is_not_assumed_in_time_is_tried_elsewhere() {
     world.wait(10);
     let decision = world.decide();
     assert_eq!(decision.withdraw.len(), 1);
-    assert_eq!(decision.withdraw[0].2, MoveReason::Failing);
+    assert_eq!(decision.withdraw[0].2, MoveReason::Unacknowledged);
     world.carry_out(&decision);
     let decision = world.decide();
     world.carry_out(&decision);

@@ -3,7 +3,7 @@
 use super::super::call::{Refusal, Release};
 use super::super::{WorkDelta, WorkState};
 use super::*;
-use crate::cluster::State;
+use crate::cluster::{Freed, State};
 use crate::record::{CloseReason, Desired, MoveReason, ReleaseOutcome, RunPhase, RunReport};
 use crate::spec::PartitionSpec;
 
@@ -296,7 +296,9 @@ fn an_agent_that_does_not_want_an_assignment_gives_it_back_unstarted() {
     let (id, token) = world.assign("p");
     release(&mut world, 1, id, token);
     let partition = world.cluster().partition(id).unwrap();
-    assert_eq!(partition.freed().unwrap().avoid().unwrap().as_str(), "a");
+    let (reason, from) = (MoveReason::Unacknowledged, AgentName::new("a").unwrap());
+    let freed = Freed::Taken { reason, from };
+    assert_eq!(partition.freed(), Some(&freed));
 }
 
 #[test]
