@@ -20,7 +20,8 @@ use crate::random::Random;
 use crate::wardens::{Order, Warden};
 use crate::world::{Happening, Origin, Party, PendingRenewal, What, World};
 
-const RENEWAL_WITHIN: u64 = SECOND;
+/// A shell asks each director in turn, a second each, before it gives an attempt up.
+const RENEWAL_WITHIN: u64 = 4 * SECOND;
 const POLL_WITHIN: u64 = 3 * SECOND;
 
 /// A worker machine.
