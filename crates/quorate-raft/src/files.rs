@@ -3,9 +3,10 @@
 //! Nothing here may overwrite a file in place, or return before what it wrote is on disk.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
+use crate::disk;
 use crate::error::OpenError;
 
 /// Ends the names of files that were not finished.
@@ -133,28 +134,11 @@ pub(crate) fn read_sealed(path: &Path, kind: Kind) -> Result<Option<Vec<u8>>, Op
 /// Replaces a file: whoever looks later, even after a power cut, finds the old or the new one whole.
 pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = dir.join(format!("{name}{UNFINISHED}"));
-    let mut file = create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, dir.join(name))?;
-    sync_dir(dir)
-}
-
-/// Creates or empties a file that only its owner may read.
-pub(crate) fn create(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-}
-
-/// Makes the names in a folder durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    let file = disk::create(&unfinished)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync()?;
+    disk::rename(&unfinished, &dir.join(name))?;
+    disk::sync_dir(dir)
 }
 
 /// The folder, for this process alone while it lives.
@@ -163,12 +147,7 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "holding it open is what it 
 
 /// Creates the folder if need be, locks it and removes what was left unfinished.
 pub(crate) fn lock(dir: &Path) -> Result<Lock, OpenError> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(OpenError::disk("create the folder", dir))?;
+    disk::create_dir(dir).map_err(OpenError::disk("create the folder", dir))?;
     let path = dir.join("lock");
     let file = OpenOptions::new()
         .read(true)
@@ -189,7 +168,7 @@ pub(crate) fn lock(dir: &Path) -> Result<Lock, OpenError> {
     for name in names(dir)? {
         if name.ends_with(UNFINISHED) {
             let path = dir.join(&name);
-            fs::remove_file(&path).map_err(OpenError::disk("remove", &path))?;
+            disk::remove(&path).map_err(OpenError::disk("remove", &path))?;
         }
     }
     Ok(Lock(file))

@@ -13,6 +13,7 @@
 //! This crate alone knows the Raft library: no type of it leaves, neither to callers nor to the disk. It
 //! must never answer for an entry that is not on disk, and never repair damage by guessing.
 
+mod disk;
 mod embedded;
 mod error;
 mod files;

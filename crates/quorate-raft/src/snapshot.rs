@@ -3,13 +3,14 @@
 //! The one before is kept beside it. Entries are trimmed only up to that one, so when the newest is
 //! damaged the ledger still opens, from the one before and the log.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use quorate_core::ids::{Epoch, Position};
 use serde::{Deserialize, Serialize};
 
+use crate::disk;
 use crate::error::OpenError;
 use crate::files::{self, Kind, UNFINISHED, number};
 use crate::log::Members;
@@ -110,13 +111,13 @@ pub(crate) fn save(dir: &Path, head: &Head, fold: &[u8]) -> io::Result<()> {
 /// Gives the newest snapshot its second name, under which it outlives its successor.
 fn keep_before(dir: &Path) -> io::Result<()> {
     let link = dir.join(format!("{BEFORE}{UNFINISHED}"));
-    match fs::hard_link(dir.join(NEWEST), &link) {
-        Ok(()) => fs::rename(link, dir.join(BEFORE)),
+    match disk::link(&dir.join(NEWEST), &link) {
+        Ok(()) => disk::rename(&link, &dir.join(BEFORE)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(&link)?;
-            fs::hard_link(dir.join(NEWEST), &link)?;
-            fs::rename(link, dir.join(BEFORE))
+            disk::remove(&link)?;
+            disk::link(&dir.join(NEWEST), &link)?;
+            disk::rename(&link, &dir.join(BEFORE))
         }
         Err(error) => Err(error),
     }
@@ -124,9 +125,9 @@ fn keep_before(dir: &Path) -> io::Result<()> {
 
 /// Forgets the snapshot before the newest, because another history replaced it.
 pub(crate) fn forget_before(dir: &Path) -> io::Result<()> {
-    match fs::remove_file(dir.join(BEFORE)) {
+    match disk::remove(&dir.join(BEFORE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => files::sync_dir(dir),
+        Ok(()) | Err(_) => disk::sync_dir(dir),
     }
 }
 
@@ -142,10 +143,10 @@ pub(crate) fn load_newest(dir: &Path) -> Result<Option<Head>, OpenError> {
                     error = %damage,
                     "using the snapshot before; the log has what follows it"
                 );
-                fs::remove_file(&newest).map_err(OpenError::disk("remove", &newest))?;
-                fs::hard_link(dir.join(BEFORE), &newest)
+                disk::remove(&newest).map_err(OpenError::disk("remove", &newest))?;
+                disk::link(&dir.join(BEFORE), &newest)
                     .map_err(OpenError::disk("write", &newest))?;
-                files::sync_dir(dir).map_err(OpenError::disk("sync the folder", dir))?;
+                disk::sync_dir(dir).map_err(OpenError::disk("sync the folder", dir))?;
                 Ok(Some(before.head))
             }
             Ok(None) | Err(_) => Err(damage),

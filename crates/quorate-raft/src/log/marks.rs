@@ -6,11 +6,10 @@
 //! process always leaves the mark of what it acknowledged; a power cut may lose those of the last
 //! moment, and then only damage to these very groups goes unnoticed, if it happens together with it.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::disk::{self, Handle};
 use crate::error::OpenError;
 use crate::files::{self, number};
 
@@ -18,7 +17,7 @@ pub(super) const FILE: &str = "acknowledged";
 const MAGIC: &[u8; 8] = b"quorate\x01";
 /// Two marks, each in a block of its own, written in turn: a torn one leaves the other.
 const BLOCK: u64 = 4096;
-const SIZE: usize = 8 + 8 + 8 + 8 + 4 + 8 + 8;
+const SIZE: usize = 8 + 8 + 8 + 8 + 4 + 8 + 8 + 1;
 
 /// One acknowledged group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +32,8 @@ pub(super) struct Mark {
     pub(super) crc: u32,
     /// The index after the last committed record known then, and its term.
     pub(super) committed: (u64, u64),
+    /// Whether the records from `next` on are being removed: what is left of them counts for nothing.
+    pub(super) withdrawing: bool,
 }
 
 impl Mark {
@@ -44,6 +45,7 @@ impl Mark {
         bytes.extend_from_slice(&self.crc.to_le_bytes());
         bytes.extend_from_slice(&self.committed.0.to_le_bytes());
         bytes.extend_from_slice(&self.committed.1.to_le_bytes());
+        bytes.push(u8::from(self.withdrawing));
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes
@@ -62,6 +64,7 @@ impl Mark {
             term: field(24, 8)?,
             crc: u32::try_from(field(32, 4)?).ok()?,
             committed: (field(36, 8)?, field(44, 8)?),
+            withdrawing: field(52, 1)? != 0,
         })
     }
 }
@@ -69,7 +72,7 @@ impl Mark {
 /// The file of marks.
 #[derive(Debug)]
 pub(super) struct Marks {
-    file: File,
+    file: Handle,
     last: Mark,
     synced: bool,
 }
@@ -83,10 +86,7 @@ impl Marks {
             *to = from;
         }
         files::replace(dir, FILE, &bytes)?;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(dir.join(FILE))?;
+        let file = disk::open(&dir.join(FILE))?;
         Ok(Self {
             file,
             last,
@@ -97,7 +97,7 @@ impl Marks {
     /// Opens the file; `None` when there is none.
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, OpenError> {
         let path: PathBuf = dir.join(FILE);
-        let file = match File::options().read(true).write(true).open(&path) {
+        let file = match disk::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(OpenError::disk("open for writing", &path)(error)),
@@ -113,10 +113,11 @@ impl Marks {
         let both = read(0).and_then(|first| Ok([first, read(1)?]));
         let both = both.map_err(OpenError::disk("read", &path))?;
         match both.into_iter().flatten().max_by_key(|mark| mark.sequence) {
+            // A killed process may have left it to the system unsynced.
             Some(last) => Ok(Some(Self {
                 file,
                 last,
-                synced: true,
+                synced: false,
             })),
             None => Err(OpenError::damaged(
                 &path,
@@ -145,7 +146,7 @@ impl Marks {
     /// Makes the last mark durable.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         if !self.synced {
-            self.file.sync_data()?;
+            self.file.sync()?;
             self.synced = true;
         }
         Ok(())

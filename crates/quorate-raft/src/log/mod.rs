@@ -20,6 +20,8 @@ mod storage;
 mod writer;
 
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;

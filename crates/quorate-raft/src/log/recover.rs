@@ -7,11 +7,12 @@
 //! | a broken record that was acknowledged, or with a later group behind it | damage: refused |
 //! | the log ends before what was acknowledged | damage: refused |
 //! | a record that does not follow the one before | damage: refused |
+//! | anything behind where the log was being cut, as the mark says | removed: the cut is ended |
 //!
 //! Nothing is changed before all of it was read and understood.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +24,7 @@ use super::marks::{self, Mark, Marks};
 use super::segment::{self, HEADER, Header, Segment};
 use super::writer::{QUEUE, Writer};
 use super::{Index, LogStore, Record, Shared, Sizes};
+use crate::disk;
 use crate::error::OpenError;
 use crate::files::{self, Kind, Lock};
 use crate::types::{LogId, Vote, log_id, term_of};
@@ -55,8 +57,10 @@ struct Scan {
     crc: u32,
     /// Checksum of the record that the last mark names, if it is there.
     marked: Option<(u64, u32)>,
-    /// Where the last segment has bytes that were never acknowledged.
+    /// Where the last segment has bytes that were never acknowledged, or are being removed.
     torn: bool,
+    /// Segments of which every record was being removed.
+    withdrawn: Vec<PathBuf>,
 }
 
 /// Opens the log of a folder, or begins one; the lock is held until the log is closed.
@@ -64,7 +68,7 @@ pub(crate) fn open(dir: &Path, sizes: Sizes, lock: Lock) -> Result<LogStore, Ope
     let vote = load_vote(dir)?;
     let purged = load_purged(dir)?;
     let paths = segments(dir)?;
-    let marks = match Marks::open(dir)? {
+    let mut marks = match Marks::open(dir)? {
         Some(marks) => marks,
         None if paths.is_empty() && vote.is_none() && purged.is_none() => {
             Marks::make(dir).map_err(OpenError::disk("write", &dir.join(marks::FILE)))?
@@ -77,6 +81,7 @@ pub(crate) fn open(dir: &Path, sizes: Sizes, lock: Lock) -> Result<LogStore, Ope
     let mut scan = scan(&paths, marks.last())?;
     check(dir, &scan, marks.last(), vote, purged)?;
     mend(dir, &mut scan, purged)?;
+    end_withdrawal(dir, &mut marks)?;
     tracing::debug!(
         records = scan.terms.len(),
         segments = scan.segments.len(),
@@ -117,7 +122,15 @@ fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
 
 fn scan(paths: &[(u64, PathBuf)], mark: Mark) -> Result<Scan, OpenError> {
     let mut scan = Scan::default();
-    for (at, (first, path)) in paths.iter().enumerate() {
+    // Its first record may be one that is being removed, but the log needs a segment to go on.
+    let withdrawn = |at: usize, first: u64| mark.withdrawing && at > 0 && first >= mark.next;
+    let count = (0..).zip(paths);
+    let count = count
+        .filter(|(at, (first, _))| !withdrawn(*at, *first))
+        .count();
+    let (kept, gone) = paths.split_at(count);
+    scan.withdrawn = gone.iter().map(|(_, path)| path.clone()).collect();
+    for (at, (first, path)) in kept.iter().enumerate() {
         let bytes = fs::read(path).map_err(OpenError::disk("read", path))?;
         let (before, size) = match segment::read_header(&bytes) {
             Header::Whole {
@@ -146,7 +159,7 @@ fn scan(paths: &[(u64, PathBuf)], mark: Mark) -> Result<Scan, OpenError> {
             return Err(OpenError::damaged(path, what));
         }
         scan.crc = before;
-        let file = File::options().read(true).write(true).open(path);
+        let file = disk::open(path);
         let mut segment = Segment {
             first: *first,
             file: Arc::new(file.map_err(OpenError::disk("open for writing", path))?),
@@ -155,7 +168,7 @@ fn scan(paths: &[(u64, PathBuf)], mark: Mark) -> Result<Scan, OpenError> {
             end: HEADER,
             size,
         };
-        let last = at + 1 == paths.len();
+        let last = at + 1 == kept.len();
         scan_segment(&mut scan, &mut segment, &bytes, mark, last)?;
         scan.segments.push_back(segment);
     }
@@ -175,6 +188,10 @@ fn scan_segment(
     let mut rest = bytes.get(HEADER as usize..).unwrap_or_default();
     loop {
         let next = segment.next();
+        if mark.withdrawing && next == mark.next {
+            scan.torn = true;
+            return Ok(());
+        }
         match frame::look(rest) {
             Found::Frame(frame) if frame.index == next && frame.stand.before == scan.crc => {
                 take(scan, segment, frame, mark);
@@ -298,37 +315,57 @@ fn check(
 
 /// Makes durable what was read, removes what was cut off, and segments that a purge did not get to.
 fn mend(dir: &Path, scan: &mut Scan, purged: Option<LogId>) -> Result<(), OpenError> {
+    for path in scan.withdrawn.iter().rev() {
+        disk::remove(path).map_err(OpenError::disk("remove", path))?;
+    }
     if scan.torn
         && let Some(last) = scan.segments.back()
     {
         tracing::warn!(
             segment = %last.path.display(),
             record = last.next(),
-            "removing a group of records that a crash cut off before it was acknowledged"
+            "removing records that were not acknowledged, or that a crash left over from a removal"
         );
         last.clear_from(last.end)
             .map_err(OpenError::disk("write", &last.path))?;
     }
+    // A process that was killed may have left names, too, that no sync of the folder has covered: a vote
+    // that was read here must not be an earlier one after a power cut.
+    disk::sync_dir(dir).map_err(OpenError::disk("sync the folder", dir))?;
     // Every group is synced before the next one is written, so only the last segment can hold one that
     // was not.
     if let Some(last) = scan.segments.back() {
         last.write_again()
             .map_err(OpenError::disk("write", &last.path))?;
     }
-    let Some(purged) = purged else {
-        return Ok(());
-    };
-    while let Some(first) = scan.segments.front()
+    while let Some(purged) = purged
+        && let Some(first) = scan.segments.front()
         && first.next() <= purged.index + 1
         && (scan.segments.len() > 1 || first.next() <= purged.index)
     {
         let Some(first) = scan.segments.pop_front() else {
             break;
         };
-        fs::remove_file(&first.path).map_err(OpenError::disk("remove", &first.path))?;
+        disk::remove(&first.path).map_err(OpenError::disk("remove", &first.path))?;
         scan.terms.drain(..first.offsets.len());
     }
-    files::sync_dir(dir).map_err(OpenError::disk("sync the folder", dir))
+    disk::sync_dir(dir).map_err(OpenError::disk("sync the folder", dir))
+}
+
+/// Says that nothing is left of what was being removed.
+fn end_withdrawal(dir: &Path, marks: &mut Marks) -> Result<(), OpenError> {
+    let mark = marks.last();
+    if !mark.withdrawing {
+        return Ok(());
+    }
+    let ended = Mark {
+        withdrawing: false,
+        ..mark
+    };
+    marks
+        .write(ended)
+        .and_then(|()| marks.sync())
+        .map_err(OpenError::disk("write", &dir.join(marks::FILE)))
 }
 
 fn start(

@@ -3,14 +3,13 @@
 //! It is written full of zeros and synced before it gets its name, so that a later sync of frames has
 //! only their blocks to write and no new length; and a file with the name of a segment is always whole.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frame::{self, Found};
-use crate::files::{self, UNFINISHED, number};
+use crate::disk::{self, Handle};
+use crate::files::{UNFINISHED, number};
 use crate::types::Entry;
 
 /// Bytes of the header; frames begin behind it.
@@ -25,7 +24,7 @@ const PIECE: usize = 1024 * 1024;
 pub(crate) struct Segment {
     /// Index of its first record.
     pub(super) first: u64,
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<Handle>,
     pub(super) path: PathBuf,
     /// Where each of its records begins.
     pub(super) offsets: Vec<u32>,
@@ -38,7 +37,7 @@ pub(crate) struct Segment {
 /// Where one record is.
 #[derive(Debug)]
 pub(super) struct Place {
-    file: Arc<File>,
+    file: Arc<Handle>,
     offset: u32,
     size: u32,
 }
@@ -84,16 +83,16 @@ impl Segment {
     /// Gives a file of zeros, made by [`zeros`], its header and its name.
     pub(super) fn name(
         dir: &Path,
-        file: File,
+        file: Handle,
         first: u64,
         before: u32,
         size: u32,
     ) -> io::Result<Self> {
         file.write_all_at(&header(first, before, size), 0)?;
-        file.sync_data()?;
+        file.sync()?;
         let path = dir.join(name(first));
-        fs::rename(spare(dir), &path)?;
-        files::sync_dir(dir)?;
+        disk::rename(&spare(dir), &path)?;
+        disk::sync_dir(dir)?;
         Ok(Self {
             first,
             file: Arc::new(file),
@@ -118,7 +117,7 @@ impl Segment {
             self.file.write_all_at(piece, at)?;
             at += piece.len() as u64;
         }
-        self.file.sync_data()
+        self.file.sync()
     }
 
     /// Makes everything from `end` on zeros again, durably.
@@ -131,7 +130,7 @@ impl Segment {
             self.file.write_all_at(piece, at)?;
             at += piece.len() as u64;
         }
-        self.file.sync_data()
+        self.file.sync()
     }
 }
 
@@ -151,8 +150,8 @@ fn spare(dir: &Path) -> PathBuf {
 }
 
 /// Makes the one file of zeros that becomes the next segment.
-pub(super) fn zeros(dir: &Path, size: u32) -> io::Result<File> {
-    let file = files::create(&spare(dir))?;
+pub(super) fn zeros(dir: &Path, size: u32) -> io::Result<Handle> {
+    let file = disk::create(&spare(dir))?;
     let zeros = vec![0; PIECE];
     let mut at = 0;
     while at < u64::from(size) {
@@ -161,7 +160,7 @@ pub(super) fn zeros(dir: &Path, size: u32) -> io::Result<File> {
         file.write_all_at(piece, at)?;
         at += piece.len() as u64;
     }
-    file.sync_all()?;
+    file.sync()?;
     Ok(file)
 }
 

@@ -14,12 +14,12 @@ use crate::files;
 use crate::machine::{Machine, View};
 use crate::types::{Entry, Proposal, Types, Vote, log_id};
 
-const SIZES: Sizes = Sizes {
+pub(super) const SIZES: Sizes = Sizes {
     segment: 4096,
     cache: 4000,
 };
 
-fn opened(dir: &Path) -> LogStore {
+pub(super) fn opened(dir: &Path) -> LogStore {
     open(dir, SIZES, files::lock(dir).unwrap()).unwrap()
 }
 
@@ -65,7 +65,7 @@ mod suite {
     }
 }
 
-fn entry(term: u64, index: u64, bytes: usize) -> Entry {
+pub(super) fn entry(term: u64, index: u64, bytes: usize) -> Entry {
     Entry {
         log_id: log_id(term, index),
         payload: EntryPayload::Normal(Proposal {

@@ -4,7 +4,6 @@
 //! acknowledgements. After the first error it writes nothing more: what a failed sync left on disk is
 //! known only after reopening (R15).
 
-use std::fs::{self, File};
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -18,6 +17,7 @@ use super::frame::{self, Stand};
 use super::marks::{Mark, Marks};
 use super::recover::{PURGED, StoredId, StoredVote, VOTE};
 use super::segment::{HEADER, Segment, zeros};
+use crate::disk::{self, Handle};
 use crate::files::{self, Kind, Lock};
 use crate::types::{Entry, LogId, Types, Vote, term_of};
 
@@ -68,7 +68,7 @@ pub(super) struct Writer {
     /// Checksum of the last record.
     crc: u32,
     /// The next segment, being made while this one fills.
-    spare: Option<JoinHandle<io::Result<File>>>,
+    spare: Option<JoinHandle<io::Result<Handle>>>,
     /// Held until nothing can write any more.
     _lock: Lock,
 }
@@ -282,8 +282,8 @@ impl Writer {
             let last = index.segments.back().ok_or_else(no_segment)?;
             (Arc::clone(&last.file), last.end)
         };
-        std::os::unix::fs::FileExt::write_all_at(&*file, bytes, u64::from(end))?;
-        file.sync_data()?;
+        file.write_all_at(bytes, u64::from(end))?;
+        file.sync()?;
         let mut index = self.shared.index();
         let last = index.segments.back_mut().ok_or_else(no_segment)?;
         for size in sizes {
@@ -345,24 +345,19 @@ impl Writer {
     }
 
     /// Removes records that another leader's log does not have. They were acknowledged to the Raft
-    /// library, so first the mark goes back, then the records go.
+    /// library, so first the mark goes back and says what is going on, then the records go; whoever opens
+    /// the log in between ends it. The next append comes only when the mark says that it is over.
     fn truncate(&mut self, from: u64) -> io::Result<()> {
-        let before = from.checked_sub(1).and_then(|last| {
-            let index = self.shared.index();
-            index.record(last).map(|record| (last, record.term))
-        });
         let crc = self.crc_before(from)?;
-        let last = self.marks.last();
-        if last.next > from {
-            let (next, term) = before.map_or((from, last.term), |(last, term)| (last + 1, term));
-            self.marks.write(Mark {
-                next,
-                term,
-                crc,
-                ..last
-            })?;
-            self.marks.sync()?;
-        }
+        let mark = Mark {
+            next: from,
+            term: self.term_before(from),
+            crc,
+            withdrawing: true,
+            ..self.marks.last()
+        };
+        self.marks.write(mark)?;
+        self.marks.sync()?;
         loop {
             let removed = {
                 let mut index = self.shared.index();
@@ -374,15 +369,34 @@ impl Writer {
                 }
             };
             let Some(removed) = removed else { break };
-            fs::remove_file(&removed.path)?;
-            files::sync_dir(&self.shared.dir)?;
+            disk::remove(&removed.path)?;
         }
+        disk::sync_dir(&self.shared.dir)?;
         let kept = self.shared.index().segments.back().cloned();
         if let Some(kept) = kept.filter(|kept| kept.first <= from) {
             self.cut(&kept, from)?;
         }
+        self.marks.write(Mark {
+            withdrawing: false,
+            ..mark
+        })?;
+        self.marks.sync()?;
         self.crc = crc;
         Ok(())
+    }
+
+    /// Term of the record before `from`; 0 when there is none.
+    fn term_before(&self, from: u64) -> u64 {
+        let Some(before) = from.checked_sub(1) else {
+            return 0;
+        };
+        let index = self.shared.index();
+        let purged = || index.purged.filter(|purged| purged.index == before);
+        index
+            .record(before)
+            .map(|record| record.term)
+            .or_else(|| purged().map(|purged| term_of(&purged)))
+            .unwrap_or(0)
     }
 
     /// Ends the last segment before record `from`.
@@ -413,7 +427,7 @@ impl Writer {
         let read = |segment: &Segment, offset: u32, skip: u32| -> io::Result<u32> {
             let mut crc = [0; 4];
             let at = u64::from(offset) + u64::from(skip);
-            std::os::unix::fs::FileExt::read_exact_at(&*segment.file, &mut crc, at)?;
+            segment.file.read_exact_at(&mut crc, at)?;
             Ok(u32::from_le_bytes(crc))
         };
         // The record there says it itself: its checksum of the one before is the first of its body.
@@ -451,9 +465,9 @@ impl Writer {
                 }
             };
             let Some(removed) = removed else { break };
-            fs::remove_file(&removed.path)?;
+            disk::remove(&removed.path)?;
         }
-        files::sync_dir(&self.shared.dir)
+        disk::sync_dir(&self.shared.dir)
     }
 }
 
