@@ -7,6 +7,7 @@
 )]
 
 mod cluster;
+mod cluster_demonstration;
 mod cluster_faults;
 mod cluster_operate;
 mod files;
