@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::cli::LogFormat;
 use crate::failure::{Code, Failure};
+use crate::files::Text;
 
 /// One file, for either role.
 #[derive(Debug, Default, Deserialize)]
@@ -59,20 +60,20 @@ pub(crate) fn read(path: Option<&Path>) -> Result<ConfigFile, Failure> {
     let Some(path) = path else {
         return Ok(ConfigFile::default());
     };
-    let fail = |sentence: String| {
+    let next = "every key is also a flag: quorate director --help, quorate agent --help";
+    let name = path.display().to_string();
+    let content = std::fs::read_to_string(path).map_err(|error| {
         Failure::new(
             Code::Config,
-            sentence,
-            "every key is also a flag: quorate director --help, quorate agent --help",
+            format!("{name} cannot be read: {error}"),
+            next,
         )
-    };
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| fail(format!("{} cannot be read: {error}", path.display())))?;
-    toml::from_str(&text).map_err(|error: toml::de::Error| {
-        fail(format!(
-            "{} is wrong: {}",
-            path.display(),
-            error.to_string().trim_end()
-        ))
+    })?;
+    toml::from_str(&content).map_err(|error: toml::de::Error| {
+        let sentence = format!("{name}: {}", error.message().trim());
+        let mut failure = Failure::new(Code::Config, sentence, next);
+        let text = Text { name, content };
+        failure.first.place = error.span().map(|span| text.place(span));
+        failure
     })
 }

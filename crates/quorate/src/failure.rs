@@ -57,6 +57,24 @@ impl Exit {
         self as u8
     }
 
+    /// What it means in a few words, for the help of commands.
+    pub(crate) const fn short(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Usage => "the command line or a file is wrong; nothing was changed",
+            Self::NotFound => "what was named does not exist",
+            Self::Conflict => "it contradicts what is in force; nothing was changed",
+            Self::NotAllowed => "not allowed",
+            Self::Unreachable => "no director leads or was reached; trying again is safe",
+            Self::WaitRanOut => "the wait ran out; the operation goes on",
+            Self::Unhealthy => "it worked, and what it checked is not healthy",
+            Self::OutcomeUnknown => "whether it was done is not known; it is safe to repeat",
+            Self::Changes => "`--exit-code` found changes",
+            Self::Interrupted => "ended by Ctrl-C",
+        }
+    }
+
     /// What it means, and what to do.
     pub(crate) const fn meaning(self) -> &'static str {
         match self {
@@ -128,7 +146,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The command line is wrong in a way that clap cannot see.
+    /// The command line is wrong.
     Usage = "usage", Usage,
         "The command line is wrong. `quorate COMMAND --help` shows what the command takes, with examples.";
     /// A file cannot be read at all.

@@ -88,9 +88,6 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run everything on this machine: one director and N agents
-    #[command(
-        after_help = "Example:\n  quorate up feeds.toml --agents 3\n\nCtrl-C leaves in order; a second Ctrl-C at once."
-    )]
     Up(UpArgs),
     /// Run a director, a member of the quorum that decides
     Director(DirectorArgs),
@@ -101,16 +98,12 @@ pub(crate) enum Command {
     /// Check files without asking a cluster
     Validate(FilesArgs),
     /// Print a completion script for a shell
-    #[command(
-        after_help = "Example:\n  quorate completion bash > ~/.local/share/bash-completion/completions/quorate"
-    )]
     Completion(CompletionArgs),
     /// Write manual pages into a folder
     Man(ManArgs),
     /// Show the version
     Version,
     /// Say what an error code or exit code means
-    #[command(after_help = "Examples:\n  quorate explain no_leader\n  quorate explain 6")]
     Explain(ExplainArgs),
 }
 
@@ -118,18 +111,14 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ask {
     /// Put the services of files in force
-    #[command(after_help = "Example:\n  quorate apply feeds.toml --wait 2m")]
     Apply(ApplyArgs),
     /// Show what an apply would change
     Plan(PlanArgs),
-    /// Remove a service; its runs are stopped
+    /// Remove services with all their partitions; their runs are stopped
     Rm(RmArgs),
     /// Show how everything is, or one service or partition
     Status(StatusArgs),
     /// List services, partitions, agents or directors
-    #[command(
-        after_help = "Examples:\n  quorate ls partitions --problems\n  quorate ls agents -o json\n  quorate ls partitions -l customer=acme --watch"
-    )]
     Ls(LsArgs),
     /// Say why a partition is where it is, or nowhere
     Why(PartitionArgs),
@@ -154,7 +143,6 @@ pub(crate) enum Ask {
     /// Wait until all that can run runs and nothing moves
     Wait(WaitArgs),
     /// Ask the API as it is
-    #[command(after_help = "Example:\n  quorate api GET /v1/agents")]
     Api(ApiArgs),
 }
 
@@ -352,17 +340,20 @@ pub(crate) struct PlanArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RmArgs {
-    /// What to remove: service/NAME
-    #[arg(required = true, value_name = "service/NAME", value_parser = removable)]
+    /// The service: NAME or service/NAME
+    #[arg(required = true, value_name = "NAME", value_parser = removable)]
     pub(crate) targets: Vec<ServiceName>,
 }
 
+/// Reads a service that is to go. `service/q` is the service q, never a partition.
 fn removable(text: &str) -> Result<ServiceName, String> {
-    let Some(name) = text.strip_prefix("service/") else {
+    let name = text.strip_prefix("service/").unwrap_or(text);
+    if let Some((service, _)) = name.split_once('/') {
         return Err(format!(
-            "write what kind of thing it is: service/{text}; a partition goes by taking it out of its list"
+            "{text:?} is a partition, and those go by taking them out of the list of their service; \
+             `quorate stop {text}` only stops it, `quorate rm {service}` removes the whole service"
         ));
-    };
+    }
     ServiceName::new(name).map_err(|error| error.to_string())
 }
 

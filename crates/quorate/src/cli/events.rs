@@ -121,7 +121,7 @@ pub(crate) fn line(event: &Event, color: bool) -> String {
     } else {
         Style::Plain
     };
-    let text = crate::output::visible(&format!("{subject}{}", event.text));
+    let text = crate::output::one_line(&format!("{subject}{}", event.text));
     format!(
         "{} {}",
         Style::Faint.paint(&time, color),

@@ -1,9 +1,9 @@
 //! Commands about the program itself, and `api`.
 
-use clap::CommandFactory as _;
 use serde::Serialize;
 
-use super::args::{ApiArgs, CompletionArgs, ExplainArgs, ManArgs, Method, Root};
+use super::args::{ApiArgs, CompletionArgs, ExplainArgs, ManArgs, Method};
+use super::help;
 use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
 use crate::output::{Cell, Column, Output, Row};
@@ -11,14 +11,14 @@ use quorate_core::spec::suggest::closest;
 
 pub(super) fn completion(args: &CompletionArgs, output: Output) -> Result<Exit, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Root::command(), "quorate", &mut script);
+    clap_complete::generate(args.shell, &mut help::command(), "quorate", &mut script);
     output.bytes(&script)?;
     Ok(Exit::Done)
 }
 
 pub(super) fn man(args: &ManArgs) -> Result<Exit, Failure> {
     let written = std::fs::create_dir_all(&args.dir)
-        .and_then(|()| clap_mangen::generate_to(Root::command(), &args.dir));
+        .and_then(|()| clap_mangen::generate_to(help::command(), &args.dir));
     written.map(|()| Exit::Done).map_err(|error| {
         Failure::new(
             Code::Output,

@@ -7,6 +7,7 @@ mod apply;
 mod args;
 mod daemon;
 mod events;
+mod help;
 mod list;
 mod logs;
 mod meta;
@@ -14,10 +15,11 @@ mod operate;
 mod remote;
 mod settle;
 mod status;
+mod usage;
 
 use std::ffi::OsString;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 use crate::failure::{Code, Exit, Failure};
 use crate::output::Output;
@@ -32,9 +34,10 @@ pub(crate) use settle::{Goal, summary as progress_summary};
 
 /// Runs one command line.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
-    let root = match Root::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let root = match parse(&args) {
         Ok(root) => root,
-        Err(error) => return usage(&error),
+        Err(error) => return refused(&error, &args),
     };
     match dispatch(root) {
         Ok(exit) => exit,
@@ -45,15 +48,26 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
-/// Shows what clap has to say: help on standard output, errors on standard error.
-fn usage(error: &clap::Error) -> Exit {
-    // That nobody can read it changes nothing about the command line.
-    let _ = error.print();
-    if error.use_stderr() {
-        Exit::Usage
-    } else {
-        Exit::Done
+/// Reads a command line, the program's own name first.
+fn parse<S: Clone + Into<OsString>>(args: &[S]) -> Result<Root, clap::Error> {
+    let matches = help::command().try_get_matches_from(args.iter().cloned())?;
+    Root::from_arg_matches(&matches)
+}
+
+/// Shows the help that was asked for on standard output, and what is wrong on standard error.
+fn refused(error: &clap::Error, args: &[OsString]) -> Exit {
+    if !error.use_stderr() {
+        // That nobody can read it changes nothing about the command line.
+        let _ = error.print();
+        return Exit::Done;
     }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return Exit::Usage;
+    }
+    let failure = usage::failure(error, args);
+    crate::output::report(&failure);
+    failure.exit()
 }
 
 fn dispatch(root: Root) -> Result<Exit, Failure> {

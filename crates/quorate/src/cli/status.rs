@@ -15,7 +15,7 @@ use super::list::{state_style, state_word};
 use super::remote::{Remote, failure_of};
 use super::settle::summary;
 use crate::failure::{Exit, Failure};
-use crate::output::{Cell, Column, Row, Style, ago};
+use crate::output::{Cell, Column, Row, Style, ago, one_line};
 
 /// Steps of a partition's life that `status` shows.
 const LAST_EVENTS: usize = 5;
@@ -111,7 +111,7 @@ fn describe(all: &Everything, color: bool) -> String {
             service.name, counts.running, counts.total
         );
         if let Some(problem) = &service.source.problem {
-            let _ = writeln!(text, "    {}", Style::Bad.paint(problem, color));
+            let _ = writeln!(text, "    {}", Style::Bad.paint(&one_line(problem), color));
         }
     }
     for agent in &all.agents {
@@ -124,7 +124,7 @@ fn describe(all: &Everything, color: bool) -> String {
         );
     }
     for partition in all.problems.iter().take(PROBLEMS_SHOWN) {
-        let why = partition.waiting.as_deref().unwrap_or("no reason is known");
+        let why = one_line(partition.waiting.as_deref().unwrap_or("no reason is known"));
         let word = state_style(partition).paint(state_word(partition), color);
         let _ = writeln!(text, "! {} {word}: {why}", partition.name());
     }
@@ -205,11 +205,15 @@ fn describe_service(all: &OfService, color: bool) -> String {
     let _ = writeln!(text, "  state   {}", style.paint(&running, color));
     let _ = write!(text, "  source  {}", service.source.kind);
     if let Some(location) = &service.source.location {
-        let _ = write!(text, " {location}");
+        let _ = write!(text, " {}", one_line(location));
     }
     text.push('\n');
     if let Some(problem) = &service.source.problem {
-        let _ = writeln!(text, "          {}", Style::Bad.paint(problem, color));
+        let _ = writeln!(
+            text,
+            "          {}",
+            Style::Bad.paint(&one_line(problem), color)
+        );
     }
     if service.stopped {
         let _ = writeln!(text, "          stopped; `quorate start {}`", service.name);
@@ -218,7 +222,7 @@ fn describe_service(all: &OfService, color: bool) -> String {
         let _ = writeln!(text, "  {agent}: {count} partitions");
     }
     for partition in all.problems.iter().take(PROBLEMS_SHOWN) {
-        let why = partition.waiting.as_deref().unwrap_or_default();
+        let why = one_line(partition.waiting.as_deref().unwrap_or_default());
         let _ = writeln!(text, "! {}: {why}", partition.name());
     }
     text
@@ -284,7 +288,7 @@ fn describe_partition(all: &OfPartition, color: bool) -> String {
     };
     line("state", word);
     if let Some(waiting) = &partition.waiting {
-        line("waiting", waiting.clone());
+        line("waiting", one_line(waiting));
     }
     if let Some(agent) = &partition.agent {
         line("agent", agent.clone());
@@ -299,7 +303,7 @@ fn describe_partition(all: &OfPartition, color: bool) -> String {
         line("pid", pid.to_string());
     }
     if let Some(health) = &partition.health {
-        line("health", health.clone());
+        line("health", one_line(health));
     }
     line("restarts", partition.restarts.to_string());
     if let Some(exit) = &partition.exit {
@@ -308,7 +312,12 @@ fn describe_partition(all: &OfPartition, color: bool) -> String {
     if !all.last_events.is_empty() {
         let _ = writeln!(text, "  last events");
         for entry in &all.last_events {
-            let _ = writeln!(text, "    {:>6} ago  {}", ago(&entry.at), entry.text);
+            let _ = writeln!(
+                text,
+                "    {:>6} ago  {}",
+                ago(&entry.at),
+                one_line(&entry.text)
+            );
         }
     }
     let name = partition.name();
@@ -341,9 +350,14 @@ fn describe_why(why: &Why) -> String {
         Some(agent) => writeln!(text, "is {} on {agent}", why.state.as_str()),
         None => writeln!(text, "is {}", why.state.as_str()),
     };
-    let _ = writeln!(text, "  {}", why.reason);
+    let _ = writeln!(text, "  {}", one_line(&why.reason));
     for excluded in &why.excluded {
-        let _ = writeln!(text, "  not on {}: {}", excluded.agent, excluded.rule);
+        let _ = writeln!(
+            text,
+            "  not on {}: {}",
+            excluded.agent,
+            one_line(&excluded.rule)
+        );
     }
     text
 }

@@ -14,7 +14,7 @@ use quorate_director::duties::sources;
 
 use crate::failure::{Code, Failure, Problem};
 use shape::Shaped;
-use text::Text;
+pub(crate) use text::Text;
 
 /// More than this is no job file.
 const FILE_BYTES_MAX: u64 = 16 << 20;

@@ -9,11 +9,11 @@ use crate::failure::Place;
 
 /// Text of one file.
 #[derive(Debug)]
-pub(super) struct Text {
+pub(crate) struct Text {
     /// As the person named it.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What it holds.
-    pub(super) content: String,
+    pub(crate) content: String,
 }
 
 /// Where keys and values stand, by path: `service.feeds.command`, `service.feeds.command[0]`.
@@ -22,7 +22,7 @@ pub(super) struct Spans(BTreeMap<String, Range<usize>>);
 
 impl Text {
     /// The place that a range of bytes names.
-    pub(super) fn place(&self, range: Range<usize>) -> Box<Place> {
+    pub(crate) fn place(&self, range: Range<usize>) -> Box<Place> {
         let start = floor(&self.content, range.start.min(self.content.len()));
         let end = floor(&self.content, range.end.clamp(start, self.content.len()));
         let before = self.content.get(..start).unwrap_or_default();

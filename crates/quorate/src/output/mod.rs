@@ -253,7 +253,7 @@ pub(crate) fn report(failure: &Failure) {
 fn describe(text: &mut String, problem: &Problem, color: bool) {
     let head = format!("error[{}]", problem.code.name());
     let head = Style::Bad.paint(&head, color);
-    let sentence = visible(&problem.sentence);
+    let sentence = one_line(&problem.sentence);
     let _ = writeln!(text, "{head}: {}", Style::Strong.paint(&sentence, color));
     if let Some(place) = &problem.place {
         let number = place.line.to_string();
@@ -262,7 +262,9 @@ fn describe(text: &mut String, problem: &Problem, color: bool) {
         let _ = writeln!(
             text,
             "{gap}--> {}:{}:{}",
-            place.file, place.line, place.column
+            one_line(&place.file),
+            place.line,
+            place.column
         );
         // A tab would shift the mark under the line.
         let line = visible(&place.text.replace('\t', " "));
@@ -279,7 +281,7 @@ fn describe(text: &mut String, problem: &Problem, color: bool) {
             text,
             "  {}: {}",
             Style::Good.paint("next", color),
-            visible(&problem.next)
+            one_line(&problem.next)
         );
     }
 }
@@ -302,6 +304,12 @@ pub(crate) fn visible(text: &str) -> String {
             }
         })
         .collect()
+}
+
+/// The same for what belongs on one line, such as names: a line break in it must not look like a line
+/// of ours.
+pub(crate) fn one_line(text: &str) -> String {
+    visible(text).replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -335,5 +343,6 @@ mod tests {
     fn control_characters_of_others_are_made_visible() {
         assert_eq!(visible("a\x1b[2Jb\u{202e}"), "a\\u{1b}[2Jb\\u{202e}");
         assert_eq!(visible("größe"), "größe");
+        assert_eq!(one_line("a\nerror: b"), "a\\nerror: b");
     }
 }

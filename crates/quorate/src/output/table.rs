@@ -3,7 +3,7 @@
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{Output, Style, ago, visible};
+use super::{Output, Style, ago, one_line};
 
 /// A column of a list.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ impl Cell {
 
     fn people(&self) -> String {
         match self {
-            Self::Text(text) | Self::Styled(text, _) => visible(text),
+            Self::Text(text) | Self::Styled(text, _) => one_line(text),
             Self::Time(Some(time)) => ago(time),
             Self::Time(None) | Self::None => "-".to_owned(),
         }
@@ -48,7 +48,7 @@ impl Cell {
 
     fn programs(&self) -> String {
         match self {
-            Self::Text(text) | Self::Styled(text, _) => visible(text).replace('\n', " "),
+            Self::Text(text) | Self::Styled(text, _) => one_line(text),
             Self::Time(Some(time)) => time.clone(),
             Self::Time(None) | Self::None => String::new(),
         }

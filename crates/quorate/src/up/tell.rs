@@ -8,7 +8,7 @@ use quorate_api::resources::Progress;
 use super::Up;
 use crate::cli::{DEFAULT_ADDRESS, failure_of, progress_summary};
 use crate::failure::Failure;
-use crate::output::Style;
+use crate::output::{Style, one_line};
 
 /// Partitions that do not run are named, but not all of a thousand.
 const NAMED_MAX: usize = 10;
@@ -47,7 +47,7 @@ pub(super) async fn summary(up: &Up<'_>, progress: &Progress) -> Result<String, 
             "  (from before; it is in none of these files)\n"
         });
         if let Some(problem) = &service.source.problem {
-            let _ = writeln!(text, "    {}", Style::Bad.paint(problem, color));
+            let _ = writeln!(text, "    {}", Style::Bad.paint(&one_line(problem), color));
         }
     }
     for agent in &agents {
@@ -63,7 +63,13 @@ pub(super) async fn summary(up: &Up<'_>, progress: &Progress) -> Result<String, 
         .iter()
         .filter_map(|partition| Some((partition, partition.waiting.as_ref()?)));
     for (partition, why) in waiting.by_ref().take(NAMED_MAX) {
-        let _ = writeln!(text, "! {}/{}: {why}", partition.service, partition.key);
+        let _ = writeln!(
+            text,
+            "! {}/{}: {}",
+            partition.service,
+            partition.key,
+            one_line(why)
+        );
     }
     let more = waiting.count();
     if more > 0 {

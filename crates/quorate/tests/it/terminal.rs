@@ -113,7 +113,10 @@ fn results_that_cannot_be_written_are_an_error() {
 fn verbs_are_suggested_and_no_command_shows_the_help() {
     let slip = run(&["aply", "x.toml"], here());
     assert_eq!(slip.code, Some(2));
-    assert!(slip.err.contains("'apply'"), "{}", slip.err);
+    assert_eq!(
+        slip.err,
+        "error[usage]: there is no command \"aply\"\n  next: did you mean apply?\n"
+    );
     assert_eq!(slip.out, "");
     let nothing = run(&[], here());
     assert_eq!(nothing.code, Some(2));
@@ -128,7 +131,9 @@ fn targets_that_are_no_names_are_refused_before_anybody_is_asked() {
         (&["why", "feeds"][..], "SERVICE/KEY"),
         (&["why", "feeds/.."], "partition key"),
         (&["status", "a b"], "service name"),
-        (&["rm", "feeds"], "service/feeds"),
+        (&["rm", "feeds/ci"], "is a partition"),
+        (&["rm", "service/feeds/ci"], "is a partition"),
+        (&["status", "a\nb"], "\"a\\nb\""),
         (&["drain", "../a"], "agent name"),
         (&["ls", "services", "-l", "zone"], "NAME=VALUE"),
         (&["ls", "agents", "--service", "feeds"], "--service"),
@@ -163,6 +168,42 @@ fn arguments_that_are_not_text_are_refused_and_file_names_may_be_anything() {
         .output()
         .expect("starts");
     assert_eq!(done(&file).code, Some(0));
+}
+
+#[test]
+fn a_line_break_in_a_name_does_not_look_like_a_line_of_ours() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let job = "[service.\"a\\nerror: b\"]\ncommand = ['x']\nlease = 3\n";
+    std::fs::write(dir.path().join("job.toml"), job).expect("written");
+    let done = run(&["validate", "job.toml"], dir.path());
+    assert_eq!(done.code, Some(2));
+    assert!(!done.err.contains("\nerror: b"), "{}", done.err);
+    assert!(done.err.contains("a\\nerror: b"), "{}", done.err);
+}
+
+#[test]
+fn what_is_wrong_in_a_configuration_is_shown_with_its_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (text, shown) in [
+        ("[agent]\nnmae = 'a1'\n", "2 | nmae = 'a1'\n"),
+        ("[agent]\ncapacity = 'x'\n", "2 | capacity = 'x'\n"),
+        ("[agent\n", "1 | [agent\n"),
+    ] {
+        std::fs::write(dir.path().join("agent.toml"), text).expect("written");
+        let done = run(&["agent", "--config", "agent.toml"], dir.path());
+        assert_eq!(done.code, Some(2), "{}", done.err);
+        assert!(
+            done.err.starts_with("error[config]: agent.toml: "),
+            "{}",
+            done.err
+        );
+        assert!(done.err.contains(shown), "{}", done.err);
+        assert!(
+            done.err.contains("next: every key is also a flag"),
+            "{}",
+            done.err
+        );
+    }
 }
 
 #[test]

@@ -1,0 +1,317 @@
+//! What `--help` says below the options of every command: examples that work, and how the command ends.
+//!
+//! A table beside the declarations, so that a test can try every example. **Never** the place where an
+//! option is declared; that is [`super::args`].
+
+use clap::CommandFactory as _;
+
+use super::args::Root;
+use crate::failure::Exit;
+
+/// What a person reads below the options of one command.
+pub(super) struct Help {
+    /// The command.
+    pub(super) name: &'static str,
+    /// Command lines of a shell that can be pasted.
+    pub(super) examples: &'static [&'static str],
+    /// More that has to be known; may be empty.
+    pub(super) note: &'static str,
+    /// How it can end, besides 0, 1 and 2, with which every command can.
+    pub(super) exits: &'static [Exit],
+}
+
+/// How a command can end that only reads what the cluster says.
+const READS: &[Exit] = &[Exit::Unreachable];
+/// The same of something that is named.
+const READS_NAMED: &[Exit] = &[Exit::NotFound, Exit::Unreachable];
+/// How a command can end that changes something that is named.
+const CHANGES_NAMED: &[Exit] = &[
+    Exit::NotFound,
+    Exit::Conflict,
+    Exit::Unreachable,
+    Exit::OutcomeUnknown,
+];
+/// The same when it also waits.
+const CHANGES_AND_WAITS: &[Exit] = &[
+    Exit::NotFound,
+    Exit::Conflict,
+    Exit::Unreachable,
+    Exit::WaitRanOut,
+    Exit::OutcomeUnknown,
+];
+
+/// Every command, in the order of the list.
+pub(super) const COMMANDS: &[Help] = &[
+    Help {
+        name: "up",
+        examples: &[
+            "quorate up feeds.toml --agents 3",
+            "quorate up feeds.toml --data-dir /var/lib/feeds --listen 127.0.0.1:7500",
+        ],
+        note: "Ctrl-C leaves in order, and a second Ctrl-C at once. The same command goes on from there.",
+        exits: &[Exit::Interrupted],
+    },
+    Help {
+        name: "director",
+        examples: &[
+            "quorate director --name d1 --data-dir /var/lib/quorate/d1 --source-root /etc/quorate",
+            "quorate director --config /etc/quorate/director.toml",
+        ],
+        note: "",
+        exits: &[Exit::Interrupted],
+    },
+    Help {
+        name: "agent",
+        examples: &[
+            "quorate agent --name a1 --data-dir /var/lib/quorate/a1 --join 127.0.0.1:7400 --label zone=eu-1a",
+            "quorate agent --config /etc/quorate/agent.toml",
+        ],
+        note: "",
+        exits: &[Exit::Interrupted],
+    },
+    Help {
+        name: "apply",
+        examples: &[
+            "quorate apply feeds.toml --wait 2m",
+            "cat feeds.toml | quorate apply -",
+        ],
+        note: "",
+        exits: &[
+            Exit::Conflict,
+            Exit::Unreachable,
+            Exit::WaitRanOut,
+            Exit::Unhealthy,
+            Exit::OutcomeUnknown,
+        ],
+    },
+    Help {
+        name: "plan",
+        examples: &[
+            "quorate plan feeds.toml",
+            "quorate plan feeds.toml --exit-code",
+        ],
+        note: "",
+        exits: &[Exit::Unreachable, Exit::Changes],
+    },
+    Help {
+        name: "rm",
+        examples: &[
+            "quorate rm feeds",
+            "quorate rm service/feeds service/imports",
+        ],
+        note: "A partition goes when it is taken out of its list; `quorate stop SERVICE/KEY` only stops it.",
+        exits: CHANGES_NAMED,
+    },
+    Help {
+        name: "status",
+        examples: &[
+            "quorate status",
+            "quorate status feeds",
+            "quorate status feeds/ci",
+        ],
+        note: "",
+        exits: READS_NAMED,
+    },
+    Help {
+        name: "ls",
+        examples: &[
+            "quorate ls partitions --problems",
+            "quorate ls agents -o json",
+            "quorate ls partitions -l customer=acme --watch",
+        ],
+        note: "",
+        exits: READS,
+    },
+    Help {
+        name: "why",
+        examples: &["quorate why feeds/ci"],
+        note: "",
+        exits: READS_NAMED,
+    },
+    Help {
+        name: "history",
+        examples: &[
+            "quorate history feeds/ci",
+            "quorate history feeds/ci -o json",
+        ],
+        note: "",
+        exits: READS_NAMED,
+    },
+    Help {
+        name: "logs",
+        examples: &["quorate logs feeds/ci -f", "quorate logs feeds -n 20"],
+        note: "",
+        exits: READS_NAMED,
+    },
+    Help {
+        name: "events",
+        examples: &["quorate events -f", "quorate events feeds/ci --agent a1"],
+        note: "",
+        exits: READS,
+    },
+    Help {
+        name: "start",
+        examples: &["quorate start feeds", "quorate start feeds/ci"],
+        note: "",
+        exits: CHANGES_NAMED,
+    },
+    Help {
+        name: "stop",
+        examples: &["quorate stop feeds/ci"],
+        note: "",
+        exits: CHANGES_NAMED,
+    },
+    Help {
+        name: "restart",
+        examples: &[
+            "quorate restart feeds/ci",
+            "quorate restart feeds --rolling --max 2",
+        ],
+        note: "",
+        exits: CHANGES_AND_WAITS,
+    },
+    Help {
+        name: "drain",
+        examples: &["quorate drain a2 --wait 10m"],
+        note: "`quorate uncordon AGENT` gives it work again.",
+        exits: CHANGES_AND_WAITS,
+    },
+    Help {
+        name: "cordon",
+        examples: &["quorate cordon a2"],
+        note: "",
+        exits: CHANGES_NAMED,
+    },
+    Help {
+        name: "uncordon",
+        examples: &["quorate uncordon a2"],
+        note: "",
+        exits: CHANGES_NAMED,
+    },
+    Help {
+        name: "wait",
+        examples: &[
+            "quorate wait --settled --timeout 2m",
+            "quorate wait --settled --service feeds",
+        ],
+        note: "",
+        exits: &[
+            Exit::NotFound,
+            Exit::Unreachable,
+            Exit::WaitRanOut,
+            Exit::Unhealthy,
+        ],
+    },
+    Help {
+        name: "api",
+        examples: &["quorate api GET /v1/agents"],
+        note: "The document of the API is at /openapi.json.",
+        exits: READS_NAMED,
+    },
+    Help {
+        name: "validate",
+        examples: &["quorate validate feeds.toml"],
+        note: "",
+        exits: &[],
+    },
+    Help {
+        name: "completion",
+        examples: &["quorate completion bash > ~/.local/share/bash-completion/completions/quorate"],
+        note: "",
+        exits: &[],
+    },
+    Help {
+        name: "man",
+        examples: &["quorate man ~/.local/share/man/man1"],
+        note: "",
+        exits: &[],
+    },
+    Help {
+        name: "version",
+        examples: &["quorate version", "quorate version -o json"],
+        note: "",
+        exits: &[],
+    },
+    Help {
+        name: "explain",
+        examples: &["quorate explain no_leader", "quorate explain 6"],
+        note: "",
+        exits: &[Exit::NotFound],
+    },
+];
+
+/// The whole command line, with what stands below the options of each command.
+pub(super) fn command() -> clap::Command {
+    let mut root = Root::command();
+    for help in COMMANDS {
+        root = root.mut_subcommand(help.name, |command| command.after_help(text(help)));
+    }
+    root
+}
+
+fn text(help: &Help) -> String {
+    let several = if help.examples.len() > 1 { "s" } else { "" };
+    let mut text = format!("Example{several}:\n");
+    for example in help.examples {
+        text.push_str(&format!("  {example}\n"));
+    }
+    if !help.note.is_empty() {
+        text.push_str(&format!("\n{}\n", help.note));
+    }
+    text.push_str("\nExit codes (`quorate explain CODE` says more):\n");
+    let always = [Exit::Done, Exit::Failed, Exit::Usage];
+    for exit in always.iter().chain(help.exits) {
+        text.push_str(&format!("  {:>3}  {}\n", exit.number(), exit.short()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of a simple command line of a shell: what comes before `|` and after `>` is not ours.
+    fn words(line: &str) -> Vec<&str> {
+        let ours = line.rsplit("| ").next().unwrap_or_default();
+        ours.split(" > ")
+            .next()
+            .unwrap_or_default()
+            .split(' ')
+            .collect()
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse_and_says_how_it_ends() {
+        let mut root = command();
+        root.build();
+        let mut seen = 0;
+        for command in root
+            .get_subcommands()
+            .filter(|command| command.get_name() != "help")
+        {
+            let name = command.get_name();
+            let help = COMMANDS.iter().find(|help| help.name == name);
+            let help = help.unwrap_or_else(|| panic!("{name} has no examples"));
+            assert!(!help.examples.is_empty(), "{name}");
+            let shown = command.clone().render_help().to_string();
+            for example in help.examples {
+                assert!(
+                    shown.contains(example),
+                    "{name} does not show {example}:\n{shown}"
+                );
+                let words = words(example);
+                assert_eq!(
+                    words.get(..2),
+                    Some(["quorate", name].as_slice()),
+                    "{example}"
+                );
+                if let Err(error) = super::super::parse(&words) {
+                    panic!("{example}: {error}");
+                }
+            }
+            assert!(shown.contains("Exit codes"), "{name}");
+            seen += 1;
+        }
+        assert_eq!(seen, COMMANDS.len());
+    }
+}
