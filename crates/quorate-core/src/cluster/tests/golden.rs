@@ -1,0 +1,199 @@
+//! The bytes of the ledger as they were when the format was fixed: one entry with each kind of record,
+//! and the snapshot of what they made. A difference here needs a new format number and an ADR, because
+//! directors of two versions read the same ledger during an upgrade.
+
+use super::{Log, assumed, key, opened, partition, service, spec};
+use crate::cluster::Cluster;
+use crate::ids::{AgentName, BatchId, Incarnation, Token};
+use crate::record::{
+    CloseReason, Desired, Entry, Exit, ExitClass, MoveReason, Record, ReleaseOutcome, RunPhase,
+    RunReport, Schedulable,
+};
+use crate::spec::PartitionSpec;
+
+/// The place of a kind in the list of all; a new kind does not compile until it has one.
+fn kind(record: &Record) -> usize {
+    match record {
+        Record::Elected { .. } => 0,
+        Record::Beat => 1,
+        Record::ServicePut { .. } => 2,
+        Record::ServiceRemoved { .. } => 3,
+        Record::PartitionsPut { .. } => 4,
+        Record::PartitionsRemoved { .. } => 5,
+        Record::Staged { .. } => 6,
+        Record::SourceStatus { .. } => 7,
+        Record::DesiredSet { .. } => 8,
+        Record::RestartAsked { .. } => 9,
+        Record::AgentSet { .. } => 10,
+        Record::SessionOpened { .. } => 11,
+        Record::SessionResumed { .. } => 12,
+        Record::SessionClosed { .. } => 13,
+        Record::SessionExpired { .. } => 14,
+        Record::Assigned { .. } => 15,
+        Record::Withdrawn { .. } => 16,
+        Record::Assumed { .. } => 17,
+        Record::Revoked { .. } => 18,
+        Record::Released { .. } => 19,
+        Record::Observed { .. } => 20,
+    }
+}
+
+const KINDS: usize = 21;
+
+fn put(partitions: Vec<PartitionSpec>) -> Record {
+    Record::PartitionsPut {
+        service: service("s"),
+        partitions,
+    }
+}
+
+const CRASH: Exit = Exit {
+    class: ExitClass::Crash,
+    code: Some(3),
+    signal: None,
+};
+
+/// Everything that can happen to a cluster, once.
+fn everything() -> Log {
+    let mut log = Log::with(&["p1", "p2", "p3", "p4"]);
+    log.accept(vec![Record::Beat]);
+    what_people_want(&mut log);
+    log.accept(vec![Record::SessionResumed {
+        session: crate::ids::SessionId(1),
+        incarnation: Incarnation(3),
+        process: 9,
+    }]);
+    rights(&mut log);
+    let c = opened(&log.cluster, "c", 3);
+    log.accept(vec![c]);
+    log.accept(vec![
+        Record::SessionExpired {
+            session: crate::ids::SessionId(2),
+        },
+        Record::SessionClosed {
+            session: crate::ids::SessionId(3),
+            reason: CloseReason::AgentDied,
+        },
+    ]);
+    log
+}
+
+fn what_people_want(log: &mut Log) {
+    let mut full = partition("p5", Some("{\"url\":\"tcp://x\"}"));
+    full.weight = 7;
+    full.priority = -2;
+    full.labels = [("zone".to_owned(), "a".to_owned())].into();
+    let change = BatchId {
+        writer: 1,
+        sequence: 77,
+    };
+    log.accept(vec![
+        Record::Staged {
+            change,
+            records: vec![put(vec![full])],
+            last: true,
+        },
+        Record::PartitionsRemoved {
+            service: service("s"),
+            keys: vec![key("p4")],
+        },
+        Record::SourceStatus {
+            service: service("s"),
+            problem: Some("line 3: no key".to_owned()),
+        },
+        Record::DesiredSet {
+            service: service("s"),
+            key: Some(key("p5")),
+            desired: Desired::Stopped,
+        },
+        Record::AgentSet {
+            agent: AgentName::new("b").unwrap(),
+            schedulable: Schedulable::Draining,
+        },
+        Record::ServicePut {
+            name: service("t"),
+            spec: spec("y"),
+        },
+        Record::ServiceRemoved { name: service("t") },
+    ]);
+}
+
+fn rights(log: &mut Log) {
+    log.assume("p1", 1);
+    let p1 = log.id("p1");
+    let withdrawn = log.assign("p2", 2);
+    let p2 = log.id("p2");
+    log.accept(vec![Record::Withdrawn {
+        partition: p2,
+        token: withdrawn,
+        reason: MoveReason::Drain,
+    }]);
+    let token = log.assume("p2", 1);
+    let p3 = log.id("p3");
+    let third = log.assign("p3", 2);
+    log.accept(vec![
+        assumed(p3, 2, third),
+        Record::RestartAsked {
+            service: service("s"),
+            key: Some(key("p1")),
+        },
+        Record::Observed {
+            partition: p1,
+            token: Token(1),
+            run: RunReport {
+                phase: RunPhase::Backoff,
+                attempt: 2,
+                pid: None,
+                exit: Some(CRASH),
+            },
+        },
+        Record::Revoked {
+            partition: p2,
+            token,
+            reason: MoveReason::Balance,
+        },
+        Record::Released {
+            partition: p2,
+            token,
+            outcome: ReleaseOutcome::Stopped,
+            exit: Some(CRASH),
+            failures: 1,
+        },
+    ]);
+}
+
+/// Bytes with what is text in them as text, in lines of a bearable length.
+fn shown(bytes: &[u8]) -> String {
+    let text = bytes.escape_ascii().to_string();
+    let letters: Vec<char> = text.chars().collect();
+    letters
+        .chunks(110)
+        .map(|line| line.iter().collect::<String>() + "\n")
+        .collect()
+}
+
+#[test]
+fn entries_are_stored_as_they_always_were() {
+    let log = everything();
+    let mut seen = [false; KINDS];
+    let mut told = String::new();
+    for bytes in &log.entries {
+        let entry = Entry::decode(bytes).unwrap();
+        assert_eq!(&entry.encode(), bytes);
+        for record in &entry.records {
+            seen[kind(record)] = true;
+        }
+        told.push_str(&shown(bytes));
+        told.push('\n');
+    }
+    assert_eq!(seen, [true; KINDS], "every kind of record is in it");
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn snapshots_are_stored_as_they_always_were() {
+    let cluster = everything().cluster;
+    let bytes = cluster.encode();
+    assert_eq!(Cluster::decode(&bytes).unwrap(), cluster);
+    insta::assert_snapshot!(shown(&bytes));
+}
