@@ -9,6 +9,7 @@ mod daemon;
 mod failure;
 mod files;
 mod output;
+mod reference;
 mod telemetry;
 mod up;
 

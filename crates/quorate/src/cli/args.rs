@@ -14,7 +14,7 @@ use crate::output::Format;
     name = "quorate",
     version,
     about = "Runs each long-lived job on exactly one machine of a cluster, whatever fails",
-    after_help = "Begin with:  quorate up FILE.toml\nErrors and exit codes:  quorate explain CODE",
+    after_help = "Begin with:  quorate up FILE.toml\nErrors and exit codes:  quorate explain CODE\nKeys of a service file:  quorate explain KEY",
     propagate_version = false,
     max_term_width = 100,
     subcommand_required = true,
@@ -103,7 +103,7 @@ pub(crate) enum Command {
     Man(ManArgs),
     /// Show the version
     Version,
-    /// Say what an error code or exit code means
+    /// Say what an error code, an exit code or a key of a service file means
     Explain(ExplainArgs),
 }
 
@@ -492,7 +492,7 @@ pub(crate) struct ManArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// An error code or an exit code; all of them when absent
+    /// An error code, an exit code, a key of a service file, or service-file; all codes when absent
     #[arg(value_name = "CODE")]
     pub(crate) code: Option<String>,
 }

@@ -234,8 +234,13 @@ pub(super) const COMMANDS: &[Help] = &[
     },
     Help {
         name: "explain",
-        examples: &["quorate explain no_leader", "quorate explain 6"],
-        note: "",
+        examples: &[
+            "quorate explain no_leader",
+            "quorate explain 6",
+            "quorate explain restart.backoff",
+            "quorate explain service-file",
+        ],
+        note: "`service-file` shows the reference of all keys.",
         exits: &[Exit::NotFound],
     },
 ];

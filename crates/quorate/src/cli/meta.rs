@@ -6,8 +6,12 @@ use super::args::{ApiArgs, CompletionArgs, ExplainArgs, ManArgs, Method};
 use super::help;
 use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
-use crate::output::{Cell, Column, Output, Row};
+use crate::output::{Cell, Column, Output, Row, say};
+use crate::reference::{self, Entry};
 use quorate_core::spec::suggest::closest;
+
+/// What `explain` calls the reference of all keys.
+const SERVICE_FILE: &str = "service-file";
 
 pub(super) fn completion(args: &CompletionArgs, output: Output) -> Result<Exit, Failure> {
     let mut script = Vec::new();
@@ -112,6 +116,11 @@ pub(super) fn explain(args: &ExplainArgs, output: Output) -> Result<Exit, Failur
     let all: Vec<Explained> = exits.chain(codes).collect();
     let Some(asked) = &args.code else {
         output.list(&all)?;
+        if output.terminal && !output.is_json() {
+            say(&format!(
+                "keys of a service file: quorate explain {SERVICE_FILE}"
+            ));
+        }
         return Ok(Exit::Done);
     };
     // As it is shown in an error, `error[no_leader]`, or bare.
@@ -119,29 +128,42 @@ pub(super) fn explain(args: &ExplainArgs, output: Output) -> Result<Exit, Failur
         .strip_prefix("error[")
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(asked);
-    match all.iter().find(|explained| explained.code == bare) {
-        Some(explained) => {
-            output.one(explained, &explained.code, || {
-                let head = match Code::named(bare) {
-                    Some(code) => format!("{bare} (exit code {})", code.exit().number()),
-                    None => format!("exit code {bare}"),
-                };
-                format!("{head}\n  {}\n", explained.meaning)
-            })?;
-            Ok(Exit::Done)
-        }
-        None => {
-            let near = closest(bare, all.iter().map(|explained| explained.code.as_str()));
-            Err(Failure::new(
-                Code::NotFound,
-                format!("there is no code {bare:?}"),
-                near.map_or_else(
-                    || "`quorate explain` lists all of them".to_owned(),
-                    |near| format!("did you mean {near}?"),
-                ),
-            ))
-        }
+    if bare == SERVICE_FILE {
+        let entries: Vec<Entry> = reference::entries().collect();
+        output.one(&entries, bare, reference::document)?;
+        return Ok(Exit::Done);
     }
+    if let Some(explained) = all.iter().find(|explained| explained.code == bare) {
+        output.one(explained, &explained.code, || {
+            let head = match Code::named(bare) {
+                Some(code) => format!("{bare} (exit code {})", code.exit().number()),
+                None => format!("exit code {bare}"),
+            };
+            format!("{head}\n  {}\n", explained.meaning)
+        })?;
+        return Ok(Exit::Done);
+    }
+    let keys = reference::named(bare);
+    if !keys.is_empty() {
+        let text = || keys.iter().map(Entry::text).collect();
+        output.one(&keys, bare, text)?;
+        return Ok(Exit::Done);
+    }
+    let keys: Vec<String> = reference::entries().map(|entry| entry.key).collect();
+    let codes = all.iter().map(|explained| explained.code.as_str());
+    let near = closest(bare, codes.chain(keys.iter().map(String::as_str)));
+    Err(Failure::new(
+        Code::NotFound,
+        format!("there is no code and no key {bare:?}"),
+        near.map_or_else(
+            || {
+                format!(
+                    "`quorate explain` lists all codes, `quorate explain {SERVICE_FILE}` all keys"
+                )
+            },
+            |near| format!("did you mean {near}?"),
+        ),
+    ))
 }
 
 pub(super) async fn api(args: &ApiArgs, remote: &Remote) -> Result<Exit, Failure> {

@@ -1,0 +1,175 @@
+//! The reference of the service file: what every key means, for `quorate explain` and for the document
+//! that is made from the same words.
+//!
+//! **Never** what decides: the parser and the validator do, and a test holds this against them.
+
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// One table of a service.
+struct Section {
+    /// Its name below `service.NAME`; empty for the service itself.
+    table: &'static str,
+    /// What it is for.
+    meaning: &'static str,
+    keys: &'static [Key],
+}
+
+/// One key.
+struct Key {
+    name: &'static str,
+    /// What is written there.
+    kind: &'static str,
+    /// As TOML; `none` when absent means nothing, `required` when it must be there.
+    default: &'static str,
+    /// What is taken; may be empty.
+    limits: &'static str,
+    meaning: &'static str,
+    /// A value as TOML.
+    example: &'static str,
+    /// Values just beyond the limits.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tried by a test"))]
+    refused: &'static [&'static str],
+}
+
+/// What `explain` says of one key.
+#[derive(Debug, Serialize)]
+pub(crate) struct Entry {
+    /// Below `service.NAME`: `restart.backoff`.
+    pub(crate) key: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    default: &'static str,
+    limits: &'static str,
+    meaning: &'static str,
+    example: String,
+}
+
+impl Entry {
+    fn of(section: &Section, key: &Key) -> Self {
+        Self {
+            key: path(section, key),
+            kind: key.kind,
+            default: key.default,
+            limits: key.limits,
+            meaning: key.meaning,
+            example: line(section, key),
+        }
+    }
+
+    /// For people. Writing to a string cannot fail.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("{} (key of a service)\n  {}\n", self.key, self.meaning);
+        let lines = [
+            ("type", self.kind),
+            ("default", self.default),
+            ("limits", self.limits),
+            ("example", &self.example),
+        ];
+        for (name, value) in lines {
+            if !value.is_empty() {
+                let _ = writeln!(text, "  {name:<8} {}", value.replace('`', ""));
+            }
+        }
+        text
+    }
+}
+
+/// All keys in the order of the document.
+pub(crate) fn entries() -> impl Iterator<Item = Entry> {
+    let pairs = |section: &'static Section| section.keys.iter().map(move |key| (section, key));
+    keys::SECTIONS
+        .iter()
+        .flat_map(pairs)
+        .map(|(section, key)| Entry::of(section, key))
+}
+
+/// The key with this name: `restart.backoff`, `service.NAME.restart.backoff`, or a last part that
+/// several tables may have.
+pub(crate) fn named(name: &str) -> Vec<Entry> {
+    let whole = name
+        .strip_prefix("service.")
+        .and_then(|rest| rest.split_once('.'))
+        .map_or(name, |(_, key)| key);
+    let exact: Vec<Entry> = entries().filter(|entry| entry.key == whole).collect();
+    if !exact.is_empty() {
+        return exact;
+    }
+    let last = |entry: &Entry| entry.key.rsplit('.').next() == Some(whole);
+    entries().filter(last).collect()
+}
+
+fn path(section: &Section, key: &Key) -> String {
+    if section.table.is_empty() {
+        key.name.to_owned()
+    } else {
+        format!("{}.{}", section.table, key.name)
+    }
+}
+
+/// The example as it stands in the table `[service.NAME]`.
+fn line(section: &Section, key: &Key) -> String {
+    format!("{} = {}", path(section, key), key.example)
+}
+
+/// Before the tables.
+const HEAD: &str = r#"# The service file
+
+<!-- Made by `quorate explain service-file`, from crates/quorate/src/reference; a test keeps it true. -->
+
+One TOML file, or JSON of the same shape, describes any number of services. `quorate validate FILE` checks
+it without a cluster, `quorate explain KEY` shows an entry of this page (`quorate explain restart.backoff`),
+and a key that is not on this page is an error with a suggestion, never ignored.
+
+```toml
+[service.feeds]
+command = ["./stream", "--feed", "{{key}}", "--url", "{{data.url}}"]
+lease   = "3s"
+ready   = { notify = true }
+
+[service.feeds.partitions]
+file = "feeds.jsonl"
+key  = "feed_id"
+```
+
+| written | is |
+| --- | --- |
+| time | text with units, largest first: `"500ms"`, `"10s"`, `"1m30s"`, `"2h"`, `"2d"`; at most 100 years |
+| size | text: `"4096"`, `"64K"`, `"50M"`, `"2G"`; powers of 1024 |
+| `${NAME}` | the environment variable NAME where the command line runs; undefined is an error; `$${` stands for `${` |
+| `{{key}}` `{{data}}` `{{data.FIELD}}` `{{token}}` `{{agent}}` | of the partition when it starts, in `command` and `env`; `{{{{` stands for `{{` |
+
+A run finds in its environment `QUORATE_SERVICE`, `QUORATE_KEY`, `QUORATE_DATA` (its record as JSON),
+`QUORATE_TOKEN`, `QUORATE_AGENT`, `QUORATE_RUN`, `QUORATE_ATTEMPT` and `QUORATE_LEASE_FILE`.
+"#;
+
+/// The whole document, as it stands in `docs/service-file.md`. Writing to a string cannot fail.
+pub(crate) fn document() -> String {
+    let mut text = HEAD.to_owned();
+    for section in keys::SECTIONS {
+        let name = match section.table {
+            "" => "service.NAME".to_owned(),
+            table => format!("service.NAME.{table}"),
+        };
+        let _ = writeln!(text, "\n## [{name}]\n\n{}\n", section.meaning);
+        text.push_str("| key | type | default | meaning | limits | example |\n");
+        text.push_str("| --- | --- | --- | --- | --- | --- |\n");
+        for key in section.keys {
+            let default = match key.default {
+                plain @ ("none" | "required") => plain.to_owned(),
+                value => format!("`{value}`"),
+            };
+            let _ = writeln!(
+                text,
+                "| `{}` | {} | {default} | {} | {} | `{}` |",
+                key.name, key.kind, key.meaning, key.limits, key.example
+            );
+        }
+    }
+    text
+}
