@@ -12,6 +12,7 @@ use crate::ids::{
     Token,
 };
 use crate::record::{CloseReason, Desired, Exit, MoveReason, ReleaseOutcome, Schedulable};
+use crate::spec::Span;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +76,10 @@ pub enum Change {
         session: SessionId,
         /// Its agent.
         agent: AgentName,
+        /// Its lease: an agent has one session for each lease that is in use.
+        lease: Span,
+        /// The agent had no other session, so it joins with this one.
+        joined: bool,
     },
     /// A new agent process speaks for a session.
     SessionResumed {
@@ -332,8 +337,14 @@ impl fmt::Display for Change {
                     .map_or(Ok(()), |a| write!(f, ", agent {a}"))?;
                 token.map_or(Ok(()), |token| write!(f, ", token {token}"))
             }
-            Self::SessionOpened { session, agent } => {
-                write!(f, "agent {agent} joined, session {session}")
+            Self::SessionOpened {
+                session,
+                agent,
+                lease,
+                joined,
+            } => {
+                let what = if *joined { "joined," } else { "opened" };
+                write!(f, "agent {agent} {what} session {session}, lease {lease}")
             }
             Self::SessionResumed {
                 session,

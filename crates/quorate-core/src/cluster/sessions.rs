@@ -7,6 +7,7 @@ use crate::history::{Change, What};
 use crate::ids::{AgentName, Incarnation, PartitionId, SessionId};
 use crate::lease::LeaseTimes;
 use crate::record::{AgentInfo, CloseReason, Schedulable};
+use crate::spec::Span;
 
 use super::apply::Fold;
 use super::partition::Freed;
@@ -48,6 +49,8 @@ impl Cluster {
         agent.sessions.insert(opening.session);
         agent.last_seen = fold.wall;
         agent.joined = fold.at;
+        let joined = agent.sessions.len() == 1;
+        let lease = Span(opening.lease.lease);
         let session = Session {
             id: opening.session,
             agent: name.clone(),
@@ -64,6 +67,8 @@ impl Cluster {
         fold.changes.push(Change::SessionOpened {
             session: opening.session,
             agent: name,
+            lease,
+            joined,
         });
         Ok(())
     }

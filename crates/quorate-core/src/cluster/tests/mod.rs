@@ -275,6 +275,36 @@ fn a_name_that_is_alive_is_not_given_to_another_machine() {
 }
 
 #[test]
+fn an_agent_joins_once_however_many_sessions_it_opens() {
+    let mut log = Log::with(&[]);
+    let second = opened(&log.cluster, "c", 3);
+    let told = |applied: Applied| applied.changes[0].to_string();
+    let epoch = log.cluster.epoch();
+    assert_eq!(
+        told(log.fold(epoch, vec![second])),
+        "agent c joined, session 3, lease 10s"
+    );
+    let mut further = opened(&log.cluster, "c", 3);
+    if let Record::SessionOpened {
+        incarnation,
+        process,
+        lease,
+        ..
+    } = &mut further
+    {
+        (*incarnation, *process) = (
+            log.cluster.agents()[&AgentName::new("c").unwrap()].incarnation(),
+            3,
+        );
+        *lease = LeaseTimes::of(Duration::from_secs(3));
+    }
+    assert_eq!(
+        told(log.fold(epoch, vec![further])),
+        "agent c opened session 4, lease 3s"
+    );
+}
+
+#[test]
 fn one_process_keeps_its_incarnation_in_further_sessions_and_a_new_one_raises_it() {
     let mut log = Log::with(&[]);
     let name = AgentName::new("a").unwrap();
