@@ -66,6 +66,8 @@ pub(crate) struct Tallied {
     pub(crate) counts: Counts,
     /// Up and ready.
     pub(crate) ready: u64,
+    /// Given to an agent and not ready, because what was tried has failed.
+    pub(crate) failing: u64,
 }
 
 /// Counts all partitions, or those of one service.
@@ -109,6 +111,7 @@ fn count(tallied: &mut Tallied, reading: &Reading<'_>, partition: &Partition) {
     counts.total += 1;
     counts.running += u64::from(views::is_up(partition));
     tallied.ready += u64::from(views::is_ready(partition));
+    tallied.failing += u64::from(views::is_failing(partition));
     let state = match partition.state() {
         // The commonest case needs no look at the service.
         State::Assumed(_) => PartitionState::Assumed,
@@ -128,6 +131,7 @@ fn count(tallied: &mut Tallied, reading: &Reading<'_>, partition: &Partition) {
 
 fn add(to: &mut Tallied, more: &Tallied) {
     to.ready += more.ready;
+    to.failing += more.failing;
     let (to, more) = (&mut to.counts, &more.counts);
     to.total += more.total;
     to.running += more.running;

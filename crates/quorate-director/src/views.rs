@@ -88,6 +88,17 @@ pub(crate) fn is_ready(partition: &Partition) -> bool {
             .is_some_and(|run| run.phase == RunPhase::Ready)
 }
 
+/// Whether its last run has failed and the next is not ready yet.
+pub(crate) fn is_failing(partition: &Partition) -> bool {
+    matches!(partition.state(), State::Assumed(_))
+        && partition.run().is_some_and(|run| {
+            run.phase != RunPhase::Ready
+                && run
+                    .exit
+                    .is_some_and(|exit| exit.class != ExitClass::Stopped)
+        })
+}
+
 /// A partition.
 pub(crate) fn partition(
     reading: &Reading<'_>,

@@ -117,6 +117,9 @@ pub struct Progress {
     pub running: u64,
     /// Those that are given to an agent and are coming up.
     pub starting: u64,
+    /// Those of `starting` whose last run has failed.
+    #[serde(default)]
+    pub failing: u64,
     /// Those that no agent has.
     pub waiting: u64,
     /// Those that are being stopped.
@@ -125,7 +128,7 @@ pub struct Progress {
     pub failed: u64,
     /// Those that are stopped on purpose; not in `total`.
     pub stopped: u64,
-    /// Milliseconds until all run at the present pace; `null` while that is not known.
+    /// Milliseconds until those run that have not failed, at the present pace; `null` while that is not known.
     pub eta_ms: Option<u64>,
     /// Nothing is on its way: all that can run runs, nothing moves or stops.
     pub settled: bool,

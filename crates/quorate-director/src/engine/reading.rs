@@ -12,6 +12,8 @@ use quorate_core::time::Moment;
 
 /// The pace of starts is measured over this long.
 const PACE_WINDOW: Duration = Duration::from_secs(10);
+/// When nothing has come up for so long, and for twice the usual time, there is no pace.
+const PACE_BROKEN: Duration = Duration::from_secs(2);
 
 /// The state at one position.
 pub(crate) struct Reading<'a> {
@@ -103,7 +105,7 @@ impl Tracker {
         self.last_created
     }
 
-    /// How long this many starts take at the pace of the last seconds.
+    /// How long this many starts take at the pace of the last seconds; nothing when it has broken off.
     pub(crate) fn time_for(&self, starts: u64, now: Moment) -> Option<Duration> {
         let since = now.before(PACE_WINDOW);
         let recent = self.ready.iter().filter(|(at, _)| *at >= since);
@@ -111,6 +113,11 @@ impl Tracker {
             (first.or(Some(*at)), count + ready)
         });
         let span = now.since(first?).max(Duration::from_secs(1));
+        let (last, _) = self.ready.back()?;
+        let usual = span / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+        if now.since(*last) > PACE_BROKEN.max(usual * 2) {
+            return None;
+        }
         let millis = u128::from(starts) * span.as_millis() / u128::from(count.max(1));
         Some(Duration::from_millis(u64::try_from(millis).ok()?))
     }
@@ -141,6 +148,8 @@ mod tests {
         let now = Moment::from_millis(20_000);
         let left = tracker.time_for(50, now).unwrap();
         assert_eq!(left, Duration::from_secs(10));
+        // Nothing has come up for a while: whatever is said now would be said again and again.
+        assert_eq!(tracker.time_for(50, Moment::from_millis(24_000)), None);
         assert_eq!(tracker.time_for(1, Moment::from_millis(90_000)), None);
     }
 }

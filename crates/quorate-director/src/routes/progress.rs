@@ -47,7 +47,8 @@ async fn progress(
     let index = app.handle.seen().position.0;
     let tally = tally(&app, service).await?;
     let mut progress = sum(index, tally.values());
-    let left = progress.starting + progress.waiting;
+    // When what fails will run, nobody can promise.
+    let left = (progress.starting + progress.waiting).saturating_sub(progress.failing);
     if left > 0 {
         let eta = app.query(move |reading| reading.tracker.time_for(left, reading.now.moment));
         progress.eta_ms = eta
@@ -62,9 +63,15 @@ fn sum<'a>(index: u64, tallies: impl Iterator<Item = &'a Tallied>) -> Progress {
         index,
         ..Progress::default()
     };
-    for Tallied { counts, ready } in tallies {
+    for Tallied {
+        counts,
+        ready,
+        failing,
+    } in tallies
+    {
         progress.running += ready;
         progress.starting += counts.assigned + (counts.assumed - ready);
+        progress.failing += failing;
         progress.waiting += counts.unassigned;
         progress.stopping += counts.stopping;
         progress.failed += counts.failed;

@@ -151,6 +151,7 @@ pub(crate) async fn verdict(
 pub(crate) fn summary(progress: &Progress) -> String {
     let mut text = format!("{} of {} run", progress.running, progress.total);
     let counts = [
+        (progress.failing, "failing"),
         (progress.waiting, "waiting"),
         (progress.failed, "failed"),
         (progress.stopped, "stopped"),

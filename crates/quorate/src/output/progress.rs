@@ -96,8 +96,10 @@ impl Drop for Bar {
 
 fn describe(progress: &Progress) -> String {
     let mut parts = Vec::new();
+    let failing = progress.failing.min(progress.starting);
     let counts = [
-        (progress.starting, "starting"),
+        (progress.starting - failing, "starting"),
+        (failing, "failing"),
         (progress.waiting, "waiting"),
         (progress.stopping, "stopping"),
         (progress.failed, "failed"),
@@ -108,7 +110,10 @@ fn describe(progress: &Progress) -> String {
         }
     }
     if let Some(left) = progress.eta_ms {
-        parts.push(format!("about {} left", eta(Duration::from_millis(left))));
+        // When what fails will run, nobody can promise.
+        let whose = if failing > 0 { " for the others" } else { "" };
+        let left = eta(Duration::from_millis(left));
+        parts.push(format!("about {left} left{whose}"));
     }
     parts.join(", ")
 }
@@ -128,5 +133,13 @@ mod tests {
             ..Progress::default()
         };
         assert_eq!(describe(&progress), "2 starting, 4 waiting, about 12s left");
+        let failing = Progress {
+            failing: 2,
+            ..progress
+        };
+        assert_eq!(
+            describe(&failing),
+            "2 failing, 4 waiting, about 12s left for the others"
+        );
     }
 }
