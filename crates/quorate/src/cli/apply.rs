@@ -175,11 +175,20 @@ pub(super) async fn plan(args: &PlanArgs, remote: &Remote) -> Result<Exit, Failu
     remote
         .output
         .one(&plan, &names(&loaded.file), || describe(&plan, color))?;
-    if args.exit_code && !plan.is_empty() {
+    if args.exit_code && changes(&plan) {
         Ok(Exit::Changes)
     } else {
         Ok(Exit::Done)
     }
+}
+
+/// Whether the files differ from what is in force. What moves anyway, such as off an agent that drains,
+/// is no change of theirs.
+fn changes(plan: &Plan) -> bool {
+    let services = &plan.services;
+    services
+        .iter()
+        .any(|service| service.change != ServiceChangeKind::Unchanged)
 }
 
 /// A plan for people. Writing to a string cannot fail.
@@ -207,35 +216,54 @@ fn describe(plan: &Plan, color: bool) -> String {
         }
         let _ = writeln!(text, "{}", style.paint(&line, color));
     }
+    if plan.is_empty() {
+        text.push_str("nothing would change\n");
+    } else if !changes(plan) {
+        text.push_str("these files change nothing; this is under way anyway:\n");
+    }
     let part = |service: &str, key: &str| format!("{service}/{key}");
     section(
         &mut text,
-        "start",
+        "would start",
         plan.start_count,
         &plan.starts,
         |start| format!("{} on {}", part(&start.service, &start.key), start.agent),
     );
-    section(&mut text, "move", plan.move_count, &plan.moves, |planned| {
-        let name = part(&planned.service, &planned.key);
-        format!(
-            "{name} {} -> {}: {}",
-            planned.from, planned.to, planned.reason
-        )
-    });
-    section(&mut text, "stop", plan.stop_count, &plan.stops, |stop| {
-        let name = part(&stop.service, &stop.key);
-        format!("{name} on {}: {}", stop.agent, stop.reason)
-    });
     section(
         &mut text,
-        "wait",
+        "would move",
+        plan.move_count,
+        &plan.moves,
+        |planned| {
+            let name = part(&planned.service, &planned.key);
+            format!(
+                "{name} {} -> {}: {}",
+                planned.from, planned.to, planned.reason
+            )
+        },
+    );
+    section(
+        &mut text,
+        "would stop",
+        plan.stop_count,
+        &plan.stops,
+        |stop| {
+            let name = part(&stop.service, &stop.key);
+            format!("{name} on {}: {}", stop.agent, stop.reason)
+        },
+    );
+    section(
+        &mut text,
+        // What waits in any case is no change, and yet what a person looks for here.
+        if plan.is_empty() {
+            "waiting as now"
+        } else {
+            "would wait"
+        },
         plan.waiting_count,
         &plan.waiting,
         |wait| format!("{}: {}", part(&wait.service, &wait.key), wait.reason),
     );
-    if plan.is_empty() {
-        text.push_str("nothing would change\n");
-    }
     text
 }
 
@@ -243,7 +271,7 @@ fn section<T>(text: &mut String, word: &str, count: u64, items: &[T], line: impl
     if count == 0 {
         return;
     }
-    let _ = writeln!(text, "{count} would {word}:");
+    let _ = writeln!(text, "{count} {word}:");
     let shown = items.len().min(SHOWN_MAX);
     for item in items.iter().take(shown) {
         let _ = writeln!(text, "  {}", line(item));
@@ -275,4 +303,48 @@ pub(super) async fn rm(args: &RmArgs, remote: &Remote) -> Result<Exit, Failure> 
         })?;
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_api::resources::{PlannedWait, ServiceChange};
+
+    use super::*;
+
+    fn plan(change: ServiceChangeKind) -> Plan {
+        Plan {
+            services: vec![ServiceChange {
+                service: "feeds".to_owned(),
+                change,
+                fields: Vec::new(),
+                partitions_added: 0,
+                partitions_removed: 0,
+                partitions_changed: 0,
+            }],
+            waiting: vec![PlannedWait {
+                service: "feeds".to_owned(),
+                key: "ci".to_owned(),
+                reason: "no agent may hold it".to_owned(),
+            }],
+            waiting_count: 1,
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn a_plan_that_changes_nothing_says_so_before_it_tells_what_waits_anyway() {
+        assert_eq!(
+            describe(&plan(ServiceChangeKind::Unchanged), false),
+            "= service/feeds\nnothing would change\n1 waiting as now:\n  feeds/ci: no agent may hold it\n"
+        );
+        let mut moving = plan(ServiceChangeKind::Unchanged);
+        moving.move_count = 1;
+        assert!(describe(&moving, false).contains("these files change nothing"));
+        assert!(!changes(&moving));
+        assert!(changes(&plan(ServiceChangeKind::Added)));
+        assert_eq!(
+            describe(&plan(ServiceChangeKind::Added), false),
+            "+ service/feeds\n1 would wait:\n  feeds/ci: no agent may hold it\n"
+        );
+    }
 }
