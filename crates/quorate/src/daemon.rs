@@ -178,6 +178,31 @@ pub(crate) fn absolute(path: &Path) -> Result<std::path::PathBuf, Failure> {
     })
 }
 
+/// This program as a person can type it in the same folder: as it was typed, when that leads here.
+pub(crate) fn typed() -> String {
+    let typed = std::env::args().next().unwrap_or_default();
+    let here = std::env::current_exe().ok();
+    // Without a slash it was found in PATH, and is found there again.
+    let found = |path: &str| std::fs::canonicalize(path).ok();
+    let works =
+        !typed.is_empty() && (!typed.contains('/') || (here.is_some() && found(&typed) == here));
+    let program = match here {
+        Some(here) if !works => here.to_string_lossy().into_owned(),
+        Some(_) | None => typed,
+    };
+    quoted(&program)
+}
+
+/// A word as a shell takes it whole.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// This program, to be started again.
 ///
 /// # Errors
@@ -190,4 +215,17 @@ pub(crate) fn program() -> Result<std::path::PathBuf, Failure> {
             "is /proc mounted?",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_only_where_a_shell_would_split_or_change_them() {
+        assert_eq!(quoted("target/release/quorate"), "target/release/quorate");
+        assert_eq!(quoted("feeds/eu 1"), "'feeds/eu 1'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
 }

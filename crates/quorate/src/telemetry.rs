@@ -5,12 +5,24 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::LogFormat;
 use crate::failure::{Code, Failure};
 
+/// Libraries whose information is none to those who run quorate, unless they name them.
+const QUIET: [&str; 1] = ["openraft"];
+
+/// The filter that a level stands for.
+fn filter(level: &str) -> String {
+    let mut filter = level.to_owned();
+    for library in QUIET.iter().filter(|library| !level.contains(**library)) {
+        filter.push_str(&format!(",{library}=warn"));
+    }
+    filter
+}
+
 /// Starts logging, once in the life of a process.
 ///
 /// # Errors
 /// When the level cannot be read.
 pub(crate) fn start(level: &str, format: LogFormat) -> Result<(), Failure> {
-    let filter = EnvFilter::builder().parse(level).map_err(|error| {
+    let filter = EnvFilter::builder().parse(filter(level)).map_err(|error| {
         Failure::new(
             Code::Usage,
             format!("{level:?} is not a log level: {error}"),
@@ -32,4 +44,16 @@ pub(crate) fn start(level: &str, format: LogFormat) -> Result<(), Failure> {
             "report this as a defect",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_library_is_quiet_unless_it_is_named() {
+        assert_eq!(filter("info"), "info,openraft=warn");
+        assert_eq!(filter("warn,openraft=debug"), "warn,openraft=debug");
+        assert!(EnvFilter::builder().parse(filter("info")).is_ok());
+    }
 }

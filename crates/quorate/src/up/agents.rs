@@ -161,12 +161,11 @@ impl Agents {
             "  its partitions move to the other agents; its log: {}",
             ended.log.display()
         ));
-        let program = std::env::args().next();
         say(&format!(
             "  start it again: {} agent --name {} --data-dir {} --join {}",
-            program.as_deref().unwrap_or("quorate"),
+            daemon::typed(),
             ended.name,
-            ended.data_dir.display(),
+            daemon::quoted(&ended.data_dir.to_string_lossy()),
             self.address
         ));
     }

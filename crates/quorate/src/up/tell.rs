@@ -7,6 +7,7 @@ use quorate_api::resources::Progress;
 
 use super::Up;
 use crate::cli::{DEFAULT_ADDRESS, failure_of, progress_summary};
+use crate::daemon;
 use crate::failure::Failure;
 use crate::output::{Style, one_line};
 
@@ -26,13 +27,16 @@ pub(super) async fn summary(up: &Up<'_>, progress: &Progress) -> Result<String, 
     let healthy = progress.running >= progress.total && progress.failed == 0;
     let style = if healthy { Style::Good } else { Style::Warn };
     let counts = progress_summary(progress);
-    let _ = writeln!(
-        text,
-        "{} on {} of {} agents",
-        style.paint(counts.trim_end(), color),
+    // `4 of 7 run, 1 waiting`: where they run belongs to the first part.
+    let (run, others) = counts
+        .trim_end()
+        .split_at(counts.find(',').unwrap_or(counts.trim_end().len()));
+    let line = format!(
+        "{run} on {} of {} agents{others}",
         agents.iter().filter(|agent| agent.partitions > 0).count(),
         up.args.agents,
     );
+    let _ = writeln!(text, "{}", style.paint(&line, color));
     for service in &services {
         let counts = &service.partitions;
         let _ = write!(
@@ -73,7 +77,11 @@ pub(super) async fn summary(up: &Up<'_>, progress: &Progress) -> Result<String, 
     }
     let more = waiting.count();
     if more > 0 {
-        let _ = writeln!(text, "! and {more} more: quorate ls partitions --problems");
+        let _ = writeln!(
+            text,
+            "! and {more} more: {} ls partitions --problems",
+            daemon::typed()
+        );
     }
     text.push_str(&hints(
         up,
@@ -88,10 +96,11 @@ fn hints(up: &Up<'_>, example: Option<(&str, &str)>) -> String {
     if up.address != DEFAULT_ADDRESS {
         let _ = writeln!(text, "  export QUORATE_ADDRESS={}", up.address);
     }
-    text.push_str("  quorate status\n  quorate ls partitions --watch\n");
+    let q = daemon::typed();
+    let _ = writeln!(text, "  {q} status\n  {q} ls partitions --watch");
     if let Some((service, key)) = example {
-        let _ = writeln!(text, "  quorate why '{service}/{key}'");
-        let _ = writeln!(text, "  quorate logs '{service}/{key}' -f");
+        let name = daemon::quoted(&format!("{service}/{key}"));
+        let _ = writeln!(text, "  {q} why {name}\n  {q} logs {name} -f");
     }
     if up.agents.count() > 1
         && let Some((name, pid)) = up.agents.victim()
