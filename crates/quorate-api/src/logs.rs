@@ -17,7 +17,7 @@ pub struct LogRequest {
     pub service: String,
     /// The key.
     pub key: String,
-    /// So many of the last lines.
+    /// So many of the last lines; 4294967295 for all.
     pub lines: u32,
     /// Go on with what is written from then on, until a chunk is answered 404 or 410.
     #[serde(default)]
@@ -25,6 +25,9 @@ pub struct LogRequest {
     /// The file before the current one.
     #[serde(default)]
     pub previous: bool,
+    /// Only what was printed in the last so many milliseconds, from all files that have some of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
 }
 
 /// Answer to a poll for requests: all that wait, taken by this agent.

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::config::RunError;
 use super::launch::LogTarget;
+use super::times;
 
 /// What is read at once.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -29,6 +30,16 @@ const WAITING_MAX: usize = 16 * 1024;
 const LAST_READ: Duration = Duration::from_millis(500);
 /// Name of the file that is written now.
 pub(crate) const CURRENT: &str = "current.log";
+/// Its marks.
+const CURRENT_TIMES: &str = "current.times";
+
+/// The log that is so many rotations old, and its marks.
+pub(crate) fn names(number: u32) -> (String, String) {
+    match number {
+        0 => (CURRENT.to_owned(), CURRENT_TIMES.to_owned()),
+        older => (format!("{older}.log"), format!("{older}.times")),
+    }
+}
 
 /// A pipe and where its content goes.
 #[derive(Debug)]
@@ -151,16 +162,28 @@ async fn copy(attach: Attach, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
     }
 }
 
-/// `current.log`, and `1.log`, `2.log` … from the newest to the oldest.
+/// `current.log`, and `1.log`, `2.log` … from the newest to the oldest; each with its marks, which count
+/// towards its size.
 #[derive(Debug)]
 struct RotatingFile {
     folder: PathBuf,
     max_size: u64,
     keep: u32,
     /// Opened with the first output: a silent run has no file.
-    open: Option<(File, u64)>,
+    open: Option<Open>,
     /// It was said that output is lost, and none could be written since.
     complained: bool,
+}
+
+/// The current file.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    size: u64,
+    /// Bytes of its marks.
+    marks: u64,
+    /// The moment of the last mark that this process has written.
+    marked: Option<u64>,
 }
 
 impl RotatingFile {
@@ -178,7 +201,8 @@ impl RotatingFile {
     /// written is dropped.
     fn take(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
         let count = rustix::io::read(pipe, &mut *buffer)?;
-        let written = self.write(buffer.get(..count).unwrap_or_default());
+        let bytes = buffer.get(..count).unwrap_or_default();
+        let written = self.write(bytes, times::now_ms());
         if let (Err(error), false) = (&written, self.complained) {
             tracing::warn!(%error, folder = %self.folder.display(), "output of a run is dropped");
         }
@@ -186,52 +210,74 @@ impl RotatingFile {
         Ok(count)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8], now: u64) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         if self
             .open
             .as_ref()
-            .is_some_and(|(_, size)| *size >= self.max_size)
+            .is_some_and(|open| open.size + open.marks >= self.max_size)
         {
             self.open = None;
             self.rotate()?;
         }
-        let (mut file, size) = match self.open.take() {
+        let mut open = match self.open.take() {
             Some(open) => open,
             None => self.open_current()?,
         };
-        file.write_all(bytes)?;
-        self.open = Some((file, size + bytes.len() as u64));
+        if times::due(open.marked, now) {
+            let path = self.folder.join(CURRENT_TIMES);
+            // A disk that is full takes no mark; the next output tries again.
+            if times::mark(&path, now, open.size).is_ok() {
+                open.marks += times::MARK_BYTES;
+                open.marked = Some(now);
+            }
+        }
+        open.file.write_all(bytes)?;
+        open.size += bytes.len() as u64;
+        self.open = Some(open);
         Ok(())
     }
 
-    fn open_current(&self) -> io::Result<(File, u64)> {
+    fn open_current(&self) -> io::Result<Open> {
         super::data_dir::make_dir(&self.folder, 0o755)?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.folder.join(CURRENT))?;
         let size = file.metadata()?.len();
-        Ok((file, size))
+        let marks = fs::metadata(self.folder.join(CURRENT_TIMES)).map_or(0, |marks| marks.len());
+        Ok(Open {
+            file,
+            size,
+            marks,
+            marked: None,
+        })
     }
 
+    /// The log goes first: who has opened it and finds it in its place afterwards has read its own marks.
     fn rotate(&self) -> io::Result<()> {
-        let name = |number: u32| match number {
-            0 => self.folder.join(CURRENT),
-            older => self.folder.join(format!("{older}.log")),
-        };
+        let path = |name: &str| self.folder.join(name);
         if self.keep == 0 {
-            return remove(&name(0));
+            let (log, times) = names(0);
+            return remove(&path(&log)).and(remove(&path(&times)));
         }
         for number in (0..self.keep).rev() {
-            match fs::rename(name(number), name(number + 1)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
-            }
+            let ((log, times), (older_log, older_times)) = (names(number), names(number + 1));
+            rename(&path(&log), &path(&older_log))?;
+            // Those of a log that has gone must not stay for the one that takes its name.
+            remove(&path(&older_times))?;
+            rename(&path(&times), &path(&older_times))?;
         }
         Ok(())
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
@@ -251,13 +297,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut file = RotatingFile::new(dir.path().join("s/k"), 4, 2);
         for line in ["aaaa", "bbbb", "cccc", "dddd"] {
-            file.write(line.as_bytes()).unwrap();
+            file.write(line.as_bytes(), 1).unwrap();
         }
         let read = |name| fs::read_to_string(dir.path().join("s/k").join(name)).ok();
         assert_eq!(read(CURRENT).as_deref(), Some("dddd"));
         assert_eq!(read("1.log").as_deref(), Some("cccc"));
         assert_eq!(read("2.log").as_deref(), Some("bbbb"));
         assert_eq!(read("3.log"), None);
+        let times = |name| dir.path().join("s/k").join(name).exists();
+        assert!(times("current.times") && times("1.times") && times("2.times"));
+        assert!(!times("3.times"));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_with_its_marks_however_slowly_it_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = RotatingFile::new(dir.path().to_owned(), 4096, 2);
+        for second in 0..10_000 {
+            file.write(b"\n", second * 1000).unwrap();
+        }
+        let all = fs::read_dir(dir.path()).unwrap();
+        let bytes: u64 = all
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum();
+        assert!(bytes > 2 * 4096 && bytes <= 3 * (4096 + 17), "{bytes}");
     }
 
     #[test]
@@ -265,7 +328,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..2 {
             let mut file = RotatingFile::new(dir.path().to_owned(), 1000, 1);
-            file.write(b"x\n").unwrap();
+            file.write(b"x\n", 1).unwrap();
         }
         let text = fs::read_to_string(dir.path().join(CURRENT)).unwrap();
         assert_eq!(text, "x\nx\n");

@@ -22,6 +22,7 @@ mod logs;
 mod notify;
 mod renewal;
 mod tail;
+mod times;
 mod translate;
 
 use std::collections::BTreeMap;

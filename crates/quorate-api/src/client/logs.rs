@@ -1,5 +1,7 @@
 //! What a partition has printed, as it comes in from its agent.
 
+use std::time::Duration;
+
 use reqwest::Response;
 
 use super::transport::Call;
@@ -15,6 +17,8 @@ pub struct LogFilter {
     pub follow: bool,
     /// The file before the current one.
     pub previous: bool,
+    /// Only what was printed in the last so long.
+    pub since: Option<Duration>,
 }
 
 /// Text as it comes in.
@@ -47,6 +51,9 @@ impl Client {
         call.streaming = true;
         if let Some(lines) = filter.lines {
             call = call.query("lines", lines);
+        }
+        if let Some(since) = filter.since {
+            call = call.query("since", format!("{}ms", since.as_millis()));
         }
         for (name, on) in [("follow", filter.follow), ("previous", filter.previous)] {
             if on {

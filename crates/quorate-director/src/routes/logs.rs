@@ -44,7 +44,7 @@ const CHUNKS_MAX: usize = 16;
 /// Requests that are open at once.
 const OPEN_MAX: usize = 256;
 /// Lines that are sent when the request does not say.
-const LINES_DEFAULT: u64 = 100;
+const LINES_DEFAULT: u32 = 100;
 /// The most lines that may be asked for.
 const LINES_MAX: u64 = 100_000;
 
@@ -139,6 +139,7 @@ impl LogHub {
         ("lines" = Option<u32>, Query, description = "So many of the last lines, 100 by default"),
         ("follow" = Option<bool>, Query, description = "Go on with what is printed from then on"),
         ("previous" = Option<bool>, Query, description = "The file before the current one"),
+        ("since" = Option<String>, Query, description = "Only what was printed in the last `10m`; all lines of it unless `lines` says fewer"),
     ),
     responses(
         (status = 200, description = "Text", content_type = "text/plain"),
@@ -150,22 +151,35 @@ async fn logs(
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
     mut params: Params,
 ) -> Result<Response, Failure> {
-    let lines = params.number("lines")?.unwrap_or(LINES_DEFAULT);
+    let lines = params.number("lines")?;
+    let since = params.value::<quorate_core::spec::Span>("since")?;
     let (follow, previous) = (params.flag("follow")?, params.flag("previous")?);
     params.end()?;
-    if lines > LINES_MAX {
+    if lines.is_some_and(|lines| lines > LINES_MAX) {
         return Err(bad(
             "lines",
             &format!("at most {LINES_MAX} lines can be asked for"),
         ));
     }
+    if previous && since.is_some() {
+        return Err(bad(
+            "since",
+            "it is looked for in all files, and previous names one of them",
+        ));
+    }
+    let lines = match (lines, since) {
+        (Some(lines), _) => u32::try_from(lines).unwrap_or(u32::MAX),
+        (None, Some(_)) => u32::MAX,
+        (None, None) => LINES_DEFAULT,
+    };
     let request = LogRequest {
         id: 0,
         service: service.to_string(),
         key: key.to_string(),
-        lines: u32::try_from(lines).unwrap_or(u32::MAX),
+        lines,
         follow,
         previous,
+        since_ms: since.map(|since| u64::try_from(since.0.as_millis()).unwrap_or(u64::MAX)),
     };
     let session = app
         .query(move |reading| holder(reading, &service, &key))

@@ -302,7 +302,10 @@ pub(crate) struct LogsArgs {
     /// Go on with what is printed from now on
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// So many of the last lines [default: 100]
+    /// Only what was printed in the last so long, such as 10m, by the agent that has it now
+    #[arg(long, value_name = "TIME", conflicts_with = "previous")]
+    pub(crate) since: Option<Span>,
+    /// So many of the last lines [default: 100; with --since all]
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u32).range(0..=10_000), value_name = "N")]
     pub(crate) lines: Option<u32>,
     /// Show the file before the current one

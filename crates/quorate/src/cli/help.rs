@@ -139,7 +139,7 @@ pub(super) const COMMANDS: &[Help] = &[
     },
     Help {
         name: "logs",
-        examples: &["quorate logs feeds/ci -f", "quorate logs feeds -n 20"],
+        examples: &["quorate logs feeds/ci -f", "quorate logs feeds --since 10m"],
         note: "",
         exits: READS_NAMED,
     },

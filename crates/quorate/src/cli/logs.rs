@@ -1,5 +1,6 @@
 //! `logs`: what runs have printed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_api::client::{Client, LogFilter, PartitionFilter};
@@ -21,6 +22,9 @@ const LINES_AFTER_MOVE: u32 = 1000;
 /// Pieces that wait to be printed; a slow terminal slows the readers.
 const PIECES_MAX: usize = 64;
 
+/// Of several partitions, a line that is longer is shown in pieces.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
 /// A piece of one partition's log, or why there is none.
 type Piece = (String, Result<Vec<u8>, Failure>);
 
@@ -31,6 +35,7 @@ pub(super) async fn logs(args: &LogsArgs, remote: &Remote) -> Result<Exit, Failu
         lines: args.lines,
         follow: args.follow,
         previous: args.previous,
+        since: args.since.map(|since| since.0),
     };
     let prefixed = keys.len() > 1;
     let width = keys.iter().map(|key| key.chars().count()).max();
@@ -44,12 +49,16 @@ pub(super) async fn logs(args: &LogsArgs, remote: &Remote) -> Result<Exit, Failu
     }
     drop(sender);
     let mut exit = Exit::Done;
+    // Lines of several partitions must not mix, and pieces end anywhere.
+    let mut begun: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     while let Some((key, piece)) = pieces.recv().await {
         match piece {
             Ok(bytes) if prefixed => {
                 let head = format!("{key:<width$} | ");
                 let head = Style::Faint.paint(&head, remote.output.color);
-                for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+                let begun = begun.entry(key).or_default();
+                begun.extend(bytes);
+                for line in whole_lines(begun).split_inclusive(|&byte| byte == b'\n') {
                     remote.output.text(&head)?;
                     remote.output.bytes(line)?;
                 }
@@ -62,7 +71,22 @@ pub(super) async fn logs(args: &LogsArgs, remote: &Remote) -> Result<Exit, Failu
         }
     }
     readers.join_all().await;
+    for (key, line) in begun.iter().filter(|(_, line)| !line.is_empty()) {
+        remote.output.text(&format!("{key:<width$} | "))?;
+        remote.output.bytes(line)?;
+        remote.output.text("\n")?;
+    }
     Ok(exit)
+}
+
+/// Takes out all whole lines; a line that is too long to wait for its end is cut.
+fn whole_lines(begun: &mut Vec<u8>) -> Vec<u8> {
+    if begun.len() > LINE_BYTES_MAX && !begun.contains(&b'\n') {
+        begun.push(b'\n');
+    }
+    let end = begun.iter().rposition(|&byte| byte == b'\n');
+    let rest = begun.split_off(end.map_or(0, |at| at + 1));
+    std::mem::replace(begun, rest)
 }
 
 /// The partitions whose logs are wanted.
@@ -136,6 +160,7 @@ async fn read(
         tokio::time::sleep(AGAIN_AFTER).await;
         let now = agent_of(client, service, key).await;
         filter.lines = Some(if now == agent { 0 } else { LINES_AFTER_MOVE });
+        filter.since = None;
         agent = now;
     }
 }
@@ -143,4 +168,21 @@ async fn read(
 async fn agent_of(client: &Client, service: &str, key: &str) -> Option<String> {
     let partition = client.partition(service, key, None).await.ok()?;
     partition.value.agent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_shown_when_they_are_whole() {
+        let mut begun = b"one\ntwo\nthr".to_vec();
+        assert_eq!(whole_lines(&mut begun), b"one\ntwo\n");
+        assert_eq!(whole_lines(&mut begun), b"");
+        begun.extend(b"ee\n");
+        assert_eq!(whole_lines(&mut begun), b"three\n");
+        assert_eq!(begun, b"");
+        let mut long = vec![b'x'; LINE_BYTES_MAX + 1];
+        assert_eq!(whole_lines(&mut long).len(), LINE_BYTES_MAX + 2);
+    }
 }
