@@ -1,0 +1,162 @@
+//! How `up` starts and ends: on a terminal with Ctrl-C, beside another that has its port, from
+//! configuration files.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, test_kill_process};
+
+use crate::one::{One, Terminal};
+use crate::support::{eventually, signal};
+
+/// A job that writes down that it runs and does not end when it is asked to.
+const STUBBORN: &str = r#"
+[service.s]
+command = ["sh", "-c", "trap '' TERM; touch ${PWD}/begun; while :; do sleep 1; done"]
+lease   = "3s"
+stop    = { timeout = "5m" }
+"#;
+
+/// The same, and it ends when it is asked to.
+const OBEDIENT: &str = r#"
+[service.s]
+command = ["sh", "-c", "touch ${PWD}/begun; sleep 1000; true"]
+lease   = "3s"
+"#;
+
+fn job(text: &str) -> One {
+    let one = One::folder("");
+    let dir = one.dir().to_str().expect("text");
+    let job = text.replace("${PWD}", dir);
+    std::fs::write(one.dir().join("job.toml"), job).expect("written");
+    one
+}
+
+fn up(one: &One) -> Terminal {
+    let line = format!(
+        "exec {} up job.toml --listen {}",
+        env!("CARGO_BIN_EXE_quorate"),
+        one.address()
+    );
+    Terminal::start(&line, one.dir())
+}
+
+/// Waits until the job has begun.
+fn job_runs(one: &One) {
+    eventually("the job runs", || {
+        one.dir().join("begun").exists().then_some(())
+    });
+}
+
+#[test]
+fn ctrl_c_on_the_terminal_of_up_stops_everything_in_order() {
+    let one = job(OBEDIENT);
+    let mut up = up(&one);
+    up.until("in another terminal");
+    // The hints name the program so that they can be pasted.
+    let pasted = format!("  {} status", env!("CARGO_BIN_EXE_quorate"));
+    assert!(up.text().contains(&pasted), "{}", up.text());
+    up.ctrl_c();
+    assert_eq!(up.ended(), Some(0), "{}", up.text());
+    assert!(up.text().contains("everything is stopped"), "{}", up.text());
+    job_runs(&one);
+    assert_eq!(
+        job_is_gone(&one),
+        Some(()),
+        "it was stopped before up ended"
+    );
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_at_once_and_what_runs_ends_with_its_lease() {
+    let one = job(STUBBORN);
+    let mut up = up(&one);
+    up.until("in another terminal");
+    job_runs(&one);
+    let agent = agent(&one);
+    up.ctrl_c();
+    up.until("Ctrl-C again leaves at once");
+    let pressed = Instant::now();
+    up.ctrl_c();
+    assert_eq!(up.ended(), Some(130), "{}", up.text());
+    assert!(pressed.elapsed().as_secs() < 60, "the stop takes 5 minutes");
+    assert!(up.text().contains("left at once"), "{}", up.text());
+    eventually("its agent ends", || {
+        test_kill_process(agent).is_err().then_some(())
+    });
+    eventually("the job ends with its lease", || job_is_gone(&one));
+}
+
+/// The agent that `up` has started in this folder.
+fn agent(one: &One) -> Pid {
+    let pid = one.process_with("agent").expect("its agent runs");
+    Pid::from_raw(pid).expect("not zero")
+}
+
+/// No process of the job is left: it was the only one with this folder in its command line.
+fn job_is_gone(one: &One) -> Option<()> {
+    one.process_with("-c").is_none().then_some(())
+}
+
+#[test]
+fn a_port_that_somebody_uses_is_told_with_what_to_do() {
+    let one = job(OBEDIENT);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("an address").to_string();
+    let data = one.dir().join("d1").display().to_string();
+    for args in [
+        &["up", "job.toml", "--listen", &address][..],
+        &[
+            "director",
+            "--name",
+            "d1",
+            "--data-dir",
+            &data,
+            "--listen",
+            &address,
+        ],
+    ] {
+        let done = one.run(args);
+        assert_eq!(done.code, Some(1), "{args:?}: {}", done.err);
+        assert!(done.err.contains("error[port_in_use]: "), "{}", done.err);
+        assert!(done.err.contains(&address), "{}", done.err);
+        let next = "next: stop what listens there, or choose another address with --listen";
+        assert!(done.err.contains(next), "{}", done.err);
+        assert_eq!(done.out, "");
+    }
+    assert!(!one.dir().join("begun").exists(), "nothing was started");
+}
+
+#[test]
+fn daemons_read_their_files_and_what_is_typed_wins() {
+    let one = job(OBEDIENT);
+    let config = format!(
+        "[director]\nname = 'd7'\ndata_dir = 'd'\nlisten = '{0}'\n\
+         [agent]\nname = 'wrong'\ndata_dir = 'a'\njoin = ['{0}']\ncapacity = 5\n\
+         label = {{ zone = 'eu-1a' }}\n[log]\nlevel = 'warn'\n",
+        one.address()
+    );
+    std::fs::write(one.dir().join("q.toml"), config).expect("written");
+    let start = |args: &[&str]| {
+        let mut command = one.command(args);
+        command.stderr(Stdio::null());
+        command.spawn().expect("it starts")
+    };
+    let mut director = start(&["director", "--config", "q.toml"]);
+    let mut agent = start(&["agent", "--config", "q.toml", "--name", "a7"]);
+    eventually("the agent is there", || {
+        let done = one.run(&["ls", "agents", "-o", "json"]);
+        let agents: serde_json::Value = serde_json::from_str(&done.out).ok()?;
+        let agent = agents.as_array()?.first()?.clone();
+        assert_eq!(agent["name"], "a7");
+        assert_eq!(agent["capacity"], 5);
+        assert_eq!(agent["labels"]["zone"], "eu-1a");
+        Some(())
+    });
+    let directors = one.ok(&["ls", "directors", "-o", "name"]);
+    assert_eq!(directors, "director/d7\n");
+    signal(agent.id(), Signal::TERM);
+    assert!(agent.wait().expect("it ends").success());
+    signal(director.id(), Signal::TERM);
+    assert!(director.wait().expect("it ends").success());
+}

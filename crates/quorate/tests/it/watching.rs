@@ -1,0 +1,111 @@
+//! Commands that go on: `ls --watch`, `logs -f`, `events -f`; and what `logs` and `events` remember.
+
+use serde_json::Value;
+
+use crate::one::One;
+use crate::support::eventually;
+
+/// One that prints a line every tenth of a second, one that fails, under another lease.
+const JOB: &str = r#"
+[service.s]
+command = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo attempt $QUORATE_ATTEMPT line $i; sleep 0.1; done"]
+lease   = "3s"
+[service.s.partitions]
+list = ["a", "b"]
+[service.bad]
+command = ["sh", "-c", "echo no luck; exit 3"]
+restart = { backoff = "100ms..200ms", move_after = 0 }
+ready   = { after = "50ms" }
+"#;
+
+/// A job that comes up, so that `up` need not wait for one that does not.
+fn started() -> One {
+    let one = One::start(JOB.split("[service.bad]").next().expect("the first"));
+    std::fs::write(one.dir().join("job.toml"), JOB).expect("written");
+    one
+}
+
+#[test]
+fn a_list_that_is_watched_is_shown_again_when_something_has_changed() {
+    let one = started();
+    let watched = one.follow(&["ls", "partitions", "--watch", "-o", "ndjson"]);
+    let first: Value = serde_json::from_str(&watched.until("\"key\":\"b\"")).expect("JSON");
+    assert_eq!(first["running"], true);
+    one.ok(&["stop", "s/b"]);
+    let line = watched.until("\"state\":\"stopped\"");
+    let stopped: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(
+        (&stopped["key"], &stopped["running"]),
+        (&Value::from("b"), &Value::from(false))
+    );
+    assert_eq!(watched.interrupt(), Some(130));
+}
+
+#[test]
+fn logs_that_are_followed_go_on_through_a_restart() {
+    let one = started();
+    let followed = one.follow(&["logs", "s/a", "-f"]);
+    followed.until("attempt 1 line 3");
+    one.ok(&["restart", "s/a"]);
+    followed.until("attempt 2 line 1");
+    followed.until("attempt 2 line 9");
+    assert_eq!(followed.interrupt(), Some(130));
+    // Of several partitions, every line says whose it is and is whole.
+    let both = one.ok(&["logs", "s", "-n", "50"]);
+    let whose = |line: &str| {
+        let (key, text) = line.split_once(" | ").expect("a key and a text");
+        assert!(
+            text.starts_with("attempt ") && text.contains(" line "),
+            "{line}"
+        );
+        key.to_owned()
+    };
+    let keys: std::collections::BTreeSet<String> = both.lines().map(whose).collect();
+    assert_eq!(keys, ["a".to_owned(), "b".to_owned()].into());
+}
+
+#[test]
+fn logs_since_a_moment_are_the_end_of_all_logs() {
+    let one = started();
+    let all = || one.ok(&["logs", "s/a", "-n", "10000"]);
+    eventually("five seconds of output", || {
+        (all().lines().count() > 50).then_some(())
+    });
+    let recent = one.ok(&["logs", "s/a", "--since", "1s"]);
+    let all = all();
+    assert!(recent.lines().count() >= 5, "{recent}");
+    assert!(
+        all.contains(&recent),
+        "whole lines, none left out in between"
+    );
+    assert!(!recent.contains("line 1\n"), "{recent}");
+    let hour = one.ok(&["logs", "s/a", "--since", "1h"]);
+    assert!(hour.starts_with("attempt 1 line 1\n"), "{hour}");
+    assert_eq!(
+        one.ok(&["logs", "s/a", "--since", "1h", "-n", "2"])
+            .lines()
+            .count(),
+        2
+    );
+    let both = one.run(&["logs", "s/a", "--since", "1h", "--previous"]);
+    assert_eq!(both.code, Some(2));
+    assert!(both.err.contains("exclude each other"), "{}", both.err);
+}
+
+#[test]
+fn what_fails_again_and_again_is_counted_and_no_time_is_promised_for_it() {
+    let one = started();
+    one.ok(&["apply", "job.toml"]);
+    eventually("it is seen to fail", || {
+        let progress: Value =
+            serde_json::from_str(&one.ok(&["api", "GET", "/v1/progress"])).ok()?;
+        (progress["failing"] == 1 && progress["eta_ms"].is_null()).then_some(())
+    });
+    assert!(one.ok(&["logs", "bad"]).contains("no luck"));
+    // It has one session for each lease, and has joined once.
+    let events = one.ok(&["events"]);
+    assert_eq!(events.matches("agent a1 joined").count(), 1, "{events}");
+    assert_eq!(events.matches("agent a1 opened").count(), 1, "{events}");
+    let plan = one.ok(&["plan", "job.toml"]);
+    assert_eq!(plan, "= service/bad\n= service/s\nnothing would change\n");
+}
