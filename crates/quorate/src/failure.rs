@@ -83,7 +83,9 @@ impl Exit {
             Self::Usage => {
                 "The command line or a file is wrong. Nothing was changed; correct it and run the command again."
             }
-            Self::NotFound => "What was named does not exist. `quorate ls` lists what does.",
+            Self::NotFound => {
+                "What was named does not exist. `quorate ls services`, `quorate ls partitions` and `quorate ls agents` list what does."
+            }
             Self::Conflict => {
                 "It contradicts what is in force, so nothing was changed. The message says what is in the way."
             }
@@ -175,7 +177,7 @@ codes! {
         "The file uses ${NAME}, and no such environment variable is defined where the command runs. Define it, or write $${NAME} for those characters themselves.";
     /// What was named does not exist.
     NotFound = "not_found", NotFound,
-        "What was named does not exist. `quorate ls services`, `ls partitions` and `ls agents` list what does.";
+        "What was named does not exist. `quorate ls services`, `quorate ls partitions` and `quorate ls agents` list what does.";
     /// It contradicts what is in force.
     Conflict = "conflict", Conflict,
         "It contradicts what is in force, so nothing was changed.";

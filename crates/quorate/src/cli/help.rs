@@ -319,4 +319,54 @@ mod tests {
         }
         assert_eq!(seen, COMMANDS.len());
     }
+
+    /// The `quorate …` in the prose of a document; blocks are run by other tests.
+    fn inline(document: &str) -> Vec<String> {
+        let outside = document.split("```").step_by(2);
+        let marked = outside.flat_map(|text| text.split('`').skip(1).step_by(2));
+        let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        marked
+            .map(line)
+            .filter(|text| text.starts_with("quorate ") && !text.contains("COMMAND"))
+            .collect()
+    }
+
+    /// Whether a line can be typed, or is only the name of a command.
+    fn is_command(line: &str) -> bool {
+        let words: Vec<&str> = line.split(' ').collect();
+        let named = |help: &Help| words.as_slice() == ["quorate", help.name];
+        COMMANDS.iter().any(named)
+            || super::super::parse(&words).map_or_else(|error| !error.use_stderr(), |_| true)
+    }
+
+    #[test]
+    fn every_command_that_a_document_names_is_one() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let documents = [
+            "README.md",
+            "docs/operations.md",
+            "docs/service-file.md",
+            "docs/failure-model.md",
+            "examples/feeds/README.md",
+        ];
+        let mut seen = 0;
+        for name in documents {
+            let text = std::fs::read_to_string(format!("{root}/{name}")).unwrap();
+            for line in inline(&text) {
+                assert!(is_command(&line), "{name}: {line}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 30, "{seen}");
+        assert!(!is_command("quorate aply x.toml") && !is_command("quorate ls -l"));
+    }
+
+    #[test]
+    fn every_command_that_an_explanation_names_is_one() {
+        let exits = Exit::ALL.map(Exit::meaning).into_iter();
+        let codes = crate::failure::Code::ALL.iter().map(|code| code.meaning());
+        for line in exits.chain(codes).flat_map(inline) {
+            assert!(is_command(&line), "{line}");
+        }
+    }
 }

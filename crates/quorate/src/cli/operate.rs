@@ -98,7 +98,7 @@ async fn rolling(args: &RestartArgs, remote: &Remote) -> Result<Exit, Failure> {
     drop(bar);
     remote
         .output
-        .text(&format!("{finished} of {} restarted\n", args.target))?;
+        .text(&format!("{}: {finished} restarted\n", args.target))?;
     Ok(Exit::Done)
 }
 

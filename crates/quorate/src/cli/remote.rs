@@ -120,7 +120,7 @@ fn refused(problem: &ApiProblem) -> Failure {
     let code = code_of(problem);
     let next = problem.next_step.clone().unwrap_or_else(|| {
         if code == Code::NotFound {
-            "`quorate ls` lists what exists".to_owned()
+            "`quorate ls services` and `quorate ls partitions` list what exists".to_owned()
         } else {
             format!("`quorate explain {}` tells more", code.name())
         }

@@ -318,7 +318,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 kind: "list of texts",
                 default: "none",
                 limits: "only with `file`",
-                meaning: "Fields that become labels of the partition, for `placement.spread` and `quorate ls -l`.",
+                meaning: "Fields that become labels of the partition, for `placement.spread` and `quorate ls partitions -l customer=acme`.",
                 example: r#"["customer"]"#,
                 refused: &[r#"[""]"#],
             },

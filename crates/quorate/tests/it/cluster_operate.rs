@@ -138,7 +138,7 @@ fn everything_that_shows_the_cluster_answers() {
     let rolled = cluster.run(&["restart", "s", "--rolling", "--max", "2"]);
     assert_eq!(
         (rolled.code, rolled.out.as_str()),
-        (Some(0), "3 of s restarted\n"),
+        (Some(0), "s: 3 restarted\n"),
         "{}",
         rolled.err
     );

@@ -10,6 +10,7 @@ mod cluster;
 mod cluster_demonstration;
 mod cluster_faults;
 mod cluster_operate;
+mod docs;
 mod files;
 mod one;
 mod recorder;
