@@ -77,3 +77,19 @@ pub(crate) fn read(path: Option<&Path>) -> Result<ConfigFile, Failure> {
         failure
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_in_the_document_is_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let (_, rest) = document.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let config: ConfigFile = toml::from_str(text).unwrap();
+        assert_eq!(config.agent.capacity, Some(200));
+        assert_eq!(config.log.level.as_deref(), Some("info"));
+    }
+}

@@ -166,3 +166,19 @@ fn keys_are_found_by_their_path_or_their_last_part() {
     assert_eq!(keys("timeout"), ["stop.timeout", "ready.timeout"]);
     assert!(keys("frob").is_empty());
 }
+
+#[test]
+fn service_files_in_the_documents_are_valid() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    for name in ["README.md", "docs/service-file.md"] {
+        let document = std::fs::read_to_string(format!("{root}/{name}")).unwrap();
+        let (_, rest) = document.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        // As the command line does, which knows the file's own folder.
+        let text = text
+            .replace("\"./", "\"/x/")
+            .replace("\"feeds.jsonl", "\"/x/feeds.jsonl");
+        let file: File = toml::from_str(&text).unwrap();
+        assert_eq!(spec::validate(&file), [], "{name}");
+    }
+}

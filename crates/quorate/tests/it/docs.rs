@@ -144,9 +144,11 @@ impl Reader {
     /// A command line of a shell on a terminal, in the folder.
     fn shell(&self, line: &str) -> Command {
         let path = format!("{}/target/release:/usr/bin:/bin", self.dir.path().display());
-        let mut command = Command::new("script");
+        let left = LIMIT.saturating_sub(self.begun.elapsed()).as_secs().max(1);
+        let mut command = Command::new("timeout");
         command
-            .args(["-qec", &format!("stty cols 200; {line}"), "/dev/null"])
+            .args([&left.to_string(), "script", "-qec"])
+            .args([&format!("stty cols 200; {line}"), "/dev/null"])
             .env_clear()
             .env("PATH", path)
             .env("TERM", "dumb")
