@@ -104,6 +104,12 @@ fn value(error: &Error) -> (String, Option<String>) {
     if let Some(cause) = error.source() {
         // Our own readers of values put the next step behind a semicolon.
         let cause = cause.to_string();
+        if let Some((what, write)) = in_our_words(&cause) {
+            return (
+                format!("{argument}: {given:?} is {what}"),
+                Some(write.to_owned()),
+            );
+        }
         return match cause.split_once("; ") {
             Some((cause, next)) => (format!("{argument}: {cause}"), Some(next.to_owned())),
             None if cause.contains(&format!("{given:?}")) || cause.contains(&given) => {
@@ -116,6 +122,21 @@ fn value(error: &Error) -> (String, Option<String>) {
         return (format!("{argument} lacks a value"), None);
     }
     (format!("{given:?} is no value of {argument}"), None)
+}
+
+/// What the standard library says of a value that it cannot read, as a person says it: what the value is,
+/// and what to write.
+fn in_our_words(cause: &str) -> Option<(&'static str, &'static str)> {
+    match cause {
+        "invalid digit found in string" => {
+            Some(("no whole number", "write digits only, such as 3"))
+        }
+        "number too large to fit in target type" => Some(("too large", "write a smaller number")),
+        "invalid socket address syntax" => {
+            Some(("no address", "write ADDRESS:PORT, such as 127.0.0.1:7400"))
+        }
+        _ => None,
+    }
 }
 
 /// What was probably meant. clap suggests freely; what is not near enough is kept back.
@@ -242,8 +263,13 @@ mod tests {
             ),
             (
                 &["up", "f.toml", "--agents", "x"],
-                "--agents: \"x\" is refused: invalid digit found in string",
-                help("up"),
+                "--agents: \"x\" is no whole number",
+                "write digits only, such as 3".to_owned(),
+            ),
+            (
+                &["up", "f.toml", "--listen", "7400"],
+                "--listen: \"7400\" is no address",
+                "write ADDRESS:PORT, such as 127.0.0.1:7400".to_owned(),
             ),
             (
                 &["up", "f.toml", "--agents", "1", "--agents", "2"],
