@@ -47,8 +47,11 @@ pub struct Plan {
     pub moves: Vec<PlannedMove>,
     /// Partitions that would start.
     pub starts: Vec<PlannedStart>,
-    /// Partitions that would stop, or stop and start again where they are.
+    /// Partitions that would stop.
     pub stops: Vec<PlannedStop>,
+    /// Partitions that would stop and start again where they are.
+    #[serde(default)]
+    pub restarts: Vec<PlannedStop>,
     /// Partitions that would not run, and why.
     pub waiting: Vec<PlannedWait>,
     /// How many moves there are.
@@ -57,6 +60,9 @@ pub struct Plan {
     pub start_count: u64,
     /// How many stops there are.
     pub stop_count: u64,
+    /// How many restarts there are.
+    #[serde(default)]
+    pub restart_count: u64,
     /// How many would wait.
     pub waiting_count: u64,
 }
@@ -66,7 +72,7 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let unchanged = |s: &ServiceChange| s.change == ServiceChangeKind::Unchanged;
-        self.move_count + self.start_count + self.stop_count == 0
+        self.move_count + self.start_count + self.stop_count + self.restart_count == 0
             && self.services.iter().all(unchanged)
     }
 }
@@ -127,7 +133,7 @@ pub struct PlannedStart {
     pub agent: String,
 }
 
-/// A partition that would stop.
+/// A partition that would stop, for good or to start again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlannedStop {
     /// Its service.

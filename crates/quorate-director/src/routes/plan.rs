@@ -12,11 +12,12 @@ use quorate_api::resources::{
     ServiceChangeKind,
 };
 use quorate_api::routes;
+use quorate_core::agent::Service as HowToRun;
 use quorate_core::cluster::{Cluster, Service};
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName, SessionId};
 use quorate_core::planner::{self, what_if};
-use quorate_core::record::Record;
-use quorate_core::spec::{File, PartitionSpec, ServiceSpec, expand};
+use quorate_core::record::{Record, Schedulable};
+use quorate_core::spec::{File, OnChange, PartitionSpec, ServiceSpec, expand};
 use quorate_core::time::Moment;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -112,6 +113,7 @@ fn planned(
     let services: Vec<ServiceChange> = services.collect();
     let records = records(cluster, wanted);
     let found = what_if(config, now, cluster, silent, records);
+    let restarts = restarts(cluster, wanted, &found);
     let place = |(service, key, agent): &(ServiceName, PartitionKey, AgentName)| {
         (service.to_string(), key.to_string(), agent.to_string())
     };
@@ -120,13 +122,15 @@ fn planned(
         move_count: found.moves.len() as u64,
         start_count: found.starts.len() as u64,
         stop_count: found.stops.len() as u64,
+        restart_count: restarts.len() as u64,
+        restarts: first(&restarts, Clone::clone),
         waiting_count: found.waiting.len() as u64,
         moves: first(&found.moves, |step| PlannedMove {
             service: step.service.to_string(),
             key: step.key.to_string(),
             from: step.from.to_string(),
             to: step.to.to_string(),
-            reason: "so that the spread stays even and within its limits".to_owned(),
+            reason: why_moved(cluster, &step.from).to_owned(),
         }),
         starts: first(&found.starts, |start| {
             let (service, key, agent) = place(start);
@@ -150,6 +154,68 @@ fn planned(
             key: key.to_string(),
             reason: reason.clone(),
         }),
+    }
+}
+
+/// What runs and stays where it is, and is yet to be started anew.
+fn restarts(
+    cluster: &Cluster,
+    wanted: &BTreeMap<ServiceName, Wanted>,
+    found: &planner::Plan,
+) -> Vec<PlannedStop> {
+    let moves = found.moves.iter().map(|step| (&step.service, &step.key));
+    let stops = found.stops.iter().map(|(service, key, _)| (service, key));
+    let elsewhere: BTreeSet<(&ServiceName, &PartitionKey)> = moves.chain(stops).collect();
+    let mut restarts = Vec::new();
+    for (name, wanted) in wanted {
+        let Some(before) = cluster.service(name) else {
+            continue;
+        };
+        let all = anew(before.spec(), &wanted.spec);
+        let by_data = wanted.spec.on_change == OnChange::Restart;
+        for spec in &wanted.partitions {
+            let id = before.partitions().get(&spec.key);
+            let partition = id.and_then(|id| cluster.partition(*id));
+            let Some(partition) = partition.filter(|partition| views::is_up(partition)) else {
+                continue;
+            };
+            let other_data = partition.data().map(|data| &**data) != spec.data.as_deref();
+            let data = (by_data && other_data).then_some("its data changes");
+            let holder = partition.holder();
+            let agent = holder.and_then(|holder| cluster.agent_of(holder.session));
+            if let (Some(reason), Some(agent), false) =
+                (all.or(data), agent, elsewhere.contains(&(name, &spec.key)))
+            {
+                restarts.push(PlannedStop {
+                    service: name.to_string(),
+                    key: spec.key.to_string(),
+                    agent: agent.name().to_string(),
+                    reason: reason.to_owned(),
+                });
+            }
+        }
+    }
+    restarts
+}
+
+fn why_moved(cluster: &Cluster, from: &AgentName) -> &'static str {
+    let agent = cluster.agents().get(from);
+    if agent.is_some_and(|agent| agent.schedulable() == Schedulable::Draining) {
+        "its agent drains"
+    } else {
+        "so that the spread stays even and within its limits"
+    }
+}
+
+/// Why every run of a service would be started anew, if it would be.
+fn anew(before: &ServiceSpec, after: &ServiceSpec) -> Option<&'static str> {
+    let recipe = |spec: &ServiceSpec| Some(HowToRun::new(spec.clone()).ok()?.recipe);
+    if before.lease != after.lease {
+        Some("its lease changes")
+    } else if recipe(before) != recipe(after) {
+        Some("its command or what it runs with changes")
+    } else {
+        None
     }
 }
 

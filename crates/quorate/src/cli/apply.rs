@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use quorate_api::resources::{ApplyRequest, Plan, ServiceChangeKind};
+use quorate_api::resources::{ApplyRequest, Plan, PlannedStop, ServiceChangeKind};
 use quorate_core::spec::{File, PartitionSource, ServiceSpec};
 use serde::Serialize;
 
@@ -242,15 +242,17 @@ fn describe(plan: &Plan, color: bool) -> String {
             )
         },
     );
+    let line = |stop: &PlannedStop| {
+        let name = part(&stop.service, &stop.key);
+        format!("{name} on {}: {}", stop.agent, stop.reason)
+    };
+    section(&mut text, "would stop", plan.stop_count, &plan.stops, line);
     section(
         &mut text,
-        "would stop",
-        plan.stop_count,
-        &plan.stops,
-        |stop| {
-            let name = part(&stop.service, &stop.key);
-            format!("{name} on {}: {}", stop.agent, stop.reason)
-        },
+        "would restart in place",
+        plan.restart_count,
+        &plan.restarts,
+        line,
     );
     section(
         &mut text,

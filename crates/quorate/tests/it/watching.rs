@@ -108,4 +108,16 @@ fn what_fails_again_and_again_is_counted_and_no_time_is_promised_for_it() {
     assert_eq!(events.matches("agent a1 opened").count(), 1, "{events}");
     let plan = one.ok(&["plan", "job.toml"]);
     assert_eq!(plan, "= service/bad\n= service/s\nnothing would change\n");
+    // What would be started anew is told.
+    std::fs::write(
+        one.dir().join("job.toml"),
+        JOB.replace("line $i", "line: $i"),
+    )
+    .expect("written");
+    let plan = one.run(&["plan", "job.toml", "--exit-code"]);
+    let why = "its command or what it runs with changes";
+    let told = format!(
+        "= service/bad\n~ service/s (command)\n2 would restart in place:\n  s/a on a1: {why}\n  s/b on a1: {why}\n"
+    );
+    assert_eq!((plan.code, plan.out), (Some(10), told));
 }
