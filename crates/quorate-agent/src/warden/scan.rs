@@ -22,6 +22,8 @@ const VARIABLE: &str = "QUORATE_WARDEN";
 pub(crate) struct Scan {
     /// Unique on this host since its boot.
     warden: String,
+    /// Children that had no environment at all in the pass before.
+    blank: BTreeSet<i32>,
 }
 
 impl Scan {
@@ -29,6 +31,7 @@ impl Scan {
     pub(crate) fn new(pid: u32, began: u64) -> Self {
         Self {
             warden: format!("{pid}-{began}"),
+            blank: BTreeSet::new(),
         }
     }
 
@@ -49,10 +52,12 @@ impl Scan {
 
     /// Kills what is left of these runs, and strays that nobody can tell the run of; tells which runs
     /// had something left. A stray counts for all of them.
-    pub(crate) fn kill_left(&self, runs: &[RunId], inits: &[i32]) -> BTreeSet<RunId> {
+    pub(crate) fn kill_left(&mut self, runs: &[RunId], inits: &[i32]) -> BTreeSet<RunId> {
         let mut left = BTreeSet::new();
+        // The children first: whoever is listed then carries its parent's cookie when it is looked
+        // at. The other way round, a process that a live run forks in between has none to be found.
         // What cannot be seen may be alive: only a scan that worked can show that nothing is left.
-        let (Ok(found), Ok(children)) = (self.find(), children()) else {
+        let (Ok(children), Ok(found)) = (children(), self.find()) else {
             return runs.iter().copied().collect();
         };
         for &(pid, run) in &found {
@@ -61,14 +66,23 @@ impl Scan {
                 left.insert(run);
             }
         }
+        let mut blank = BTreeSet::new();
         for pid in children {
-            let known = inits.contains(&pid.as_raw_nonzero().get())
-                || found.iter().any(|&(found, _)| found == pid);
-            if !known && executes(pid) {
+            let number = pid.as_raw_nonzero().get();
+            let known = inits.contains(&number) || found.iter().any(|&(found, _)| found == pid);
+            if known || !executes(pid) {
+                continue;
+            }
+            left.extend(runs);
+            // In the middle of executing another program a process has no environment for a moment,
+            // and may well be a live run's.
+            if has_no_environment(pid) && !self.blank.contains(&number) {
+                blank.insert(number);
+            } else {
                 signal_process(pid, libc::SIGKILL);
-                left.extend(runs);
             }
         }
+        self.blank = blank;
         left
     }
 
@@ -157,6 +171,12 @@ fn is_gone_or_foreign(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
     ) || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Whether a process was executed without any environment, or is just being executed.
+fn has_no_environment(pid: Pid) -> bool {
+    let path = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
+    std::fs::read(path.join("environ")).is_ok_and(|environment| environment.is_empty())
 }
 
 /// Not a zombie, which executes nothing and only waits to be reaped.

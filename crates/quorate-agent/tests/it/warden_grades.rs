@@ -31,7 +31,7 @@ async fn without_namespaces_a_scan_finds_daemons_and_the_grade_says_so() {
     let own = format!("{}/20", rig.dir().display());
     order.env.push(("QUORATE_TEST_RUN".to_owned(), own.clone()));
     let own = format!("QUORATE_TEST_RUN={own}");
-    rig.start(order).await;
+    let _output = rig.start(order).await;
     eventually("its daemons are up", || processes_with(&own).len() >= 4).await;
     rig.send(Order::Kill { run: run(20) }).await;
     assert_eq!(rig.ended(20).await, (None, Some(9)));
@@ -39,6 +39,24 @@ async fn without_namespaces_a_scan_finds_daemons_and_the_grade_says_so() {
     assert!(rig.processes().len() >= 12, "the others are untouched");
     rig.send(Order::End).await;
     is_proven_dead(&rig).await;
+}
+
+#[tokio::test]
+async fn without_namespaces_the_end_of_a_run_costs_no_other_run_a_daemon() {
+    const DAEMONS: usize = 200;
+    let mut rig = Rig::scanning(Duration::from_secs(60)).await;
+    rig.arm_in(Duration::from_secs(600)).await;
+    let all = format!(
+        "i=0; while [ $i -lt {DAEMONS} ]; do (setsid sleep 1000 &) ; i=$((i+1)); done; sleep 1000"
+    );
+    let order = rig.script(1, &all);
+    let _output = rig.start(order).await;
+    for token in 11..=40 {
+        let order = rig.script(token, "(setsid sleep 1000 &) ; exit 7");
+        assert_eq!(rig.result(order).await.1, Some(7));
+    }
+    // Its shell, what that waits for, and every daemon.
+    eventually("every daemon is up", || rig.processes().len() > DAEMONS + 1).await;
 }
 
 #[tokio::test]
@@ -64,7 +82,7 @@ async fn without_namespaces_each_process_of_a_warden_guards_the_other() {
 #[tokio::test]
 async fn without_namespaces_the_deadline_still_kills() {
     let mut rig = Rig::scanning(Duration::from_secs(60)).await;
-    rig.arm_in(Duration::from_millis(700)).await;
+    rig.arm_in(Duration::from_secs(4)).await;
     let _outputs = start_trees(&mut rig).await;
     is_proven_dead(&rig).await;
 }

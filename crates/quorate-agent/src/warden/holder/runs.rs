@@ -353,15 +353,18 @@ impl Holder {
     /// passes in a row that find nothing are the proof.
     pub(super) fn scan(&mut self, now: u64) {
         self.scan_at = None;
-        let Some(scan) = &self.born.scan else {
-            return;
-        };
         let draining: Vec<RunId> = self
             .runs
             .iter()
             .filter(|(_, run)| matches!(run.stage, Stage::Drains { .. }))
             .map(|(&id, _)| id)
             .collect();
+        let Some(scan) = &mut self.born.scan else {
+            return;
+        };
+        if draining.is_empty() {
+            return;
+        }
         let inits: Vec<i32> = self.run_by_pid.keys().copied().collect();
         let left = scan.kill_left(&draining, &inits);
         let mut proven = Vec::new();
