@@ -254,6 +254,9 @@ pub struct ExitReport {
     /// Signal number, when a signal ended it.
     #[serde(default)]
     pub signal: Option<u8>,
+    /// Why it could not be started, or was ended, in a line; longer ones are cut at 300 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
 /// Answer to `report`.

@@ -300,7 +300,7 @@ impl fmt::Display for What {
             Self::Revoked(reason) => write!(f, "being stopped: {reason}"),
             Self::Released { outcome, exit } => {
                 write!(f, "{outcome}")?;
-                exit.map_or(Ok(()), |exit| write!(f, " ({exit})"))
+                exit.as_ref().map_or(Ok(()), |exit| write!(f, " ({exit})"))
             }
             Self::Expired => f.write_str("freed: its agent was silent for longer than its lease"),
             Self::Closed(reason) => write!(f, "freed: {reason}"),
@@ -431,6 +431,9 @@ impl fmt::Display for Exit {
         self.code
             .map_or(Ok(()), |code| write!(f, ", code {code}"))?;
         self.signal
-            .map_or(Ok(()), |signal| write!(f, ", signal {signal}"))
+            .map_or(Ok(()), |signal| write!(f, ", signal {signal}"))?;
+        self.cause
+            .as_ref()
+            .map_or(Ok(()), |cause| write!(f, ": {}", cause.as_str()))
     }
 }

@@ -344,8 +344,8 @@ pub struct RunReport {
     pub attempt: u32,
     /// Process id of the command on its machine, while there is one.
     pub pid: Option<u32>,
-    /// How the last attempt ended.
-    pub exit: Option<Exit>,
+    /// How the last attempt ended. Apart, because most runs have none and there are many.
+    pub exit: Option<Box<Exit>>,
 }
 
 /// Where a run is in its life.
@@ -363,7 +363,7 @@ pub enum RunPhase {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// What it means.
     pub class: ExitClass,
@@ -371,6 +371,51 @@ pub struct Exit {
     pub code: Option<u8>,
     /// Signal number, when a signal ended it.
     pub signal: Option<u8>,
+    /// Why it could not be started, when it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// Why something failed, as the machine that saw it says. It comes from an agent and goes to the
+/// terminals of people, so it is one line of at most [`Cause::MAX`] bytes without control characters,
+/// wherever it was read from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String")]
+pub struct Cause(Box<str>);
+
+impl Cause {
+    /// Most bytes: an error of the system with a path and what to do about it. The ledger keeps one for
+    /// every failing partition.
+    pub const MAX: usize = 300;
+
+    /// Takes a text over, cut and cleaned where it must be.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        const CUT: char = '…';
+        let clean = |letter: char| if letter.is_control() { ' ' } else { letter };
+        let mut line: String = text.trim().chars().take(Self::MAX + 1).map(clean).collect();
+        if line.len() > Self::MAX {
+            let mut end = Self::MAX - CUT.len_utf8();
+            while !line.is_char_boundary(end) {
+                end -= 1;
+            }
+            line.truncate(end);
+            line.push(CUT);
+        }
+        Self(line.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub const fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self::new(&text)
+    }
 }
 
 /// What an exit means (F9).
@@ -443,4 +488,23 @@ impl Entry {
 #[must_use]
 pub fn hash(encoded: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_one_line_of_bounded_length_wherever_it_comes_from() {
+        assert_eq!(Cause::new(" a\n\x1b[31mb\t").as_str(), "a  [31mb");
+        let exact = "é".repeat(150);
+        assert_eq!(Cause::new(&exact).as_str(), exact);
+        for long in ["x".repeat(301), "é".repeat(151), "€".repeat(1000)] {
+            let cause = Cause::new(&long);
+            assert!(cause.as_str().len() <= Cause::MAX && cause.as_str().ends_with('…'));
+            let told: Cause = serde_json::from_value(long.into()).unwrap();
+            assert_eq!(told, cause);
+            assert_eq!(Cause::new(cause.as_str()), cause, "cut once");
+        }
+    }
 }

@@ -95,6 +95,7 @@ pub(crate) fn is_failing(partition: &Partition) -> bool {
             run.phase != RunPhase::Ready
                 && run
                     .exit
+                    .as_ref()
                     .is_some_and(|exit| exit.class != ExitClass::Stopped)
         })
 }
@@ -111,7 +112,7 @@ pub(crate) fn partition(
     let run = partition
         .run()
         .filter(|_| partition.running_under().is_some());
-    let exit = partition.run().and_then(|run| run.exit);
+    let exit = partition.run().and_then(|run| run.exit.as_deref());
     PartitionView {
         service: service.name().to_string(),
         key: partition.key().to_string(),
@@ -125,7 +126,7 @@ pub(crate) fn partition(
         waiting: waiting(reading, service, partition),
         attempt: run.map(|run| run.attempt),
         pid: run.and_then(|run| run.pid),
-        exit: exit.as_ref().map(exit_view),
+        exit: exit.map(exit_view),
         weight: partition.weight(),
         labels: partition.labels().cloned().unwrap_or_default(),
         data: partition.data().and_then(|data| raw(data)),
@@ -301,6 +302,7 @@ fn exit_view(exit: &Exit) -> ExitView {
         class: class.to_owned(),
         code: exit.code,
         signal: exit.signal,
+        cause: exit.cause.as_ref().map(|cause| cause.as_str().to_owned()),
     }
 }
 

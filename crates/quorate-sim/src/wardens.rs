@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use quorate_core::agent::{Event, Kept, RunEnd, RunId, WardenId};
 use quorate_core::director::call::Call;
 use quorate_core::ids::SessionId;
-use quorate_core::record::CloseReason;
+use quorate_core::record::{Cause, CloseReason};
 use quorate_core::time::Moment;
 
 use crate::clock::{Instant, MILLI, SECOND};
@@ -185,7 +185,17 @@ impl World {
     ) {
         let fails = !self.quiet && self.random.permille(self.profile.start_fails);
         if !armed || fails {
-            return self.answer(n, id, Event::NotStarted { warden: id, run });
+            let cause = Cause::new(if armed {
+                "no such program"
+            } else {
+                "no deadline"
+            });
+            let event = Event::NotStarted {
+                warden: id,
+                run,
+                cause,
+            };
+            return self.answer(n, id, event);
         }
         let process = Process {
             host: n,

@@ -98,8 +98,12 @@ impl DataDir {
         self.root.join("leases").join(warden.0.to_string())
     }
 
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
     pub(crate) fn run(&self, token: Token) -> PathBuf {
-        self.root.join("runs").join(token.to_string())
+        self.runs().join(token.to_string())
     }
 
     pub(crate) fn logs(&self) -> PathBuf {

@@ -11,7 +11,7 @@ use quorate_api::session::CloseRequest;
 use serde::{Deserialize, Serialize};
 
 use super::calls::is_over;
-use super::data_dir::write_whole;
+use super::files::Job;
 use crate::warden::LAST_WILL;
 
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -28,10 +28,15 @@ pub(crate) struct LastWill {
 }
 
 impl LastWill {
-    /// Leaves it in a warden's folder, for nobody but this user.
-    pub(crate) fn leave(&self, dir: &Path) -> io::Result<()> {
-        let text = serde_json::to_vec(self).map_err(io::Error::from)?;
-        write_whole(&dir.join(LAST_WILL), 0o600, &text)
+    /// Leaves it in a warden's folder, for nobody but this user. Without it the work of an agent that
+    /// dies waits for its lease.
+    pub(crate) fn job(&self, dir: &Path) -> Job {
+        Job::Write {
+            what: "the last will of a session",
+            path: dir.join(LAST_WILL),
+            mode: 0o600,
+            bytes: serde_json::to_vec(self).unwrap_or_default(),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use quorate_core::agent::{Item, RunId};
 use quorate_core::ids::AgentName;
 use quorate_core::spec::OnChange;
-use quorate_core::spec::template::{Context, Template, TemplateError};
+use quorate_core::spec::template::{self, Context, ExpandError, Expanded, TemplateError};
 use serde::{Deserialize, Serialize};
 
 use super::data_dir::{make_dir, write_whole};
@@ -22,11 +22,10 @@ const NOTIFY: &str = "notify.sock";
 /// Why a run cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LaunchError {
-    #[error("{what} cannot be filled in: {cause}")]
-    Template {
-        what: &'static str,
-        cause: TemplateError,
-    },
+    #[error("the data cannot be filled in: {0}")]
+    Data(TemplateError),
+    #[error("a placeholder cannot be filled in: {0}")]
+    Placeholder(ExpandError),
     #[error("{} cannot be written: {cause}", path.display())]
     File { path: PathBuf, cause: io::Error },
 }
@@ -41,7 +40,7 @@ pub(crate) struct LogTarget {
 }
 
 impl LogTarget {
-    fn of(item: &Item) -> Self {
+    pub(crate) fn of(item: &Item) -> Self {
         Self {
             service: item.service.to_string(),
             key: item.key.to_string(),
@@ -75,26 +74,21 @@ pub(crate) fn prepare(
     places: Places<'_>,
     run: RunId,
     item: &Item,
-) -> Result<(StartRun, LogTarget), LaunchError> {
+    target: &LogTarget,
+) -> Result<StartRun, LaunchError> {
     let spec = &item.how.spec;
-    let fill = |what, error| LaunchError::Template { what, cause: error };
     let context = Context::new(&item.key, item.data.as_deref(), run.token, places.agent)
-        .map_err(|error| fill("the data", error))?;
-    let expand = |what, text: &str| {
-        Template::parse(text)
-            .and_then(|template| template.expand(&context))
-            .map_err(|error| fill(what, error))
-    };
-    let command = spec
-        .command
-        .iter()
-        .map(|part| expand("the command", part))
-        .collect::<Result<Vec<_>, _>>()?;
-    let target = LogTarget::of(item);
+        .map_err(LaunchError::Data)?;
+    let filled = template::expand(spec, &context).map_err(LaunchError::Placeholder)?;
+    let Expanded {
+        command,
+        env: wanted,
+        working_dir,
+    } = filled;
     let failed = |path: PathBuf| move |cause| LaunchError::File { path, cause };
     make_dir(places.run_dir, 0o711).map_err(failed(places.run_dir.to_owned()))?;
     let target_path = places.run_dir.join(TARGET);
-    let text = serde_json::to_vec(&target).unwrap_or_default();
+    let text = serde_json::to_vec(target).unwrap_or_default();
     write_whole(&target_path, 0o600, &text).map_err(failed(target_path))?;
 
     let mut env = environment(places, run, item);
@@ -106,24 +100,22 @@ pub(crate) fn prepare(
     if let Some(path) = &notify_socket {
         env.push(("NOTIFY_SOCKET".to_owned(), shown(path)));
     }
-    for (name, value) in &spec.env {
-        let value = expand("the environment", value)?;
-        env.retain(|(present, _)| present != name);
-        env.push((name.clone(), value));
+    for (name, value) in wanted {
+        env.retain(|(present, _)| *present != name);
+        env.push((name, value));
     }
-    let start = StartRun {
+    Ok(StartRun {
         run: protocol::RunId {
             token: run.token.0,
             attempt: run.attempt,
         },
         command,
         env,
-        working_dir: spec.working_dir.clone().unwrap_or_else(|| "/".to_owned()),
+        working_dir: working_dir.unwrap_or_else(|| "/".to_owned()),
         user: spec.user.clone(),
         files_max: spec.limits.files,
         notify_socket: notify_socket.as_deref().map(shown),
-    };
-    Ok((start, target))
+    })
 }
 
 /// Writes the data of a partition where its run finds it.

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use quorate_core::agent::{Event, FoundRun, RunEnd, RunId, WardenId};
 use quorate_core::ids::Token;
+use quorate_core::record::Cause;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -80,12 +82,14 @@ impl Link {
         }
     }
 
-    /// Sends an order, in order. What cannot be sent is lost with the warden, of which the reader
-    /// tells.
-    pub(crate) fn send(&self, order: Order) {
-        if self.orders.try_send(order).is_err() {
-            tracing::warn!(warden = %self.dir.display(), "an order to a warden is lost");
+    /// Sends an order, in order. `false` when so many wait already that the warden cannot be working,
+    /// and this one is lost. One that is gone loses everything, of which the reader tells.
+    pub(crate) fn send(&self, order: Order) -> bool {
+        let full = matches!(self.orders.try_send(order), Err(TrySendError::Full(_)));
+        if full {
+            tracing::error!(warden = %self.dir.display(), "a warden takes no orders any more");
         }
+        !full
     }
 
     /// Tells the warden to keep its runs for the next agent process, as far as their deadline allows.
@@ -109,7 +113,7 @@ impl Link {
             match proof.proven_dead(PROOF_WITHIN).await {
                 Ok(()) => {
                     // Left behind it would only be in the way of people.
-                    let _left = std::fs::remove_dir_all(&dir);
+                    let _left = tokio::fs::remove_dir_all(&dir).await;
                 }
                 Err(error) => {
                     tracing::error!(warden = %dir.display(), %error, "left to its deadline")
@@ -208,13 +212,8 @@ fn input_of(warden: WardenId, reply: Reply, fds: Vec<OwnedFd>) -> Option<Input> 
         }
         Reply::NotStarted { run, reason } => {
             let run = run_id(run);
-            tracing::warn!(
-                token = run.token.0,
-                attempt = run.attempt,
-                reason,
-                "not started"
-            );
-            Some(Input::Event(Event::NotStarted { warden, run }))
+            let cause = Cause::new(&reason);
+            Some(Input::Event(Event::NotStarted { warden, run, cause }))
         }
         Reply::Ended { run, code, signal } => Some(Input::Event(Event::Ended {
             warden,

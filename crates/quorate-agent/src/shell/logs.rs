@@ -41,20 +41,28 @@ pub(crate) fn names(number: u32) -> (String, String) {
     }
 }
 
-/// A pipe and where its content goes.
+/// Where output goes.
 #[derive(Debug)]
-struct Attach {
-    pipe: OwnedFd,
+struct Place {
     folder: PathBuf,
     max_size: u64,
     keep: u32,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+enum Output {
+    /// Everything that comes through a pipe.
+    Pipe(OwnedFd),
+    /// A line of the agent's own.
+    Note(String),
 }
 
 /// Takes pipes over.
 #[derive(Debug)]
 pub(crate) struct Logs {
     root: PathBuf,
-    sender: Option<mpsc::Sender<Attach>>,
+    sender: Option<mpsc::Sender<(Place, Output)>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -83,8 +91,16 @@ impl Logs {
 
     /// Writes what comes through a pipe from here on.
     pub(crate) fn attach(&self, pipe: OwnedFd, target: &LogTarget) {
-        let attach = Attach {
-            pipe,
+        self.hand(target, Output::Pipe(pipe));
+    }
+
+    /// Writes a line of the agent's own.
+    pub(crate) fn note(&self, target: &LogTarget, line: String) {
+        self.hand(target, Output::Note(line));
+    }
+
+    fn hand(&self, target: &LogTarget, output: Output) {
+        let place = Place {
             folder: target.folder(&self.root),
             max_size: target.max_size.max(1),
             keep: target.keep,
@@ -92,7 +108,7 @@ impl Logs {
         let taken = self
             .sender
             .as_ref()
-            .is_some_and(|s| s.try_send(attach).is_ok());
+            .is_some_and(|s| s.try_send((place, output)).is_ok());
         if !taken {
             tracing::error!(
                 service = target.service,
@@ -114,14 +130,17 @@ impl Drop for Logs {
     }
 }
 
-async fn serve(mut receiver: mpsc::Receiver<Attach>) {
+async fn serve(mut receiver: mpsc::Receiver<(Place, Output)>) {
     let buffer = Rc::new(RefCell::new(vec![0; BUFFER_BYTES]));
     let mut copies = JoinSet::new();
     loop {
         tokio::select! {
-            attach = receiver.recv() => match attach {
-                Some(attach) => {
-                    copies.spawn_local(follow(attach, Rc::clone(&buffer)));
+            next = receiver.recv() => match next {
+                Some((place, Output::Pipe(pipe))) => {
+                    copies.spawn_local(follow(place, pipe, Rc::clone(&buffer)));
+                }
+                Some((place, Output::Note(line))) => {
+                    RotatingFile::new(place).put(line.as_bytes());
                 }
                 None => break,
             },
@@ -133,18 +152,18 @@ async fn serve(mut receiver: mpsc::Receiver<Attach>) {
     let _living = tokio::time::timeout(LAST_READ, rest).await;
 }
 
-async fn follow(attach: Attach, buffer: Rc<RefCell<Vec<u8>>>) {
-    let folder = attach.folder.clone();
-    if let Err(error) = copy(attach, &buffer).await {
+async fn follow(place: Place, pipe: OwnedFd, buffer: Rc<RefCell<Vec<u8>>>) {
+    let folder = place.folder.clone();
+    if let Err(error) = copy(place, pipe, &buffer).await {
         tracing::warn!(folder = %folder.display(), %error, "output of a run cannot be kept");
     }
 }
 
-async fn copy(attach: Attach, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(&attach.pipe)?;
-    rustix::fs::fcntl_setfl(&attach.pipe, flags | OFlags::NONBLOCK)?;
-    let pipe = crate::sys::watch(attach.pipe)?;
-    let mut file = RotatingFile::new(attach.folder, attach.max_size, attach.keep);
+async fn copy(place: Place, pipe: OwnedFd, buffer: &RefCell<Vec<u8>>) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&pipe)?;
+    rustix::fs::fcntl_setfl(&pipe, flags | OFlags::NONBLOCK)?;
+    let pipe = crate::sys::watch(pipe)?;
+    let mut file = RotatingFile::new(place);
     loop {
         let mut ready = pipe.readable().await?;
         let mut turn = 0;
@@ -187,7 +206,12 @@ struct Open {
 }
 
 impl RotatingFile {
-    const fn new(folder: PathBuf, max_size: u64, keep: u32) -> Self {
+    fn new(place: Place) -> Self {
+        let Place {
+            folder,
+            max_size,
+            keep,
+        } = place;
         Self {
             folder,
             max_size,
@@ -201,13 +225,16 @@ impl RotatingFile {
     /// written is dropped.
     fn take(&mut self, pipe: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
         let count = rustix::io::read(pipe, &mut *buffer)?;
-        let bytes = buffer.get(..count).unwrap_or_default();
+        self.put(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
         let written = self.write(bytes, times::now_ms());
         if let (Err(error), false) = (&written, self.complained) {
             tracing::warn!(%error, folder = %self.folder.display(), "output of a run is dropped");
         }
         self.complained = written.is_err();
-        Ok(count)
     }
 
     fn write(&mut self, bytes: &[u8], now: u64) -> io::Result<()> {
@@ -292,10 +319,18 @@ fn remove(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn rotating(folder: PathBuf, max_size: u64, keep: u32) -> RotatingFile {
+        RotatingFile::new(Place {
+            folder,
+            max_size,
+            keep,
+        })
+    }
+
     #[test]
     fn files_are_rotated_at_their_size_and_the_oldest_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let mut file = RotatingFile::new(dir.path().join("s/k"), 4, 2);
+        let mut file = rotating(dir.path().join("s/k"), 4, 2);
         for line in ["aaaa", "bbbb", "cccc", "dddd"] {
             file.write(line.as_bytes(), 1).unwrap();
         }
@@ -312,7 +347,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_with_its_marks_however_slowly_it_comes() {
         let dir = tempfile::tempdir().unwrap();
-        let mut file = RotatingFile::new(dir.path().to_owned(), 4096, 2);
+        let mut file = rotating(dir.path().to_owned(), 4096, 2);
         for second in 0..10_000 {
             file.write(b"\n", second * 1000).unwrap();
         }
@@ -327,7 +362,7 @@ mod tests {
     fn a_new_attempt_goes_on_in_the_same_file() {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..2 {
-            let mut file = RotatingFile::new(dir.path().to_owned(), 1000, 1);
+            let mut file = rotating(dir.path().to_owned(), 1000, 1);
             file.write(b"x\n", 1).unwrap();
         }
         let text = fs::read_to_string(dir.path().join(CURRENT)).unwrap();

@@ -4,16 +4,19 @@
 //! ```text
 //!             renewal thread ──┐                       ┌── warden writers
 //! work polls, call tasks ──────┼──► inputs ► machine ──┼── call tasks
-//!             warden readers ──┘    (bounded)          └── logs thread
+//!             warden readers ──┤    (bounded)          ├── logs thread
+//!               files thread ──┘                       └── files thread
 //! ```
 //!
-//! It chooses nothing. It must never block: orders to wardens and pipes to the logs are handed over
-//! without waiting, and every call is a task with a time limit.
+//! It chooses nothing. It must never block: orders to wardens, pipes to the logs and work on files are
+//! handed over without waiting, and every call is a task with a time limit.
 
+mod adopt;
 mod calls;
 mod clock;
 mod config;
 mod data_dir;
+mod files;
 mod identity;
 mod last_will;
 mod launch;
@@ -26,12 +29,14 @@ mod times;
 mod translate;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_api::client::Client;
 use quorate_api::session::RegisterRequest;
 use quorate_core::agent::{Agent, Effect, Event, Item, Kept, Opened, RunId, WardenId};
 use quorate_core::ids::Token;
+use quorate_core::record::Cause;
 use quorate_core::time::Moment;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -39,13 +44,14 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::warden::client as warden_client;
-use crate::warden::protocol::Order;
+use crate::warden::protocol::{Order, StartRun};
 use calls::Caller;
 pub use config::{Config, RunError};
-use data_dir::{DataDir, warden_of, write_whole};
+use data_dir::DataDir;
+use files::{Done, Files, Job, Pending};
 use last_will::LastWill;
 pub use last_will::{LastWillError, last_will};
-use launch::{LogTarget, Places};
+use launch::{LaunchError, LogTarget};
 use link::{Descriptors, Link, wire_id};
 use logs::Logs;
 use renewal::Renewed;
@@ -72,6 +78,8 @@ pub(crate) enum Input {
         pid: u32,
         descriptors: Descriptors,
     },
+    /// Work on files was done.
+    Filed(Done),
 }
 
 /// What a warden keeps for the next agent process.
@@ -124,6 +132,8 @@ struct Shell {
     holders: BTreeMap<WardenId, Holder>,
     renewed: watch::Sender<renewal::Sessions>,
     logs: Logs,
+    files: Files,
+    pending: Pending,
     targets: BTreeMap<Token, LogTarget>,
     /// Tasks that wait for a run to become ready.
     notified: BTreeMap<RunId, AbortHandle>,
@@ -151,6 +161,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     let client = Client::new(config.join.clone(), config.token.clone())?;
     let logs = Logs::start(data.logs())?;
     let (inputs, mut heard) = mpsc::channel(INPUTS_MAX);
+    let files = Files::start(inputs.clone())?;
     let (renewed, sessions) = watch::channel(renewal::Sessions::new());
     let renewal = renewal::start(
         config.join.clone(),
@@ -168,6 +179,8 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
         holders: BTreeMap::new(),
         renewed,
         logs,
+        files,
+        pending: Pending::default(),
         targets: BTreeMap::new(),
         notified: BTreeMap::new(),
         tasks: JoinSet::new(),
@@ -227,13 +240,26 @@ impl Shell {
                 self.attach(warden, descriptors);
                 self.step(Event::Started { warden, run, pid });
             }
+            Input::Filed(Done::Prepared {
+                warden,
+                run,
+                target,
+                start,
+            }) => self.prepared(warden, run, target, start),
+            Input::Filed(Done::Written(token)) => self.filed(token),
         }
     }
 
     /// What the shell itself has to do when something happens.
     fn look(&mut self, event: &Event) {
         match event {
-            Event::Ended { run, .. } | Event::NotStarted { run, .. } => self.forget_notify(*run),
+            Event::Ended { run, .. } => self.forget_notify(*run),
+            Event::NotStarted { run, cause, .. } => {
+                self.forget_notify(*run);
+                if let Some(target) = self.targets.remove(&run.token) {
+                    self.tell_in_log(&target, run.attempt, cause);
+                }
+            }
             Event::Found { .. }
             | Event::Began
             | Event::Classes(_)
@@ -277,34 +303,35 @@ impl Shell {
                 self.call(warden, |caller| caller.resume(session, process));
             }
             Effect::Follow { warden, opened } => self.follow(warden, opened),
-            Effect::Keep { warden, kept } => self.keep(warden, kept),
-            Effect::Arm { warden, deadline } => self.arm(warden, deadline),
-            Effect::Start { warden, run, item } => return self.start(warden, run, &item),
+            Effect::Keep { warden, kept } => return self.keep(warden, kept),
+            Effect::Arm { warden, deadline } => return self.arm(warden, deadline),
+            Effect::Start { warden, run, item } => return self.start(warden, run, item),
             Effect::Signal {
                 warden,
                 run,
                 signal,
-            } => self.order(
-                warden,
-                Order::Signal {
+            } => {
+                let order = Order::Signal {
                     run: wire_id(run),
                     signal: i32::from(signal),
                     whole_tree: false,
-                },
-            ),
-            Effect::WriteData { run, item, .. } => {
-                if let Err(error) = launch::write_data(&self.data.run(run.token), &item) {
-                    tracing::error!(key = %item.key, %error, "new data cannot be written");
-                }
+                };
+                return self.order_run(warden, run, order);
             }
+            Effect::WriteData { run, item, .. } => self.write_data(run, item),
             Effect::Kill { warden, run } => {
-                let run = wire_id(run);
-                self.order(warden, Order::Kill { run });
+                if self.pending.withdraw(run) {
+                    let cause = Cause::new("stopped before its files were made");
+                    return Some(Event::NotStarted { warden, run, cause });
+                }
+                let order = Order::Kill { run: wire_id(run) };
+                return self.order_run(warden, run, order);
             }
             Effect::Forget { warden, run } => {
-                self.order(warden, Order::Forget { run: wire_id(run) });
                 // The next attempt makes it anew.
-                let _left = std::fs::remove_dir_all(self.data.run(run.token));
+                self.do_later(Job::Remove(self.data.run(run.token)));
+                let order = Order::Forget { run: wire_id(run) };
+                return self.order_run(warden, run, order);
             }
             Effect::Report { warden, report } => {
                 self.call(warden, |caller| caller.report(report));
@@ -318,75 +345,6 @@ impl Shell {
             Effect::Done => self.done = true,
         }
         None
-    }
-
-    /// Takes over what lives of earlier agent processes.
-    async fn adopt(&mut self) {
-        let dir = self.data.wardens();
-        let living = warden_client::find(&dir);
-        for stale in std::fs::read_dir(&dir)
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter(|path| !living.contains(path))
-        {
-            let _left = std::fs::remove_dir_all(stale);
-        }
-        for path in living {
-            let Some(warden) = warden_of(&path) else {
-                continue;
-            };
-            match warden_client::Client::connect(&path).await {
-                Ok(client) => self.adopt_one(warden, path, client).await,
-                Err(error) => {
-                    tracing::warn!(%error, "a warden is left to its deadline");
-                }
-            }
-        }
-    }
-
-    async fn adopt_one(
-        &mut self,
-        warden: WardenId,
-        dir: std::path::PathBuf,
-        mut client: warden_client::Client,
-    ) {
-        let told = link::told(&mut client).await;
-        let blob = client
-            .state
-            .blob
-            .as_deref()
-            .and_then(|blob| rmp_serde::from_slice::<Blob>(blob).ok());
-        let deadline = client.state.deadline.map(Moment::from_nanos);
-        let link = Link::new(warden, dir, client, &self.inputs, &mut self.tasks);
-        let (Some(Blob { secret, kept }), Ok((runs, descriptors))) = (blob, told) else {
-            // Nothing says whose its runs are.
-            tracing::warn!(warden = warden.0, "a warden without a session is ended");
-            link.end(&mut self.tasks);
-            return;
-        };
-        tracing::info!(
-            warden = warden.0,
-            session = kept.session.0,
-            runs = runs.len(),
-            "adopted a living warden"
-        );
-        let holder = Holder {
-            secret,
-            link: Some(link),
-            ..Holder::new()
-        };
-        self.holders.insert(warden, holder);
-        for descriptors in descriptors {
-            self.attach(warden, descriptors);
-        }
-        self.step(Event::Found {
-            warden,
-            kept,
-            deadline,
-            runs,
-        });
     }
 
     fn spawn_warden(&mut self, warden: WardenId) {
@@ -456,7 +414,8 @@ impl Shell {
             return;
         };
         holder.opened = Some(opened);
-        let secret = holder.secret.clone();
+        let (secret, dropped) = (holder.secret.clone(), holder.dropped.clone());
+        let warden_dir = holder.link.as_ref().map(|link| link.dir.clone());
         tracing::info!(
             warden = warden.0,
             session = opened.session.0,
@@ -470,10 +429,8 @@ impl Shell {
             token: self.config.token.clone(),
             expiry_ms: u64::try_from(opened.times.expiry().as_millis()).unwrap_or(u64::MAX),
         };
-        if let Some(link) = &holder.link
-            && let Err(error) = will.leave(&link.dir)
-        {
-            tracing::warn!(%error, "no last will: if this agent dies, its work waits for its lease");
+        if let Some(dir) = warden_dir {
+            self.do_later(will.job(&dir));
         }
         self.renewed.send_modify(|sessions| {
             sessions.insert(
@@ -489,53 +446,127 @@ impl Shell {
             warden,
             secret,
         };
-        let dropped = holder.dropped.clone();
         let logs = tail::serve(caller.clone(), opened.session, self.data.logs());
+        let work = caller.follow_work(opened, dropped.clone(), self.inputs.clone());
+        self.tasks.spawn(work);
         self.tasks.spawn(async move {
             let _dropped = dropped.run_until_cancelled(logs).await;
         });
-        let work = caller.follow_work(opened, holder.dropped.clone(), self.inputs.clone());
-        self.tasks.spawn(work);
     }
 
-    fn keep(&mut self, warden: WardenId, kept: Kept) {
-        let Some(holder) = self.holders.get(&warden) else {
-            return;
-        };
-        let secret = holder.secret.clone();
+    fn keep(&mut self, warden: WardenId, kept: Kept) -> Option<Event> {
+        let secret = self.holders.get(&warden)?.secret.clone();
         match rmp_serde::to_vec_named(&Blob { secret, kept }) {
             Ok(blob) => self.order(warden, Order::Keep { blob }),
-            Err(error) => tracing::error!(%error, "what a warden is to keep cannot be encoded"),
-        }
-    }
-
-    fn arm(&mut self, warden: WardenId, deadline: Moment) {
-        let nanos = deadline.as_nanos();
-        self.order(warden, Order::Arm { deadline: nanos });
-        let text = format!("{{\"deadline_boottime_ms\":{}}}\n", nanos / 1_000_000);
-        if let Err(error) = write_whole(&self.data.lease(warden), 0o644, text.as_bytes()) {
-            tracing::warn!(%error, "the lease file of a session cannot be written");
-        }
-    }
-
-    fn start(&mut self, warden: WardenId, run: RunId, item: &Item) -> Option<Event> {
-        let (run_dir, lease_file) = (self.data.run(run.token), self.data.lease(warden));
-        let places = Places {
-            agent: &self.config.name,
-            run_dir: &run_dir,
-            lease_file: &lease_file,
-        };
-        match launch::prepare(places, run, item) {
-            Ok((start, target)) => {
-                self.targets.insert(run.token, target);
-                self.order(warden, Order::Start(Box::new(start)));
+            Err(error) => {
+                tracing::error!(%error, "what a warden is to keep cannot be encoded");
                 None
             }
-            Err(error) => {
-                tracing::warn!(service = %item.service, key = %item.key, %error, "not started");
-                Some(Event::NotStarted { warden, run })
-            }
         }
+    }
+
+    fn arm(&mut self, warden: WardenId, deadline: Moment) -> Option<Event> {
+        let deadline = deadline.as_nanos();
+        let lost = self.order(warden, Order::Arm { deadline });
+        let text = format!("{{\"deadline_boottime_ms\":{}}}\n", deadline / 1_000_000);
+        self.do_later(Job::Write {
+            what: "the lease file of a session",
+            path: self.data.lease(warden),
+            mode: 0o644,
+            bytes: text.into_bytes(),
+        });
+        lost
+    }
+
+    fn start(&mut self, warden: WardenId, run: RunId, item: Arc<Item>) -> Option<Event> {
+        let job = Job::Prepare {
+            warden,
+            run,
+            item,
+            agent: self.config.name.clone(),
+            run_dir: self.data.run(run.token),
+            lease_file: self.data.lease(warden),
+        };
+        if self.files.hand(job) {
+            self.pending.began(run.token, Some(run));
+            return None;
+        }
+        let cause = Cause::new("the agent's data folder does not answer");
+        Some(Event::NotStarted { warden, run, cause })
+    }
+
+    /// The files of a run are there, or cannot be made.
+    fn prepared(
+        &mut self,
+        warden: WardenId,
+        run: RunId,
+        target: LogTarget,
+        start: Result<Box<StartRun>, LaunchError>,
+    ) {
+        // Otherwise it was killed meanwhile, and that was answered.
+        let event = if self.pending.withdraw(run) {
+            self.targets.insert(run.token, target);
+            match start {
+                Ok(start) => self.order(warden, Order::Start(start)),
+                Err(error) => {
+                    let cause = Cause::new(&error.to_string());
+                    Some(Event::NotStarted { warden, run, cause })
+                }
+            }
+        } else {
+            None
+        };
+        self.filed(run.token);
+        if let Some(event) = event {
+            self.look(&event);
+            self.step(event);
+        }
+    }
+
+    fn write_data(&mut self, run: RunId, item: Arc<Item>) {
+        let (token, run_dir) = (run.token, self.data.run(run.token));
+        let job = Job::Data {
+            token,
+            item,
+            run_dir,
+        };
+        if self.files.hand(job) {
+            self.pending.began(token, None);
+        } else {
+            tracing::error!(
+                token = token.0,
+                "new data cannot be written: the disk does not answer"
+            );
+        }
+    }
+
+    /// A job about a token was done: the orders that waited for it go out.
+    fn filed(&mut self, token: Token) {
+        let orders = self.pending.ended(token);
+        let lost: Vec<Event> = orders
+            .into_iter()
+            .filter_map(|(warden, order)| self.order(warden, order))
+            .collect();
+        for event in lost {
+            self.step(event);
+        }
+    }
+
+    fn do_later(&self, job: Job) {
+        if !self.files.hand(job) {
+            tracing::warn!("the data folder does not answer; files are not kept up to date");
+        }
+    }
+
+    /// Who looks at the output of a partition finds there why there is none.
+    fn tell_in_log(&self, target: &LogTarget, attempt: u32, cause: &Cause) {
+        let (service, key) = (&target.service, &target.key);
+        let cause = cause.as_str();
+        tracing::warn!(service, key, attempt, cause, "not started");
+        self.logs.note(
+            target,
+            format!("quorate: attempt {attempt} could not be started: {cause}\n"),
+        );
     }
 
     fn attach(&mut self, warden: WardenId, descriptors: Descriptors) {
@@ -580,7 +611,7 @@ impl Shell {
         self.renewed.send_modify(|sessions| {
             sessions.remove(&warden);
         });
-        let _left = std::fs::remove_file(self.data.lease(warden));
+        self.do_later(Job::Remove(self.data.lease(warden)));
         if let Some(holder) = self.holders.remove(&warden) {
             holder.dropped.cancel();
             if let Some(link) = holder.link {
@@ -595,10 +626,19 @@ impl Shell {
         futures::future::join_all(links.map(Link::hand_over)).await;
     }
 
-    fn order(&self, warden: WardenId, order: Order) {
-        if let Some(link) = self.holders.get(&warden).and_then(|h| h.link.as_ref()) {
-            link.send(order);
-        }
+    /// Sends an order; a warden that takes none any more is given up.
+    fn order(&self, warden: WardenId, order: Order) -> Option<Event> {
+        let link = self.holders.get(&warden)?.link.as_ref()?;
+        (!link.send(order)).then_some(Event::WardenGone {
+            warden,
+            proven: false,
+        })
+    }
+
+    /// Sends an order about a run, after the work on its files.
+    fn order_run(&mut self, warden: WardenId, run: RunId, order: Order) -> Option<Event> {
+        let order = self.pending.hold(run.token, warden, order)?;
+        self.order(warden, order)
     }
 
     /// Makes a call whose answer is one event.
@@ -632,7 +672,9 @@ impl Shell {
                 report_panic(ended);
             }
         };
-        if tokio::time::timeout(LEAVE_WITHIN, rest).await.is_err() {
+        let rest = tokio::time::timeout(LEAVE_WITHIN, rest);
+        let (ended, ()) = tokio::join!(rest, self.files.finish(LEAVE_WITHIN));
+        if ended.is_err() {
             tracing::warn!("left before everything had ended");
         }
         drop(self.renewed);

@@ -129,7 +129,7 @@ pub(crate) fn report(report: &Report) -> ReportRequest {
                 partition: release.partition.0,
                 token: release.token.0,
                 outcome: outcome(release.outcome).to_owned(),
-                exit: release.exit.map(exit),
+                exit: release.exit.as_ref().map(exit),
                 failures: release.failures,
             })
             .collect(),
@@ -142,7 +142,7 @@ pub(crate) fn report(report: &Report) -> ReportRequest {
                 phase: phase(run.phase).to_owned(),
                 attempt: run.attempt,
                 pid: run.pid,
-                exit: run.exit.map(exit),
+                exit: run.exit.as_deref().map(exit),
             })
             .collect(),
     }
@@ -166,7 +166,7 @@ const fn phase(phase: RunPhase) -> &'static str {
     }
 }
 
-fn exit(exit: Exit) -> ExitReport {
+fn exit(exit: &Exit) -> ExitReport {
     let class = match exit.class {
         ExitClass::Clean => "clean",
         ExitClass::Interrupted => "interrupted",
@@ -179,5 +179,6 @@ fn exit(exit: Exit) -> ExitReport {
         class: class.to_owned(),
         code: exit.code,
         signal: exit.signal,
+        cause: exit.cause.as_ref().map(|cause| cause.as_str().to_owned()),
     }
 }

@@ -241,7 +241,72 @@ async fn a_program_that_does_not_exist_is_told_with_its_class_and_moves_after_it
     .await;
     assert_eq!(release.outcome, "move");
     assert_eq!(release.failures, 3);
-    assert_eq!(release.exit.unwrap().class, "not_started");
+    let exit = release.exit.unwrap();
+    assert_eq!(exit.class, "not_started");
+    let cause = exit.cause.unwrap();
+    assert!(cause.contains("/nonexistent/program"), "{cause}");
+    // Who looks for the output finds why there is none.
+    let log = dir.path().join("logs/feeds/key 6/current.log");
+    until("the reason in the log", || {
+        let told = format!("quorate: attempt 3 could not be started: {cause}\n");
+        read(&log).filter(|text| text.contains(&told))
+    })
+    .await;
+    // Nothing of it is left behind.
+    let run = dir.path().join("runs/6");
+    until("its folder is gone", || (!run.exists()).then_some(())).await;
+    agent.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_is_done_is_not_done_again_by_the_agent_that_takes_over() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let agent = start(&director, dir.path());
+    director.change(|table| table.mute = true);
+    let times = dir.path().join("times");
+    let mut spec = script(&format!("echo once >> {}", times.display()));
+    spec["restart"] = json!({"on": {"clean": "stop"}});
+    director.assign(11, spec);
+    let given_back = || {
+        director.look(|table| {
+            let mut given = table.reports.iter().flat_map(|report| &report.release);
+            given.next().map(|release| release.outcome.clone())
+        })
+    };
+    assert_eq!(until("done", given_back).await, "done");
+    // The agent dies before any director knows.
+    agent.kill().await;
+    director.change(|table| {
+        table.reports.clear();
+        table.mute = false;
+    });
+    let agent = start(&director, dir.path());
+    assert_eq!(until("done, told by the next", given_back).await, "done");
+    agent.leave().await;
+    assert_eq!(read(&times).unwrap(), "once\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_folder_to_run_in_may_depend_on_the_partition() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let agent = start(&director, dir.path());
+    std::fs::create_dir(dir.path().join("key 12")).unwrap();
+    let mut spec = script("pwd; exec sleep 600");
+    spec["working_dir"] = format!("{}/{{{{key}}}}", dir.path().display()).into();
+    director.assign(12, spec);
+    let log = dir.path().join("logs/feeds/key 12/current.log");
+    let told = until("output", || read(&log).filter(|text| text.ends_with('\n'))).await;
+    assert!(told.ends_with("/key 12\n"), "{told}");
+    agent.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_left_that_died_with_a_machine_is_swept_up() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let left = dir.path().join("runs/77");
+    std::fs::create_dir_all(&left).unwrap();
+    let agent = start(&director, dir.path());
+    until("swept", || (!left.exists()).then_some(())).await;
     agent.leave().await;
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Table {
     pub(crate) closed: Vec<(u64, String)>,
     /// Renewals have no answer while this is set.
     pub(crate) silent: bool,
+    /// Reports that give something back are lost on their way while this is set; they are kept here.
+    pub(crate) mute: bool,
 }
 
 /// The director; dropping it ends its server.
@@ -154,15 +156,19 @@ async fn resume(
     Ok(Json(opened()))
 }
 
+fn unavailable() -> (StatusCode, Json<Value>) {
+    let problem =
+        json!({"type": "x", "title": "x", "status": 503, "code": "not_leader", "detail": "x"});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(problem))
+}
+
 async fn renew(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<u64>,
     Json(request): Json<RenewRequest>,
 ) -> Answer<RenewResponse> {
     if shared.table.lock().unwrap().silent {
-        let problem =
-            json!({"type": "x", "title": "x", "status": 503, "code": "not_leader", "detail": "x"});
-        return Err((StatusCode::SERVICE_UNAVAILABLE, Json(problem)));
+        return Err(unavailable());
     }
     Ok(Json(RenewResponse {
         counter: request.counter,
@@ -206,6 +212,10 @@ async fn report(
     Json(request): Json<ReportRequest>,
 ) -> Answer<ReportResponse> {
     let mut table = shared.table.lock().unwrap();
+    if table.mute && !request.release.is_empty() {
+        table.reports.push(request);
+        return Err(unavailable());
+    }
     table.index += 1;
     let mut assumed = Vec::new();
     for claim in &request.assume {

@@ -147,6 +147,9 @@ pub struct ExitView {
     pub code: Option<u8>,
     /// Signal number, when a signal ended it.
     pub signal: Option<u8>,
+    /// Why it could not be started or was ended, as its agent says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
 /// Why a partition is where it is, or why it is nowhere.

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::director::call::Report;
 use crate::ids::{Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token};
 use crate::lease::LeaseTimes;
-use crate::record::CloseReason;
+use crate::record::{Cause, CloseReason};
 use crate::spec::ServiceSpec;
 use crate::spec::values::ValueError;
 use crate::supervision::Policy;
@@ -297,6 +297,8 @@ pub enum Event {
         warden: WardenId,
         /// The run.
         run: RunId,
+        /// Why.
+        cause: Cause,
     },
     /// A run said that it is ready.
     Notified {

@@ -66,7 +66,7 @@ impl Run {
 
     /// Whether an event is an end that nobody asked for, of a run whose policy is not known yet: it
     /// is put aside.
-    pub(super) fn end_must_wait(&mut self, event: Event) -> bool {
+    pub(super) fn end_must_wait(&mut self, event: &Event) -> bool {
         let by_itself = match self.life.state() {
             State::Starting { .. } | State::Running { .. } | State::Ready { .. } => true,
             State::Held
@@ -75,7 +75,7 @@ impl Run {
             | State::Backoff { .. }
             | State::Over(_) => false,
         };
-        let Event::Ended { code, signal } = event else {
+        let &Event::Ended { code, signal } = event else {
             return false;
         };
         if self.item.is_some() || !by_itself {
@@ -99,6 +99,9 @@ impl Run {
     /// Takes in what the directors say of it now; the answer is what that means for its run.
     pub(super) fn set_item(&mut self, item: Arc<Item>) -> Option<Event> {
         self.life.set_policy(item.how.policy.clone());
+        if self.item.is_none() {
+            self.life.set_failures_before(item.failures);
+        }
         let event = match (item.wanted, self.note) {
             (Wanted::Stopped, _) => Some(Event::StopAsked),
             // Nothing was started yet: the start will take what is newest.
@@ -114,7 +117,7 @@ impl Run {
                 }
             }
         };
-        if let (Some(note), Some(_)) = (&mut self.note, event) {
+        if let (Some(note), Some(_)) = (&mut self.note, &event) {
             // What was taken in once must not be taken for a change again.
             *note = Note::of(&item);
         }

@@ -251,8 +251,8 @@ impl Session {
             Event::Started { run, pid, .. } => {
                 self.run_event(now, run, RunEvent::Started { pid }, effects);
             }
-            Event::NotStarted { run, .. } => {
-                self.run_event(now, run, RunEvent::NotStarted, effects);
+            Event::NotStarted { run, cause, .. } => {
+                self.run_event(now, run, RunEvent::NotStarted { cause }, effects);
             }
             Event::Notified { run, .. } => self.run_event(now, run, RunEvent::Notified, effects),
             Event::Ended {
@@ -449,7 +449,7 @@ impl Session {
             return;
         };
         for release in &report.release {
-            self.remove(release.token);
+            self.remove(release.token, effects);
         }
         let assumed: BTreeSet<Token> = assumed.iter().copied().collect();
         for &(_, token) in &report.assume {
@@ -500,7 +500,7 @@ impl Session {
             .get_mut(&run.token)
             .filter(|known| known.life.attempt() == run.attempt);
         if let Some(known) = known {
-            if !known.end_must_wait(event) {
+            if !known.end_must_wait(&event) {
                 self.drive(now, run.token, event, effects);
             }
         } else if let RunEvent::Ended { .. } = event {
@@ -520,7 +520,7 @@ impl Session {
     fn tell_all(&mut self, now: Moment, event: RunEvent, effects: &mut Vec<Effect>) {
         let tokens: Vec<Token> = self.runs.keys().copied().collect();
         for token in tokens {
-            self.drive(now, token, event, effects);
+            self.drive(now, token, event.clone(), effects);
         }
     }
 
@@ -605,7 +605,10 @@ impl Session {
                 }));
             }
             Order::Kill => effects.push(Effect::Kill { warden, run: id }),
-            Order::Forget => effects.push(Effect::Forget { warden, run: id }),
+            Order::Forget { attempt } => {
+                let run = RunId { token, attempt };
+                effects.push(Effect::Forget { warden, run });
+            }
             Order::Observe(report) => {
                 let partition = run.partition();
                 if let (Some(partition), false) = (partition, run.right == Right::Denied) {
@@ -616,7 +619,7 @@ impl Session {
                 outcome,
                 exit,
                 failures,
-            } => self.give_back(token, outcome, exit, failures),
+            } => self.give_back(token, outcome, exit, failures, effects),
         }
     }
 
@@ -626,6 +629,7 @@ impl Session {
         outcome: ReleaseOutcome,
         exit: Option<Exit>,
         failures: u32,
+        effects: &mut Vec<Effect>,
     ) {
         let Some(run) = self.runs.get_mut(&token) else {
             return;
@@ -642,7 +646,7 @@ impl Session {
                     failures,
                 });
             }
-            Some(_) | None => self.remove(token),
+            Some(_) | None => self.remove(token, effects),
         }
     }
 
@@ -652,13 +656,19 @@ impl Session {
         }
     }
 
-    fn remove(&mut self, token: Token) {
+    /// Nothing of a token lives here, and nobody waits for word of it.
+    fn remove(&mut self, token: Token, effects: &mut Vec<Effect>) {
         self.held.remove(&token);
-        if let Some(run) = self.runs.remove(&token)
-            && let Some(at) = run.alarm
-        {
+        let Some(run) = self.runs.remove(&token) else {
+            return;
+        };
+        if let Some(at) = run.alarm {
             self.alarms.remove(&(at, token));
         }
+        effects.extend(run.life.held_end().map(|attempt| Effect::Forget {
+            warden: self.warden,
+            run: RunId { token, attempt },
+        }));
     }
 
     fn keep(&mut self, opened: Opened, effects: &mut Vec<Effect>) {

@@ -312,7 +312,7 @@ fn a_run_starts_only_after_its_claim_was_answered_and_is_given_back_only_after_i
         code: Some(0),
         signal: None,
     };
-    assert_eq!(all(take(&mut agent, NOW, ended)), ["forget"]);
+    assert!(take(&mut agent, NOW, ended).is_empty());
     let answered = Event::Reported {
         warden: W,
         sequence: 3,
@@ -325,6 +325,14 @@ fn a_run_starts_only_after_its_claim_was_answered_and_is_given_back_only_after_i
     };
     assert_eq!(report.release.len(), 1);
     assert_eq!(report.release[0].outcome, ReleaseOutcome::Stopped);
+    let answered = Event::Reported {
+        warden: W,
+        sequence: 4,
+        assumed: Vec::new(),
+        refused: Vec::new(),
+    };
+    // Not before: an agent process that takes over in between would not know that it has ended.
+    assert_eq!(all(take(&mut agent, NOW, answered)), ["forget"]);
 }
 
 #[test]
@@ -501,6 +509,8 @@ struct World {
     reports: BTreeMap<WardenId, Report>,
     /// Ordered and not ended; the second says whether it executes.
     runs: BTreeMap<(WardenId, RunId), bool>,
+    /// How a token's last attempt ended is still to be learnt from its warden: whether that holds.
+    ends: BTreeMap<(WardenId, Token), bool>,
     released: BTreeSet<(WardenId, Token)>,
     last: Option<WardenId>,
     done: bool,
@@ -544,12 +554,15 @@ impl World {
                 );
                 let twice = self.runs.keys().any(|&(_, other)| other.token == run.token);
                 prop_assert!(!twice, "two runs of one token");
+                self.ends.remove(&(warden, run.token));
                 self.runs.insert((warden, run), false);
             }
             Effect::Report { warden, report } => {
                 for release in &report.release {
                     let lives = self.runs.keys().any(|(_, run)| run.token == release.token);
                     prop_assert!(!lives, "released while it may live");
+                    let held = self.ends.get(&(warden, release.token));
+                    prop_assert!(held != Some(&false), "its end is forgotten too early");
                     self.released.insert((warden, release.token));
                 }
                 self.reports.insert(warden, report);
@@ -571,8 +584,15 @@ impl World {
             | Effect::Signal { .. }
             | Effect::WriteData { .. }
             | Effect::Kill { .. }
-            | Effect::Forget { .. }
             | Effect::WakeAt(_) => {}
+            Effect::Forget { warden, run } => {
+                let waits = self.reports.get(&warden).is_some_and(|report| {
+                    let mut given = report.release.iter();
+                    given.any(|release| release.token == run.token)
+                });
+                prop_assert!(!waits, "forgotten before the directors know of it");
+                self.ends.insert((warden, run.token), false);
+            }
         }
         Ok(())
     }
@@ -648,7 +668,11 @@ impl World {
                     return None;
                 }
                 self.runs.remove(&(warden, run));
-                Event::NotStarted { warden, run }
+                Event::NotStarted {
+                    warden,
+                    run,
+                    cause: Cause::new("no such program"),
+                }
             }
             18..=19 => {
                 let ((warden, run), lives) = first?;
@@ -656,6 +680,7 @@ impl World {
                     return None;
                 }
                 self.runs.remove(&(warden, run));
+                self.ends.insert((warden, run.token), true);
                 Event::Ended {
                     warden,
                     run,

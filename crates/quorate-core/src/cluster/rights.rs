@@ -136,8 +136,8 @@ impl Cluster {
             }
         };
         partition.failures = ending.failures;
-        if let (Some(run), Some(exit)) = (&mut partition.run, ending.exit) {
-            run.exit = Some(exit);
+        if let (Some(run), Some(exit)) = (&mut partition.run, &ending.exit) {
+            run.exit = Some(Box::new(exit.clone()));
         }
         let what = What::Released {
             outcome: ending.outcome,
@@ -199,8 +199,8 @@ fn seen(before: Option<&RunReport>, now: &RunReport) -> Vec<What> {
         what.push(What::Ready);
     }
     if now.phase == RunPhase::Backoff && was != Some(RunPhase::Backoff) {
-        let exited = now.exit.map(|exit| What::Exited { attempt, exit });
-        what.extend(exited);
+        let exit = now.exit.as_deref().cloned();
+        what.extend(exit.map(|exit| What::Exited { attempt, exit }));
     }
     what
 }

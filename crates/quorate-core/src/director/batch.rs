@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::cluster::Cluster;
 use crate::ids::{Incarnation, PartitionId, SessionId, Token};
-use crate::record::{ENTRY_BYTES_MAX, Record};
+use crate::record::{ENTRY_BYTES_MAX, Exit, Record};
 
 use super::call::CallId;
 
@@ -150,6 +150,11 @@ pub(super) fn fits_alone(record: &Record) -> bool {
     weigh(record) <= RECORDS_BYTES_MAX
 }
 
+fn cause_bytes(exit: Option<&Exit>) -> usize {
+    let cause = exit.and_then(|exit| exit.cause.as_ref());
+    cause.map_or(0, |cause| cause.as_str().len())
+}
+
 /// At least as many bytes as the record has when it is encoded.
 pub(super) fn weigh(record: &Record) -> usize {
     match record {
@@ -160,7 +165,8 @@ pub(super) fn weigh(record: &Record) -> usize {
         | Record::SessionClosed { .. }
         | Record::SessionResumed { .. } => 80,
         Record::Withdrawn { .. } | Record::Revoked { .. } => 96,
-        Record::Released { .. } | Record::Observed { .. } => 192,
+        Record::Released { exit, .. } => 200 + cause_bytes(exit.as_ref()),
+        Record::Observed { run, .. } => 200 + cause_bytes(run.exit.as_deref()),
         Record::Elected { .. }
         | Record::ServicePut { .. }
         | Record::ServiceRemoved { .. }
@@ -184,7 +190,7 @@ fn encoded(record: &Record) -> usize {
 mod tests {
     use super::*;
     use crate::record::CloseReason;
-    use crate::record::{Exit, ExitClass, MoveReason, ReleaseOutcome, RunPhase, RunReport};
+    use crate::record::{Cause, ExitClass, MoveReason, ReleaseOutcome, RunPhase, RunReport};
 
     #[test]
     fn no_record_is_larger_than_it_is_weighed() {
@@ -194,12 +200,13 @@ mod tests {
             class: ExitClass::Interrupted,
             code: Some(255),
             signal: Some(255),
+            cause: Some(Cause::new(&"x".repeat(1000))),
         });
         let run = RunReport {
             phase: RunPhase::Starting,
             attempt: u32::MAX,
             pid: Some(u32::MAX),
-            exit,
+            exit: exit.clone().map(Box::new),
         };
         for record in [
             Record::Assigned {

@@ -225,6 +225,7 @@ impl Planner {
                 }
                 let exit = run
                     .exit
+                    .as_ref()
                     .map_or_else(String::new, |exit| format!(" ({exit})"));
                 Some(format!(
                     "attempt {} ended on {}{exit}; the next one follows after a pause",

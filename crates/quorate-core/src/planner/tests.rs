@@ -283,12 +283,13 @@ fn a_partition_that_never_gets_ready_does_not_hold_up_the_others() {
         class: ExitClass::Crash,
         code: Some(1),
         signal: None,
+        cause: None,
     };
     let run = RunReport {
         phase: RunPhase::Backoff,
         attempt: 1,
         pid: None,
-        exit: Some(crash),
+        exit: Some(Box::new(crash)),
     };
     world.fold(vec![Record::Observed {
         partition,

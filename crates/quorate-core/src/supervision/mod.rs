@@ -7,18 +7,20 @@
 //!
 //! | state \ event | Begin | Started | NotStarted | Notified | Ended | StopAsked | PauseAsked | RestartAsked | DataChanged | KillAsked | Woke |
 //! |---|---|---|---|---|---|---|---|---|---|---|---|
-//! | Held | Starting | · | · | · | forget | Over | · | · | · | Over | · |
-//! | Starting | · | Running (or Stopping) | fail (asked: Over) | · | as Running | then stop | then again | then again | change¹ | Killing | · |
+//! | Held | Starting⁴ | · | · | · | end held | Over | · | · | · | Over | · |
+//! | Starting | · | Running (or Stopping) | fail (asked: Over) | · | as Running | then stop | then again | then again | change¹ | Killing | Killing after the time limit |
 //! | Running | · | · | · | Ready² | fail | Stopping | Stopping, again | Stopping, again | change¹ | Killing | Ready or Stopping, not ready |
 //! | Ready | · | · | · | · | fail | Stopping | Stopping, again | Stopping, again | change¹ | Killing | · |
 //! | Stopping | · | · | · | · | Over, Held, or fail | asked | · | again³ | again³ | Killing, asked | Killing after the time limit |
 //! | Killing | · | · | as Ended | · | Over, Held, or fail | asked | · | again³ | again³ | asked | · |
-//! | Backoff | · | · | · | · | forget | Over | · | Held | Held if restart | Over | Held after the wait |
-//! | Over | · | · | · | · | forget | · | · | · | · | · | · |
+//! | Backoff | · | · | · | · | end held | Over | · | Held | Held if restart | Over | Held after the wait |
+//! | Over | · | · | · | · | end held | · | · | · | · | · | · |
 //!
 //! `·` nothing happens. *fail*: Backoff, or Over with `move`, `done` or `failed`, as the policy says.
 //! ¹ `restart`: as RestartAsked; `signal`: the new data is written and the run gets SIGHUP once it is
 //! ready; `ignore`: nothing. ² When the service asked for notification. ³ Unless it was asked to stop.
+//! ⁴ The end of the attempt before is forgotten. Every `Ended` is *held* until then, or until the
+//! directors have answered what became of it.
 
 mod policy;
 mod signal;
@@ -27,10 +29,16 @@ mod tests;
 
 pub use policy::Policy;
 
+use std::time::Duration;
+
 use crate::ids::Token;
-use crate::record::{Exit, ExitClass, ReleaseOutcome, RunPhase, RunReport};
+use crate::record::{Cause, Exit, ExitClass, ReleaseOutcome, RunPhase, RunReport};
 use crate::spec::{ExitPolicy, OnChange};
 use crate::time::Moment;
+
+/// How long a warden may take to start a run. It forks and executes within milliseconds; a program on
+/// a disk or a network that does not answer may never.
+const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a run is being ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +47,7 @@ pub enum Why {
     Asked,
     /// It is to be started again in place, when that is allowed. No failure.
     Again,
-    /// It did not become ready in time. A failure.
+    /// It did not start or become ready in time. A failure.
     NotReady,
 }
 
@@ -50,6 +58,8 @@ pub enum State {
     Held,
     /// The warden was told to start it and has not answered.
     Starting {
+        /// Since when.
+        since: Moment,
         /// What to do as soon as it has.
         then: Option<Why>,
     },
@@ -85,7 +95,7 @@ pub enum State {
 }
 
 /// What has happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The next attempt may start now.
     Begin,
@@ -95,7 +105,10 @@ pub enum Event {
         pid: u32,
     },
     /// The command could not be executed; nothing of it lives.
-    NotStarted,
+    NotStarted {
+        /// Why.
+        cause: Cause,
+    },
     /// The run said that it is ready.
     Notified,
     /// Nothing of the run executes any more.
@@ -138,8 +151,11 @@ pub enum Order {
     WriteData,
     /// Kill the whole tree.
     Kill,
-    /// The end of this attempt was taken in.
-    Forget,
+    /// The end of this attempt was taken in: an agent process that begins now would start the next.
+    Forget {
+        /// The attempt.
+        attempt: u32,
+    },
     /// Tell the directors.
     Observe(RunReport),
     /// Give the token back.
@@ -167,6 +183,9 @@ pub struct Supervision {
     /// Failures in a row under this token.
     failures_here: u32,
     exit: Option<Exit>,
+    /// This attempt has ended, and the warden still tells so. It is forgotten when the next one starts
+    /// or the directors know of it, so that an agent process that takes over in between learns it again.
+    held_end: Option<u32>,
     /// New data was written before the run could be told.
     signal_when_ready: bool,
 }
@@ -184,6 +203,7 @@ impl Supervision {
             failures_before,
             failures_here: 0,
             exit: None,
+            held_end: None,
             signal_when_ready: false,
         }
     }
@@ -211,6 +231,12 @@ impl Supervision {
         self.attempt
     }
 
+    /// The attempt that has ended and is not forgotten.
+    #[must_use]
+    pub const fn held_end(&self) -> Option<u32> {
+        self.held_end
+    }
+
     /// Whether a process of it may live.
     #[must_use]
     pub const fn may_live(&self) -> bool {
@@ -229,18 +255,20 @@ impl Supervision {
         self.policy = policy;
     }
 
+    /// What the directors know of the failures under earlier tokens.
+    pub fn set_failures_before(&mut self, failures: u32) {
+        self.failures_before = failures;
+    }
+
     /// When [`Event::Woke`] is due.
     #[must_use]
     pub fn wake_at(&self) -> Option<Moment> {
         match self.state {
+            State::Starting { since, .. } => Some(since + START_WITHIN),
             State::Running { since } => Some(self.ready_limit(since)),
             State::Stopping { kill_at, .. } => Some(kill_at),
             State::Backoff { until } => Some(until),
-            State::Held
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Killing { .. }
-            | State::Over(_) => None,
+            State::Held | State::Ready { .. } | State::Killing { .. } | State::Over(_) => None,
         }
     }
 
@@ -258,16 +286,16 @@ impl Supervision {
             phase,
             attempt: self.attempt,
             pid: self.pid,
-            exit: self.exit,
+            exit: self.exit.clone().map(Box::new),
         })
     }
 
     /// Takes in what has happened; appends what is to be done.
     pub fn step(&mut self, now: Moment, event: Event, orders: &mut Vec<Order>) {
         match event {
-            Event::Begin => self.begin(orders),
+            Event::Begin => self.begin(now, orders),
             Event::Started { pid } => self.started(now, pid, orders),
-            Event::NotStarted => self.not_started(now, orders),
+            Event::NotStarted { cause } => self.not_started(now, cause, orders),
             Event::Notified => self.notified(orders),
             Event::Ended { code, signal } => self.ended(now, code, signal, orders),
             Event::StopAsked => self.stop(now, orders),
@@ -279,11 +307,19 @@ impl Supervision {
         }
     }
 
-    fn begin(&mut self, orders: &mut Vec<Order>) {
+    fn begin(&mut self, now: Moment, orders: &mut Vec<Order>) {
         if self.state == State::Held {
+            orders.extend(
+                self.held_end
+                    .take()
+                    .map(|attempt| Order::Forget { attempt }),
+            );
             self.attempt += 1;
             self.signal_when_ready = false;
-            self.state = State::Starting { then: None };
+            self.state = State::Starting {
+                since: now,
+                then: None,
+            };
             orders.push(Order::Start {
                 attempt: self.attempt,
             });
@@ -291,7 +327,7 @@ impl Supervision {
     }
 
     fn started(&mut self, now: Moment, pid: u32, orders: &mut Vec<Order>) {
-        let State::Starting { then } = self.state else {
+        let State::Starting { then, .. } = self.state else {
             return;
         };
         self.pid = Some(pid);
@@ -305,9 +341,9 @@ impl Supervision {
         }
     }
 
-    fn not_started(&mut self, now: Moment, orders: &mut Vec<Order>) {
+    fn not_started(&mut self, now: Moment, cause: Cause, orders: &mut Vec<Order>) {
         let why = match self.state {
-            State::Starting { then } => then,
+            State::Starting { then, .. } => then,
             State::Killing { why } => Some(why),
             State::Held
             | State::Running { .. }
@@ -316,10 +352,12 @@ impl Supervision {
             | State::Backoff { .. }
             | State::Over(_) => return,
         };
+        self.held_end = Some(self.attempt);
         let exit = Exit {
             class: ExitClass::NotStarted,
             code: None,
             signal: None,
+            cause: Some(cause),
         };
         if why == Some(Why::Asked) {
             self.exit = Some(exit);
@@ -344,10 +382,10 @@ impl Supervision {
         signal: Option<u8>,
         orders: &mut Vec<Order>,
     ) {
-        orders.push(Order::Forget);
+        self.held_end = Some(self.attempt);
         match self.state {
             State::Held | State::Backoff { .. } | State::Over(_) => {}
-            State::Starting { then } => match then {
+            State::Starting { then, .. } => match then {
                 Some(why) => self.ended_as_asked(now, why, code, signal, orders),
                 None => {
                     let exit = self.policy.classify(code, signal);
@@ -373,14 +411,15 @@ impl Supervision {
         signal: Option<u8>,
         orders: &mut Vec<Order>,
     ) {
-        let class = match why {
-            Why::Asked | Why::Again => ExitClass::Stopped,
-            Why::NotReady => ExitClass::Crash,
+        let (class, cause) = match why {
+            Why::Asked | Why::Again => (ExitClass::Stopped, None),
+            Why::NotReady => (ExitClass::Crash, Some(Cause::new("not ready in time"))),
         };
         let exit = Exit {
             class,
             code,
             signal,
+            cause,
         };
         match why {
             Why::NotReady => self.failed(now, exit, false, orders),
@@ -398,8 +437,9 @@ impl Supervision {
     fn stop(&mut self, now: Moment, orders: &mut Vec<Order>) {
         match self.state {
             State::Held | State::Backoff { .. } => self.over(ReleaseOutcome::Stopped, orders),
-            State::Starting { .. } => {
+            State::Starting { since, .. } => {
                 self.state = State::Starting {
+                    since,
                     then: Some(Why::Asked),
                 };
             }
@@ -413,8 +453,9 @@ impl Supervision {
 
     fn pause(&mut self, now: Moment, orders: &mut Vec<Order>) {
         match self.state {
-            State::Starting { then } => {
+            State::Starting { since, then } => {
                 self.state = State::Starting {
+                    since,
                     then: then.or(Some(Why::Again)),
                 };
             }
@@ -497,16 +538,18 @@ impl Supervision {
                     self.become_ready(since, orders);
                 }
             }
+            State::Starting { then, .. } => {
+                self.state = State::Killing {
+                    why: then.unwrap_or(Why::NotReady),
+                };
+                orders.push(Order::Kill);
+            }
             State::Stopping { why, .. } => {
                 self.state = State::Killing { why };
                 orders.push(Order::Kill);
             }
             State::Backoff { .. } => self.hold(orders),
-            State::Held
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Killing { .. }
-            | State::Over(_) => {}
+            State::Held | State::Ready { .. } | State::Killing { .. } | State::Over(_) => {}
         }
     }
 
@@ -560,12 +603,13 @@ impl Supervision {
 
     /// An attempt has ended by itself. `lasted`: it stayed up long enough to count as a success.
     fn failed(&mut self, now: Moment, exit: Exit, lasted: bool, orders: &mut Vec<Order>) {
+        let class = exit.class;
         self.exit = Some(exit);
         self.pid = None;
         if lasted {
             self.reset_failures();
         }
-        match self.policy.follows(exit.class) {
+        match self.policy.follows(class) {
             ExitPolicy::Move => self.over(ReleaseOutcome::Move, orders),
             ExitPolicy::Stop => self.over(ReleaseOutcome::Done, orders),
             ExitPolicy::Fail => self.over(ReleaseOutcome::Failed, orders),
@@ -620,7 +664,7 @@ impl Supervision {
         self.state = State::Over(outcome);
         orders.push(Order::Release {
             outcome,
-            exit: self.exit,
+            exit: self.exit.clone(),
             failures: self.failures(),
         });
     }

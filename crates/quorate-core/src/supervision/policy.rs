@@ -73,6 +73,7 @@ impl Policy {
             class,
             code,
             signal,
+            cause: None,
         }
     }
 

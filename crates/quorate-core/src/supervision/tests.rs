@@ -22,7 +22,7 @@ fn states() -> Vec<(&'static str, State)> {
     let later = NOW + Duration::from_secs(10);
     vec![
         ("held", State::Held),
-        ("starting", State::Starting { then: None }),
+        ("starting", State::Starting { since, then: None }),
         ("running", State::Running { since }),
         ("ready", State::Ready { since }),
         (
@@ -38,30 +38,33 @@ fn states() -> Vec<(&'static str, State)> {
     ]
 }
 
-const EVENTS: [(&str, Event); 11] = [
-    ("begin", Event::Begin),
-    ("started", Event::Started { pid: 7 }),
-    ("not_started", Event::NotStarted),
-    ("notified", Event::Notified),
-    (
-        "ended",
-        Event::Ended {
-            code: Some(1),
-            signal: None,
-        },
-    ),
-    ("stop", Event::StopAsked),
-    ("pause", Event::PauseAsked),
-    ("restart", Event::RestartAsked),
-    ("data", Event::DataChanged),
-    ("kill", Event::KillAsked),
-    ("woke", Event::Woke),
-];
+fn events() -> Vec<(&'static str, Event)> {
+    let cause = Cause::new("no such program");
+    vec![
+        ("begin", Event::Begin),
+        ("started", Event::Started { pid: 7 }),
+        ("not_started", Event::NotStarted { cause }),
+        ("notified", Event::Notified),
+        (
+            "ended",
+            Event::Ended {
+                code: Some(1),
+                signal: None,
+            },
+        ),
+        ("stop", Event::StopAsked),
+        ("pause", Event::PauseAsked),
+        ("restart", Event::RestartAsked),
+        ("data", Event::DataChanged),
+        ("kill", Event::KillAsked),
+        ("woke", Event::Woke),
+    ]
+}
 
 fn name(state: State) -> &'static str {
     match state {
         State::Held => "held",
-        State::Starting { then: None } => "starting",
+        State::Starting { then: None, .. } => "starting",
         State::Starting { .. } => "starting+",
         State::Running { .. } => "running",
         State::Ready { .. } => "ready",
@@ -81,7 +84,7 @@ fn orders_of(orders: &[Order]) -> String {
             Order::Signal { .. } => "signal",
             Order::WriteData => "write",
             Order::Kill => "kill",
-            Order::Forget => "forget",
+            Order::Forget { .. } => "forget",
             Order::Observe(_) => "observe",
             Order::Release { .. } => "release",
         })
@@ -100,7 +103,7 @@ fn every_cell_of_the_table_is_as_documented() {
     };
     let mut table = String::new();
     for (from, state) in states() {
-        for (event_name, event) in EVENTS {
+        for (event_name, event) in events() {
             let mut run = run_in(state, notify.clone());
             let mut orders = Vec::new();
             run.step(NOW, event, &mut orders);
@@ -161,7 +164,7 @@ fn after_so_many_failures_in_a_row_it_moves_and_one_that_lasted_starts_the_count
     let second = Duration::from_secs(1);
     for up in [second, second, second * 60, second, second] {
         let (end, orders) = crash(&mut run, now, up);
-        assert_eq!(orders_of(&orders), "forget observe");
+        assert_eq!(orders_of(&orders), "observe");
         now = end + second * 100;
         assert_eq!(take(&mut run, now, Event::Woke), [Order::Wanted]);
     }
@@ -170,6 +173,7 @@ fn after_so_many_failures_in_a_row_it_moves_and_one_that_lasted_starts_the_count
         class: ExitClass::Crash,
         code: Some(1),
         signal: None,
+        cause: None,
     };
     assert_eq!(
         orders.last(),
@@ -190,7 +194,7 @@ fn failures_on_earlier_agents_count_towards_giving_up() {
     };
     let mut run = Supervision::new(Token::new(Era(0), 9), policy, 5);
     let (_, orders) = crash(&mut run, NOW, Duration::from_secs(1));
-    assert_eq!(orders_of(&orders), "forget release");
+    assert_eq!(orders_of(&orders), "release");
     assert_eq!(run.state(), State::Over(ReleaseOutcome::Failed));
 }
 
@@ -210,10 +214,10 @@ fn a_restart_that_was_asked_for_is_no_failure_and_stays_in_place() {
         signal: Some(15),
     };
     let orders = take(&mut run, NOW, ended);
-    assert_eq!(orders_of(&orders), "forget wanted");
+    assert_eq!(orders_of(&orders), "wanted");
     assert_eq!(
         take(&mut run, NOW, Event::Begin),
-        [Order::Start { attempt: 2 }]
+        [Order::Forget { attempt: 1 }, Order::Start { attempt: 2 }]
     );
 }
 
@@ -246,7 +250,10 @@ fn one_that_is_not_ready_in_time_is_stopped_then_killed_and_has_failed() {
         panic!("{orders:?}");
     };
     assert_eq!(report.phase, RunPhase::Backoff);
-    assert_eq!(report.exit.map(|exit| exit.class), Some(ExitClass::Crash));
+    assert_eq!(
+        report.exit.as_ref().map(|exit| exit.class),
+        Some(ExitClass::Crash)
+    );
 }
 
 #[test]
@@ -271,7 +278,8 @@ fn new_data_is_signalled_only_once_the_program_is_ready() {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    prop::sample::select(EVENTS.map(|(_, event)| event).to_vec())
+    let events = events().into_iter().map(|(_, event)| event);
+    prop::sample::select(events.collect::<Vec<_>>())
 }
 
 proptest! {
@@ -288,33 +296,43 @@ proptest! {
         let mut now = NOW;
         // What the warden really has: nothing, a start under way, or a process.
         let (mut ordered, mut lives, mut released) = (false, false, false);
+        // The attempt whose end the warden still tells to whoever takes over.
+        let mut held: Option<u32> = None;
         for (event, millis) in events {
             now = now + Duration::from_millis(millis);
             // The warden says only what is true.
             match event {
                 Event::Started { .. } if ordered && !lives => lives = true,
-                Event::NotStarted if ordered && !lives => ordered = false,
-                Event::Ended { .. } if lives => (ordered, lives) = (false, false),
+                Event::NotStarted { .. } if ordered && !lives => {
+                    ordered = false;
+                    held = Some(run.attempt());
+                }
+                Event::Ended { .. } if lives => {
+                    (ordered, lives) = (false, false);
+                    held = Some(run.attempt());
+                }
                 Event::Notified if lives => {}
-                Event::Started { .. } | Event::NotStarted | Event::Ended { .. } | Event::Notified => continue,
+                Event::Started { .. } | Event::NotStarted { .. } | Event::Ended { .. } | Event::Notified => continue,
                 Event::Begin | Event::StopAsked | Event::PauseAsked | Event::RestartAsked
                 | Event::DataChanged | Event::KillAsked | Event::Woke => {}
             }
             for order in take(&mut run, now, event) {
                 match order {
                     Order::Start { .. } => {
-                        prop_assert!(!ordered && !released);
+                        prop_assert!(!ordered && !released && held.is_none());
                         ordered = true;
                     }
                     Order::Release { .. } => {
                         prop_assert!(!ordered && !lives && !released);
                         released = true;
                     }
+                    Order::Forget { attempt } => prop_assert_eq!(held.take(), Some(attempt)),
                     Order::Wanted | Order::Signal { .. } | Order::WriteData | Order::Kill
-                    | Order::Forget | Order::Observe(_) => {}
+                    | Order::Observe(_) => {}
                 }
             }
             prop_assert_eq!(run.may_live(), ordered);
+            prop_assert_eq!(run.held_end(), held);
         }
     }
 }

@@ -18,7 +18,8 @@ use quorate_core::director::{Role, WorkDelta};
 use quorate_core::ids::{AgentName, Incarnation, PartitionId, Position, SessionId, Token};
 use quorate_core::lease::LeaseTimes;
 use quorate_core::record::{
-    AgentInfo, CloseReason, Containment, Exit, ExitClass, ReleaseOutcome, RunPhase, RunReport,
+    AgentInfo, Cause, CloseReason, Containment, Exit, ExitClass, ReleaseOutcome, RunPhase,
+    RunReport,
 };
 use quorate_core::spec::validate::{TAKEOVER_MAX, shortest_lease};
 use quorate_core::spec::values::SPAN_MAX;
@@ -246,7 +247,7 @@ fn translate(session: SessionId, request: ReportRequest) -> Result<Report, Failu
             phase: word::<RunPhase>("observed.phase", &seen.phase)?,
             attempt: seen.attempt,
             pid: seen.pid,
-            exit: seen.exit.as_ref().map(exit).transpose()?,
+            exit: seen.exit.as_ref().map(exit).transpose()?.map(Box::new),
         };
         Ok((PartitionId(seen.partition), Token(seen.token), run))
     });
@@ -265,6 +266,7 @@ fn exit(report: &wire::ExitReport) -> Result<Exit, Failure> {
         class: word::<ExitClass>("exit.class", &report.class)?,
         code: report.code,
         signal: report.signal,
+        cause: report.cause.as_deref().map(Cause::new),
     })
 }
 

@@ -326,10 +326,13 @@ fn describe_partition(all: &OfPartition, color: bool) -> String {
 }
 
 fn exit_text(exit: &ExitView) -> String {
+    let class = exit.class.replace('_', " ");
+    let cause = exit.cause.as_deref().map(one_line);
+    let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
     match (exit.code, exit.signal) {
-        (Some(code), _) => format!("{} (code {code})", exit.class),
-        (None, Some(signal)) => format!("{} (signal {signal})", exit.class),
-        (None, None) => exit.class.clone(),
+        (Some(code), _) => format!("{class} (code {code}){cause}"),
+        (None, Some(signal)) => format!("{class} (signal {signal}){cause}"),
+        (None, None) => format!("{class}{cause}"),
     }
 }
 

@@ -121,3 +121,27 @@ fn what_fails_again_and_again_is_counted_and_no_time_is_promised_for_it() {
     );
     assert_eq!((plan.code, plan.out), (Some(10), told));
 }
+
+#[test]
+fn what_cannot_be_started_says_why_wherever_a_person_looks() {
+    let one = started();
+    let job = format!("{JOB}\n[service.gone]\ncommand = [\"/opt/no/such/feed\"]\n");
+    std::fs::write(one.dir().join("job.toml"), job).expect("written");
+    one.ok(&["apply", "job.toml"]);
+    let why = "/opt/no/such/feed does not exist on this host";
+    for look in [
+        ["status", "gone/gone"],
+        ["why", "gone/gone"],
+        ["history", "gone/gone"],
+        ["logs", "gone/gone"],
+        ["ls", "partitions"],
+    ] {
+        eventually(&format!("{look:?}"), || {
+            one.ok(&look).contains(why).then_some(())
+        });
+    }
+    let all = one.ok(&["status", "gone/gone", "-o", "json"]);
+    let all: Value = serde_json::from_str(&all).expect("JSON");
+    assert_eq!(all["exit"]["class"], "not_started", "{all}");
+    assert_eq!(all["exit"]["cause"], why, "{all}");
+}

@@ -82,7 +82,7 @@ impl Session {
             Right::Claimed => {
                 if self.outbox.withdraw(token) && !run.life.may_live() && self.leaving {
                     // It was only assigned: closing the session frees it.
-                    self.remove(token);
+                    self.remove(token, effects);
                     return;
                 }
                 // The claim is under way: whatever becomes of it, nothing is started.

@@ -6,8 +6,8 @@ use super::{Log, assumed, key, opened, partition, service, spec};
 use crate::cluster::Cluster;
 use crate::ids::{AgentName, BatchId, Incarnation, Token};
 use crate::record::{
-    CloseReason, Desired, Entry, Exit, ExitClass, MoveReason, Record, ReleaseOutcome, RunPhase,
-    RunReport, Schedulable,
+    Cause, CloseReason, Desired, Entry, Exit, ExitClass, MoveReason, Record, ReleaseOutcome,
+    RunPhase, RunReport, Schedulable,
 };
 use crate::spec::PartitionSpec;
 
@@ -51,6 +51,7 @@ const CRASH: Exit = Exit {
     class: ExitClass::Crash,
     code: Some(3),
     signal: None,
+    cause: None,
 };
 
 /// Everything that can happen to a cluster, once.
@@ -144,7 +145,12 @@ fn rights(log: &mut Log) {
                 phase: RunPhase::Backoff,
                 attempt: 2,
                 pid: None,
-                exit: Some(CRASH),
+                exit: Some(Box::new(Exit {
+                    class: ExitClass::NotStarted,
+                    code: None,
+                    signal: None,
+                    cause: Some(Cause::new("/bin/feed: no such file")),
+                })),
             },
         },
         Record::Revoked {

@@ -4,7 +4,7 @@ use super::*;
 use crate::cluster::{Freed, Holder, State};
 use crate::history::{Change, What};
 use crate::record::{
-    CloseReason, Desired, Exit, ExitClass, MoveReason, ReleaseOutcome, RunPhase, RunReport,
+    Cause, CloseReason, Desired, Exit, ExitClass, MoveReason, ReleaseOutcome, RunPhase, RunReport,
 };
 
 fn released(partition: PartitionId, token: Token, outcome: ReleaseOutcome) -> Record {
@@ -315,13 +315,15 @@ fn reports_of_a_run_become_a_start_a_readiness_and_an_end_once_each() {
         class: ExitClass::Crash,
         code: Some(1),
         signal: None,
+        cause: Some(Cause::new("no such file")),
     };
+    let ended = Some(Box::new(exit.clone()));
     let reports = vec![
         report(RunPhase::Starting, 1, None),
         report(RunPhase::Ready, 1, None),
         report(RunPhase::Ready, 1, None),
-        report(RunPhase::Backoff, 1, Some(exit)),
-        report(RunPhase::Ready, 2, Some(exit)),
+        report(RunPhase::Backoff, 1, ended.clone()),
+        report(RunPhase::Ready, 2, ended),
     ];
     let changes = log.apply(reports).changes;
     let told = changes.iter().map(|change| {

@@ -1,0 +1,130 @@
+//! What lives of earlier agent processes: their wardens are asked what they hold, all at once, before
+//! anything else begins.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use quorate_core::agent::{Event, FoundRun, WardenId};
+use quorate_core::ids::Token;
+use quorate_core::time::Moment;
+
+use super::data_dir::warden_of;
+use super::files::Job;
+use super::link::{self, Descriptors, Link};
+use super::{Blob, Holder, Shell};
+use crate::warden::client::{self as warden_client, TalkError};
+
+/// A living warden and what it holds.
+struct Living {
+    warden: WardenId,
+    dir: PathBuf,
+    client: warden_client::Client,
+    told: Result<(Vec<FoundRun>, Vec<Descriptors>), TalkError>,
+}
+
+/// `None` when it does not answer; its deadline ends it.
+async fn ask(dir: PathBuf) -> Option<Living> {
+    let warden = warden_of(&dir)?;
+    match warden_client::Client::connect(&dir).await {
+        Ok(mut client) => {
+            let told = link::told(&mut client).await;
+            Some(Living {
+                warden,
+                dir,
+                client,
+                told,
+            })
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a warden is left to its deadline");
+            None
+        }
+    }
+}
+
+impl Shell {
+    /// Takes over what lives of earlier agent processes.
+    pub(super) async fn adopt(&mut self) {
+        let dir = self.data.wardens();
+        let living = warden_client::find(&dir);
+        for stale in std::fs::read_dir(&dir)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| !living.contains(path))
+        {
+            let _left = std::fs::remove_dir_all(stale);
+        }
+        // Each has its time limits: one that is frozen must not hold up the others.
+        let asked = futures::future::join_all(living.into_iter().map(ask)).await;
+        let all = asked.iter().all(Option::is_some);
+        let mut held = BTreeSet::new();
+        for living in asked.into_iter().flatten() {
+            held.extend(living.told.iter().flat_map(|(runs, _)| {
+                let tokens = runs.iter().map(|found| found.run.token);
+                tokens.collect::<Vec<_>>()
+            }));
+            self.adopt_one(living);
+        }
+        // One that did not answer may hold runs that still use their files.
+        if all {
+            self.sweep(&held);
+        }
+    }
+
+    /// Removes what runs have left that ended with an agent process or a machine.
+    fn sweep(&self, held: &BTreeSet<Token>) {
+        let folders = std::fs::read_dir(self.data.runs()).into_iter().flatten();
+        for path in folders.filter_map(Result::ok).map(|entry| entry.path()) {
+            let token = path.file_name().and_then(|name| name.to_str());
+            let token = token.and_then(|name| name.parse().ok()).map(Token);
+            if token.is_none_or(|token| !held.contains(&token)) {
+                self.do_later(Job::Remove(path));
+            }
+        }
+    }
+
+    fn adopt_one(&mut self, living: Living) {
+        let Living {
+            warden,
+            dir,
+            client,
+            told,
+        } = living;
+        let blob = client
+            .state
+            .blob
+            .as_deref()
+            .and_then(|blob| rmp_serde::from_slice::<Blob>(blob).ok());
+        let deadline = client.state.deadline.map(Moment::from_nanos);
+        let link = Link::new(warden, dir, client, &self.inputs, &mut self.tasks);
+        let (Some(Blob { secret, kept }), Ok((runs, descriptors))) = (blob, told) else {
+            // Nothing says whose its runs are.
+            tracing::warn!(warden = warden.0, "a warden without a session is ended");
+            link.end(&mut self.tasks);
+            return;
+        };
+        tracing::info!(
+            warden = warden.0,
+            session = kept.session.0,
+            runs = runs.len(),
+            "adopted a living warden"
+        );
+        let holder = Holder {
+            secret,
+            link: Some(link),
+            ..Holder::new()
+        };
+        self.holders.insert(warden, holder);
+        for descriptors in descriptors {
+            self.attach(warden, descriptors);
+        }
+        self.step(Event::Found {
+            warden,
+            kept,
+            deadline,
+            runs,
+        });
+    }
+}
