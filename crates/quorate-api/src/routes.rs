@@ -47,6 +47,8 @@ pub const AGENT_DRAIN: &str = "/v1/agents/{name}/drain";
 pub const AGENT_CORDON: &str = "/v1/agents/{name}/cordon";
 /// Gives an agent work again.
 pub const AGENT_UNCORDON: &str = "/v1/agents/{name}/uncordon";
+/// Takes everything from a silent agent without proof that it is dead.
+pub const AGENT_EVICT: &str = "/v1/agents/{name}/evict";
 /// The directors.
 pub const DIRECTORS: &str = "/v1/directors";
 /// What happens, as it happens.

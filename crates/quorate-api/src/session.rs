@@ -19,8 +19,12 @@ pub struct RegisterRequest {
     pub agent_id: u64,
     /// Kernel boot identifier.
     pub boot_id: String,
-    /// Which machine it is on.
+    /// Which machine it is on. `uuid:` in front says that no other machine has the same, however it was
+    /// copied: then a new boot of it proves that everything from before has ended.
     pub machine_id: String,
+    /// Tells the folder that the identity is in from a copy of it on the same machine.
+    #[serde(default)]
+    pub folder: u64,
     /// Labels that services may require.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

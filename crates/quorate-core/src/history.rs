@@ -8,10 +8,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    AgentName, DirectorName, Epoch, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId,
-    Token,
+    AgentName, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey, ServiceName,
+    SessionId, Token,
 };
-use crate::record::{CloseReason, Desired, Exit, MoveReason, ReleaseOutcome, Schedulable};
+use crate::lease::DRIFT_PERCENT;
+use crate::record::{Cause, CloseReason, Desired, Exit, MoveReason, ReleaseOutcome, Schedulable};
 use crate::spec::Span;
 
 /// One change.
@@ -107,8 +108,35 @@ pub enum Change {
         session: SessionId,
         /// Its agent.
         agent: AgentName,
-        /// Partitions that it held.
+        /// Partitions that are free now.
         freed: usize,
+        /// Partitions that wait until a fence hook has succeeded.
+        unfenced: usize,
+    },
+    /// A person took everything from an agent without proof that nothing of it executes.
+    AgentEvicted {
+        /// Which.
+        agent: AgentName,
+        /// What the person gave as the reason.
+        reason: Cause,
+    },
+    /// A hook has made sure that an agent can do no harm any more.
+    AgentFenced {
+        /// Which.
+        agent: AgentName,
+        /// The session that was silent.
+        session: SessionId,
+        /// Name of the hook.
+        hook: HookName,
+        /// Partitions that waited for it.
+        freed: usize,
+    },
+    /// The clock of an agent runs at another rate than the leader's (R14).
+    AgentDrifts {
+        /// Which.
+        agent: AgentName,
+        /// How much faster the agent's runs, in millionths.
+        ppm: i64,
     },
     /// An agent was drained, cordoned or uncordoned.
     AgentSet {
@@ -181,6 +209,8 @@ pub enum What {
     },
     /// Its session was silent for too long.
     Expired,
+    /// A fence hook has made sure that its former agent can do no harm.
+    Fenced(HookName),
     /// Its session was closed with proof of death.
     Closed(CloseReason),
 }
@@ -202,7 +232,43 @@ impl Change {
             | Self::SessionResumed { .. }
             | Self::SessionClosed { .. }
             | Self::SessionExpired { .. }
+            | Self::AgentEvicted { .. }
+            | Self::AgentFenced { .. }
+            | Self::AgentDrifts { .. }
             | Self::AgentSet { .. } => None,
+        }
+    }
+
+    /// The partition it speaks of.
+    #[must_use]
+    pub fn subject(&self) -> Option<&Subject> {
+        match self {
+            Self::Partition { subject, .. } => Some(subject),
+            Self::Elected { .. }
+            | Self::ServiceCreated { .. }
+            | Self::ServiceChanged { .. }
+            | Self::ServiceRemoved { .. }
+            | Self::ServiceDesired { .. }
+            | Self::SourceRefused { .. }
+            | Self::SourceRecovered { .. }
+            | Self::SessionOpened { .. }
+            | Self::SessionResumed { .. }
+            | Self::SessionClosed { .. }
+            | Self::SessionExpired { .. }
+            | Self::AgentEvicted { .. }
+            | Self::AgentFenced { .. }
+            | Self::AgentDrifts { .. }
+            | Self::AgentSet { .. } => None,
+        }
+    }
+
+    /// The token that it concerns.
+    #[must_use]
+    pub fn token(&self) -> Option<Token> {
+        if let Self::Partition { token, .. } = self {
+            *token
+        } else {
+            None
         }
     }
 
@@ -215,6 +281,9 @@ impl Change {
             | Self::SessionResumed { agent, .. }
             | Self::SessionClosed { agent, .. }
             | Self::SessionExpired { agent, .. }
+            | Self::AgentEvicted { agent, .. }
+            | Self::AgentFenced { agent, .. }
+            | Self::AgentDrifts { agent, .. }
             | Self::AgentSet { agent, .. } => Some(agent),
             Self::Elected { .. }
             | Self::ServiceCreated { .. }
@@ -242,6 +311,9 @@ impl Change {
             Self::SessionResumed { .. } => "session.resumed",
             Self::SessionClosed { .. } => "session.closed",
             Self::SessionExpired { .. } => "session.expired",
+            Self::AgentEvicted { .. } => "agent.evicted",
+            Self::AgentFenced { .. } => "agent.fenced",
+            Self::AgentDrifts { .. } => "agent.drifts",
             Self::AgentSet { .. } => "agent.set",
         }
     }
@@ -272,6 +344,7 @@ impl What {
             } => "partition.failed",
             Self::Released { .. } => "partition.released",
             Self::Expired => "partition.expired",
+            Self::Fenced(_) => "partition.fenced",
             Self::Closed(_) => "partition.closed",
         }
     }
@@ -303,6 +376,7 @@ impl fmt::Display for What {
                 exit.as_ref().map_or(Ok(()), |exit| write!(f, " ({exit})"))
             }
             Self::Expired => f.write_str("freed: its agent was silent for longer than its lease"),
+            Self::Fenced(hook) => write!(f, "freed: its agent was fenced by {hook}"),
             Self::Closed(reason) => write!(f, "freed: {reason}"),
         }
     }
@@ -367,16 +441,55 @@ impl fmt::Display for Change {
                 session,
                 agent,
                 freed,
+                unfenced,
+            } => {
+                write!(
+                    f,
+                    "session {session} of agent {agent} expired; {freed} partitions freed"
+                )?;
+                match unfenced {
+                    0 => Ok(()),
+                    waiting => write!(f, ", {waiting} wait for a fence hook"),
+                }
+            }
+            Self::AgentEvicted { agent, reason } => write!(
+                f,
+                "agent {agent} evicted at the risk of duplicates: {}",
+                reason.as_str()
+            ),
+            Self::AgentFenced {
+                agent,
+                session,
+                hook,
+                freed,
             } => write!(
                 f,
-                "session {session} of agent {agent} expired; {freed} partitions freed"
+                "agent {agent} fenced by {hook} after session {session} was silent; {freed} partitions freed"
             ),
+            Self::AgentDrifts { agent, ppm } => {
+                let which = if *ppm < 0 { "slower" } else { "faster" };
+                let percent = Percent(ppm.unsigned_abs());
+                write!(
+                    f,
+                    "the clock of agent {agent} runs {percent} {which} than the leader's, {} is promised to be borne",
+                    Percent(u64::from(DRIFT_PERCENT) * 10_000)
+                )
+            }
             Self::AgentSet { agent, schedulable } => match schedulable {
                 Schedulable::Active => write!(f, "agent {agent} takes work again"),
                 Schedulable::Cordoned => write!(f, "agent {agent} cordoned"),
                 Schedulable::Draining => write!(f, "agent {agent} drains"),
             },
         }
+    }
+}
+
+/// Millionths, shown as a percentage with as many digits as tell a clock from another.
+struct Percent(u64);
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:02} %", self.0 / 10_000, self.0 % 10_000 / 100)
     }
 }
 
@@ -412,6 +525,8 @@ impl fmt::Display for CloseReason {
             Self::Left => "its agent left",
             Self::AgentDied => "its agent died and its processes were ended",
             Self::WardenDied => "its warden died and its processes with it",
+            Self::Rebooted => "its machine was started anew",
+            Self::Evicted => "its agent was evicted, at the risk of duplicates",
         })
     }
 }

@@ -295,6 +295,10 @@ macro_rules! name {
 }
 
 name! {
+    /// Name of a fence hook that the directors' own file describes.
+    HookName, "hook name", check_name
+}
+name! {
     /// Name of a service.
     ServiceName, "service name", check_name
 }

@@ -5,8 +5,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::values::SPAN_MAX;
+
 /// Clock rates stay within one percent of real time (M1), over ten times what quartz and NTP need.
 pub const DRIFT_PERCENT: u32 = 1;
+
+/// The lease of work that goes on when no director answers (`isolation = "keep"`): so long that it is never
+/// reached, so that nothing takes over by itself and every rule holds as it stands.
+pub const KEPT: Duration = SPAN_MAX;
+
+/// An agent that has not been heard for this long counts as silent, however long its lease is.
+const SILENT_AFTER_MAX: Duration = Duration::from_secs(6);
 
 /// The times of one lease class. All follow from the lease itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,6 +51,19 @@ impl LeaseTimes {
         }
     }
 
+    /// How long nothing is heard before nothing new is given: half of the lease, in which several renewals
+    /// were missed.
+    #[must_use]
+    pub fn silent_after(&self) -> Duration {
+        (self.lease / 2).min(SILENT_AFTER_MAX.max(self.renew_every * 3))
+    }
+
+    /// Whether the directors may ever be sure by waiting that the work has ended.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        self.lease < KEPT
+    }
+
     /// X: how long after receipt of the last renewal the directors wait before they expire the
     /// session: (L + K)(1 + ρ)/(1 − ρ), rounded up to a millisecond.
     #[must_use]
@@ -55,12 +77,28 @@ impl LeaseTimes {
         Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
+    /// At which steps a leader records that it has answered nothing of a session (R6): an eighth of X, where
+    /// the lease is so long that such a step is longer than a few missed renewals. Of shorter ones the whole
+    /// time again costs little.
+    #[must_use]
+    pub fn silence_step(&self) -> Option<Duration> {
+        let step = self.expiry() / 8;
+        (self.ends() && step >= self.renew_every * 3).then_some(step)
+    }
+
     /// Whether work under this lease survives a change of leader that takes `takeover` (T) at most:
     /// two tries must fit between a missed renewal and the start of the graceful stop (R17).
     #[must_use]
     pub fn survives(&self, takeover: Duration) -> bool {
         self.lease >= self.grace + self.renew_every + takeover * 2
     }
+}
+
+/// The least real time that a span on somebody's clock can have been: span / (1 + ρ), rounded down.
+#[must_use]
+pub fn at_least(span: Duration) -> Duration {
+    let millis = span.as_millis() * 100 / u128::from(100 + DRIFT_PERCENT);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

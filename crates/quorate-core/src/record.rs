@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    AgentName, BatchId, DirectorName, Epoch, Incarnation, PartitionId, PartitionKey, ServiceName,
-    SessionId, Token,
+    AgentName, BatchId, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey,
+    ServiceName, SessionId, Token,
 };
 use crate::lease::LeaseTimes;
 use crate::spec::{PartitionSpec, ServiceSpec};
@@ -162,6 +162,44 @@ pub enum Record {
         /// Why, for people.
         reason: CloseReason,
     },
+    /// A person takes everything from an agent at once, without proof that nothing of it executes: the
+    /// one way around the rules, and therefore in the ledger with its reason.
+    Evicted {
+        /// The agent.
+        agent: AgentName,
+        /// What the person gave as the reason.
+        reason: Cause,
+    },
+    /// The leader has answered no renewal of this session for so long: the next leader need not wait for
+    /// that time once more (R6).
+    Silent {
+        /// The session.
+        session: SessionId,
+        /// For how long, on the clocks of the leaders that recorded it.
+        for_ms: u64,
+    },
+    /// The session was heard again, before it is answered.
+    Heard {
+        /// The session.
+        session: SessionId,
+    },
+    /// A fence hook has succeeded: the agent of a silent session can do no more harm to the partitions
+    /// whose service names this hook (T9 of the requirements: fencing by force).
+    Fenced {
+        /// The session, open or expired.
+        session: SessionId,
+        /// Its agent.
+        agent: AgentName,
+        /// Name of the hook.
+        hook: HookName,
+    },
+    /// The clock of an agent runs at another rate than the leader's (R14); for people.
+    Drifts {
+        /// The agent.
+        agent: AgentName,
+        /// How much faster, in millionths.
+        ppm: i64,
+    },
     /// The directors have waited long enough to be sure that nothing of the session executes (R7).
     SessionExpired {
         /// The session.
@@ -259,10 +297,8 @@ pub struct AgentInfo {
     pub name: AgentName,
     /// Random identity minted with its data folder; tells a restart from a namesake.
     pub id: u64,
-    /// What the kernel's boot identifier was.
-    pub boot_id: String,
-    /// Which machine it is on, as the machine tells.
-    pub machine_id: String,
+    /// Where its processes are.
+    pub place: Place,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Most weight it wants to hold; `None` means no limit.
@@ -271,6 +307,35 @@ pub struct AgentInfo {
     pub containment: Containment,
     /// Version of its program, for people.
     pub version: String,
+}
+
+/// Where an agent's processes are: one boot of one machine, and the folder that holds the agent's
+/// identity there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Which machine, as it tells; begins with [`Place::CERTAIN`] when no second machine has the same.
+    pub machine: String,
+    /// The kernel's boot identifier.
+    pub boot: String,
+    /// Tells the folder from a copy of it on the same machine.
+    pub folder: u64,
+}
+
+impl Place {
+    /// How the name of a machine begins that was given to the hardware, real or virtual, and not to an
+    /// image that many machines may have been made from.
+    pub const CERTAIN: &'static str = "uuid:";
+
+    /// Whether nothing that executed there before executes any more: it is the same machine for certain,
+    /// and it has been started anew since (R13, and the reboot rule of `docs/failure-model.md`).
+    #[must_use]
+    pub fn rebooted_since(&self, before: &Self) -> bool {
+        self.machine.starts_with(Self::CERTAIN)
+            && self.machine == before.machine
+            && !self.boot.is_empty()
+            && !before.boot.is_empty()
+            && self.boot != before.boot
+    }
 }
 
 /// How surely an agent can end a process tree (R19).
@@ -297,6 +362,10 @@ pub enum CloseReason {
     AgentDied,
     /// The warden died and the agent has proof that the runs died with it.
     WardenDied,
+    /// The machine was started anew, which ended everything on it.
+    Rebooted,
+    /// A person said so, at the risk that its processes still execute.
+    Evicted,
 }
 
 /// Why a partition is taken from an agent.

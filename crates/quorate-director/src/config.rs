@@ -1,10 +1,11 @@
 //! What a director is told when it starts, and why it ends.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate_core::ids::DirectorName;
+use quorate_core::ids::{DirectorName, HookName};
 
 /// What a director is told when it starts.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Config {
     pub source_roots: Vec<PathBuf>,
     /// How many agents to wait for before the very first placement, if that is known.
     pub expect_agents: Option<u32>,
+    /// What makes sure that a silent agent can do no more harm, by the names that specifications use.
+    pub fences: BTreeMap<HookName, FenceHook>,
     /// What it takes at most.
     pub limits: Limits,
 }
@@ -33,9 +36,22 @@ impl Config {
             listen,
             source_roots: Vec::new(),
             expect_agents: None,
+            fences: BTreeMap::new(),
             limits: Limits::default(),
         }
     }
+}
+
+/// A command that makes sure that an agent's machine can do no more harm: switches it off, cuts its network,
+/// takes away its disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FenceHook {
+    /// Program and arguments; no shell. `{{agent}}` is replaced, and the environment has `QUORATE_AGENT`,
+    /// `QUORATE_SESSION` and `QUORATE_HOOK`. Exit code 0 means that it is certain. It may be run again for
+    /// the same session.
+    pub command: Vec<String>,
+    /// After this it is killed and counts as failed.
+    pub timeout: Duration,
 }
 
 /// What a director takes at most. Everything beyond is refused with a problem that says so.

@@ -20,5 +20,5 @@ mod run;
 mod tally;
 mod views;
 
-pub use config::{Config, Limits, RunError};
+pub use config::{Config, FenceHook, Limits, RunError};
 pub use run::{Bound, bind, run};

@@ -107,6 +107,7 @@ impl Bound {
             queue_max: QUEUE_MAX,
             snapshot_every: SNAPSHOT_EVERY,
             planner: planner(&self.config),
+            fences: self.config.fences.keys().cloned().collect(),
         };
         let limits = Arc::new(self.config.limits.clone());
         // The loop ends last: whoever still waits for an answer gets it or hears that it is unknown.
@@ -114,6 +115,7 @@ impl Bound {
         let (engine, handle, wanted) = Engine::new(
             machine,
             Arc::new(ledger),
+            self.config.fences.clone(),
             self.history,
             loop_shutdown.clone(),
         );

@@ -20,7 +20,7 @@ use crate::engine::Reading;
 /// A service, without its specification.
 pub(crate) fn service(service: &Service, partitions: Counts) -> ServiceView {
     let spec = service.spec();
-    let millis = u64::try_from(spec.lease.0.as_millis()).unwrap_or(u64::MAX);
+    let millis = u64::try_from(spec.lease_class().as_millis()).unwrap_or(u64::MAX);
     ServiceView {
         name: service.name().to_string(),
         stopped: service.desired() == Desired::Stopped,
@@ -108,7 +108,7 @@ pub(crate) fn partition(
 ) -> PartitionView {
     let cluster = reading.cluster();
     let holder = partition.holder();
-    let agent = holder.and_then(|holder| cluster.agent_of(holder.session));
+    let agent = holder.and_then(|holder| cluster.agent_holding(holder));
     let run = partition
         .run()
         .filter(|_| partition.running_under().is_some());
@@ -118,7 +118,7 @@ pub(crate) fn partition(
         key: partition.key().to_string(),
         state: state(cluster, partition),
         running: is_up(partition),
-        agent: agent.map(|agent| agent.name().to_string()),
+        agent: agent.map(ToString::to_string),
         token: holder.map(|holder| holder.token.0),
         since: Some(clock::text(partition.since())),
         restarts: run.map_or(0, |run| run.attempt.saturating_sub(1)),
@@ -141,6 +141,9 @@ pub(crate) fn waiting(
 ) -> Option<String> {
     if is_ready(partition) {
         return None;
+    }
+    if let Some(why) = unfenced(reading, service, partition) {
+        return Some(why);
     }
     // The planner knows best what a partition waits for, while this director leads.
     if let (Some(planner), Some(id)) = (reading.director.planner(), id(service, partition))
@@ -184,6 +187,20 @@ pub(crate) fn waiting(
         },
     };
     Some(text)
+}
+
+/// What is to be said of a partition whose former agent is to be fenced.
+fn unfenced(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Option<String> {
+    let cluster = reading.cluster();
+    let holder = partition.running_under()?;
+    let session = cluster.expired().get(&holder.session)?;
+    let hook = cluster.fence_of(id(service, partition)?)?;
+    let how = reading.director.fencing(holder.session, hook);
+    Some(format!(
+        "{} was silent for longer than its lease; fence hook {hook} must succeed first{}",
+        session.agent(),
+        how.map_or_else(String::new, |how| format!(": {how}"))
+    ))
 }
 
 /// The slot of a partition.

@@ -5,6 +5,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::disk;
 use crate::error::OpenError;
@@ -145,6 +146,12 @@ pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "holding it open is what it is for")] File);
 
+/// A director that was killed may still be ending, and a process that it has just forked holds the lock
+/// until it executes its program.
+const LOCK_PATIENCE: Duration = Duration::from_millis(1500);
+/// Pause between two tries.
+const LOCK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Creates the folder if need be, locks it and removes what was left unfinished.
 pub(crate) fn lock(dir: &Path) -> Result<Lock, OpenError> {
     disk::create_dir(dir).map_err(OpenError::disk("create the folder", dir))?;
@@ -156,7 +163,7 @@ pub(crate) fn lock(dir: &Path) -> Result<Lock, OpenError> {
         .truncate(false)
         .open(&path)
         .map_err(OpenError::disk("open for writing", &path))?;
-    match file.try_lock() {
+    match try_for(LOCK_PATIENCE, &file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(OpenError::Locked {
@@ -172,6 +179,18 @@ pub(crate) fn lock(dir: &Path) -> Result<Lock, OpenError> {
         }
     }
     Ok(Lock(file))
+}
+
+fn try_for(patience: Duration, file: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(LOCK_AGAIN);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The names in a folder, sorted.

@@ -102,6 +102,7 @@ impl World {
                 settle: Duration::from_secs(1),
                 ..PlannerConfig::default()
             },
+            fences: BTreeSet::new(),
         };
         let snapshot = self.ledger.snapshot();
         let Some(node) = self.node(n).filter(|node| node.machine.is_none()) else {
@@ -225,6 +226,8 @@ impl World {
                 let order = (fate == Fate::Works).then_some(order);
                 self.with_fate(fate, n, generation, order, event);
             }
+            // No service of the simulation names a hook.
+            Effect::Fence { .. } => {}
             Effect::LoadSnapshot => {
                 let delay = self.delay();
                 self.after(delay, Happening::LoadSnapshot(n, generation));
@@ -591,7 +594,7 @@ impl World {
         let services = machine.cluster().services();
         let leases: BTreeSet<Duration> = services
             .filter(|(_, service)| !service.removed())
-            .map(|(_, service)| service.spec().lease.0)
+            .map(|(_, service)| service.spec().lease_class())
             .collect();
         let leases = leases.into_iter().collect();
         let answer = Box::new(PollAnswer { work, leases });

@@ -11,7 +11,7 @@ use quorate_core::director::call::{Answer, Call, Renewal};
 use quorate_core::director::{WorkDelta, WorkItem, WorkState};
 use quorate_core::ids::{AgentName, Position, ServiceName, SessionId};
 use quorate_core::lease::LeaseTimes;
-use quorate_core::record::{AgentInfo, CloseReason, Containment};
+use quorate_core::record::{AgentInfo, CloseReason, Containment, Place};
 use quorate_core::time::Moment;
 
 use crate::clock::{Clock, Instant, MILLI, SECOND};
@@ -98,8 +98,10 @@ impl Host {
         AgentInfo {
             name,
             id: self.id,
-            boot_id: String::new(),
-            machine_id: self.name.clone(),
+            place: Place {
+                machine: format!("{}{}", Place::CERTAIN, self.name),
+                ..Place::default()
+            },
             labels: BTreeMap::from([zone]),
             capacity: None,
             containment: Containment::Kernel,

@@ -124,6 +124,11 @@ impl Oracle {
             | Record::SessionResumed { .. }
             | Record::Withdrawn { .. }
             | Record::Revoked { .. }
+            | Record::Silent { .. }
+            | Record::Heard { .. }
+            | Record::Fenced { .. }
+            | Record::Drifts { .. }
+            | Record::Evicted { .. }
             | Record::Observed { .. } => {}
         }
     }

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use quorate_core::ids::{AgentName, DirectorName};
+use quorate_core::ids::{AgentName, DirectorName, HookName};
 use quorate_core::spec::Span;
+use quorate_director::FenceHook;
 use serde::Deserialize;
 
 use crate::cli::LogFormat;
@@ -30,6 +32,48 @@ pub(crate) struct DirectorSection {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) source_root: Vec<PathBuf>,
+    pub(crate) fence: BTreeMap<HookName, FenceSection>,
+}
+
+/// A fence hook.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FenceSection {
+    pub(crate) command: Vec<String>,
+    #[serde(default = "fence_timeout")]
+    pub(crate) timeout: Span,
+}
+
+fn fence_timeout() -> Span {
+    Span(Duration::from_secs(30))
+}
+
+impl FenceSection {
+    /// The hook as the director runs it.
+    ///
+    /// # Errors
+    /// When it names no program that could be found wherever the director was started.
+    pub(crate) fn hook(self, name: &HookName) -> Result<FenceHook, Failure> {
+        let program = self.command.first().map_or("", String::as_str);
+        if !program.starts_with('/') {
+            return Err(Failure::new(
+                Code::Config,
+                format!("director.fence.{name}: {program:?} is not the whole path of a program"),
+                "write it as command = [\"/path/to/program\", \"{{agent}}\"]",
+            ));
+        }
+        if self.timeout.0.is_zero() {
+            return Err(Failure::new(
+                Code::Config,
+                format!("director.fence.{name}: no hook can end within 0s"),
+                "write how long it may take, such as timeout = \"30s\"",
+            ));
+        }
+        Ok(FenceHook {
+            command: self.command,
+            timeout: self.timeout.0,
+        })
+    }
 }
 
 /// What an agent is told.

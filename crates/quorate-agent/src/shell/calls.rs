@@ -191,5 +191,8 @@ pub(crate) const fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::Left => "left",
         CloseReason::AgentDied => "agent_died",
         CloseReason::WardenDied => "warden_died",
+        // Only directors give these.
+        CloseReason::Rebooted => "rebooted",
+        CloseReason::Evicted => "evicted",
     }
 }

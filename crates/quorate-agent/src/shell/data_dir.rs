@@ -11,7 +11,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,7 @@ use super::config::RunError;
 pub(crate) struct DataDir {
     root: PathBuf,
     agent_id: u64,
+    folder: u64,
     _lock: File,
     /// Held beside the file lock, which network file systems may not keep and copies do not share.
     _name: UnixListener,
@@ -64,6 +65,7 @@ impl DataDir {
             make_dir(&root.join(below), mode).map_err(fail)?;
         }
         Ok(Self {
+            folder: folder_of(&root.join("agent_id")).map_err(fail)?,
             root,
             agent_id,
             _lock: lock,
@@ -73,6 +75,11 @@ impl DataDir {
 
     pub(crate) const fn agent_id(&self) -> u64 {
         self.agent_id
+    }
+
+    /// Tells this folder from a copy of it on the same machine.
+    pub(crate) const fn folder(&self) -> u64 {
+        self.folder
     }
 
     pub(crate) fn wardens(&self) -> PathBuf {
@@ -174,6 +181,12 @@ fn identity(path: &Path) -> Result<u64, RunError> {
     }
 }
 
+/// Where the file of the identity is on its disk: a copy is somewhere else. 53 bits, as the identity.
+fn folder_of(identity: &Path) -> io::Result<u64> {
+    let found = fs::metadata(identity)?;
+    Ok((found.ino() ^ found.dev().rotate_left(32)) & ((1 << 53) - 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +211,8 @@ mod tests {
         fs::copy(dir.path().join("agent_id"), copy.path().join("agent_id")).unwrap();
         let refused = DataDir::open(copy.path()).unwrap_err();
         assert!(matches!(refused, RunError::Copied { .. }), "{refused}");
+        let copied = folder_of(&copy.path().join("agent_id")).unwrap();
+        assert_ne!(copied, first.folder(), "the directors could tell it, too");
         fs::remove_file(copy.path().join("agent_id")).unwrap();
         let second = DataDir::open(copy.path()).unwrap();
         assert_ne!(first.agent_id(), second.agent_id());

@@ -398,6 +398,7 @@ impl Shell {
             agent_id: self.data.agent_id(),
             boot_id: identity::boot_id(),
             machine_id: identity::machine_id(),
+            folder: self.data.folder(),
             labels: self.config.labels.clone(),
             capacity: self.config.capacity,
             containment,

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use super::transport::Call;
 use super::{Client, Error, EventStream};
 use crate::resources::{
-    AgentView, ApplyAnswer, ApplyRequest, DirectorView, Done, HistoryView, Page, PartitionState,
-    PartitionView, Plan, Progress, ServiceView, Why,
+    AgentView, ApplyAnswer, ApplyRequest, DirectorView, Done, EvictRequest, HistoryView, Page,
+    PartitionState, PartitionView, Plan, Progress, ServiceView, Why,
 };
 use crate::routes::{self, fill};
 
@@ -229,6 +229,15 @@ impl Client {
     pub async fn drain(&self, agent: &str) -> Result<Done, Error> {
         let path = fill(routes::AGENT_DRAIN, &[agent]);
         Ok(self.call(Call::post(path)).await?.1)
+    }
+
+    /// Takes everything from a silent agent, at the risk that its processes still execute.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn evict(&self, agent: &str, request: &EvictRequest) -> Result<Done, Error> {
+        let path = fill(routes::AGENT_EVICT, &[agent]);
+        Ok(self.call(Call::post(path).json(request)).await?.1)
     }
 
     /// Gives an agent nothing new.

@@ -64,6 +64,17 @@ impl AgentState {
     }
 }
 
+/// `POST /v1/agents/{name}/evict`: what a person takes upon himself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvictRequest {
+    /// Must be `true`: if the agent lives after all, its work runs twice until it hears of this or its
+    /// lease ends. Only fencing tokens protect then.
+    pub accept_duplicate_risk: bool,
+    /// Why, in one line; it stays in the ledger and in the events.
+    pub reason: String,
+}
+
 /// A director.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DirectorView {

@@ -14,7 +14,7 @@ pub use change::{
     ApplyAnswer, ApplyRequest, Done, Event, HistoryEntry, HistoryView, Plan, PlannedMove,
     PlannedStart, PlannedStop, PlannedWait, ServiceChange, ServiceChangeKind,
 };
-pub use cluster::{AgentState, AgentView, DirectorRole, DirectorView, Progress};
+pub use cluster::{AgentState, AgentView, DirectorRole, DirectorView, EvictRequest, Progress};
 pub use service::{
     Counts, ExcludedAgent, ExitView, PartitionState, PartitionView, ServiceView, SourceView, Why,
 };

@@ -7,7 +7,7 @@ use crate::ids::{BatchId, PartitionId, Position, ServiceName, SessionId, Token};
 use crate::record::{self, DecodeError, Entry, Header, Record};
 use crate::time::WallTime;
 
-use super::partition::{Freed, State};
+use super::partition::{Freed, Holder, State};
 use super::{Applied, Cluster, Leader, Outcome, Refused, Staged};
 
 /// Why the bytes at a position cannot be folded; all of them mean stop.
@@ -160,6 +160,18 @@ impl Cluster {
             } => self.resume_session(fold, session, incarnation, process),
             Record::SessionClosed { session, reason } => self.close_session(fold, session, reason),
             Record::SessionExpired { session } => self.expire_session(fold, session),
+            Record::Evicted { agent, reason } => self.evict(fold, &agent, reason),
+            Record::Silent { session, for_ms } => self.note_silence(session, for_ms),
+            Record::Heard { session } => self.note_silence(session, 0),
+            Record::Fenced {
+                session,
+                agent,
+                hook,
+            } => {
+                self.fence(fold, session, agent, &hook);
+                Ok(())
+            }
+            Record::Drifts { agent, ppm } => self.note_drift(fold, agent, ppm),
             Record::Assigned {
                 partition,
                 session,
@@ -254,6 +266,11 @@ impl Cluster {
                 | Record::SessionResumed { .. }
                 | Record::SessionClosed { .. }
                 | Record::SessionExpired { .. }
+                | Record::Evicted { .. }
+                | Record::Silent { .. }
+                | Record::Heard { .. }
+                | Record::Fenced { .. }
+                | Record::Drifts { .. }
                 | Record::Assigned { .. }
                 | Record::Withdrawn { .. }
                 | Record::Assumed { .. }
@@ -279,11 +296,11 @@ impl Cluster {
         let Some(subject) = self.subject(id) else {
             return;
         };
-        let agent = holder.and_then(|(session, _)| self.sessions.get(&session));
+        let holder = holder.map(|(session, token)| Holder { session, token });
         fold.changes.push(Change::Partition {
             subject,
-            token: holder.map(|(_, token)| token),
-            agent: agent.map(|session| session.agent.clone()),
+            token: holder.map(|holder| holder.token),
+            agent: holder.and_then(|holder| self.agent_holding(holder).cloned()),
             what,
         });
     }
@@ -300,8 +317,9 @@ impl Cluster {
             return;
         };
         self.note(fold, id, Some((holder.session, holder.token)), what);
-        let session = self.sessions.get_mut(&holder.session);
-        let session = session
+        let open = self.sessions.get_mut(&holder.session);
+        let session = open
+            .or_else(|| self.expired.get_mut(&holder.session))
             .unwrap_or_else(|| panic!("partition {id} is held by no session {}", holder.session));
         session.lose(id, holder.token, fold.at);
         let from = session.agent.clone();
@@ -317,6 +335,7 @@ impl Cluster {
         if partition.doomed {
             self.erase(fold, id);
         }
+        self.end_if_empty(fold, holder.session);
     }
 
     /// The slot of a partition that nobody holds becomes free; a removed service goes with its last one.

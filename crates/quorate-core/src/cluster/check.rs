@@ -71,7 +71,8 @@ impl Cluster {
             if !tokens.insert(holder.token) || holder.token > self.last_token {
                 found.push(format!("token {} of {id} is not its own", holder.token));
             }
-            let session = self.sessions.get(&holder.session);
+            let open = self.sessions.get(&holder.session);
+            let session = open.or_else(|| self.expired.get(&holder.session));
             if session.is_none_or(|session| !session.held.contains(&id)) {
                 found.push(format!(
                     "partition {id} is held by {}, which does not know",
@@ -87,7 +88,7 @@ impl Cluster {
 
     fn check_sessions(&self, found: &mut Vec<String>) {
         let mut held: BTreeSet<PartitionId> = BTreeSet::new();
-        for (id, session) in &self.sessions {
+        for (id, session) in self.sessions.iter().chain(&self.expired) {
             for partition in &session.held {
                 let holder = self.partition(*partition).and_then(|p| p.holder());
                 if !held.insert(*partition) || holder.map(|holder| holder.session) != Some(*id) {
@@ -98,8 +99,18 @@ impl Cluster {
             if session.id != *id || *id > self.last_session {
                 found.push(format!("session {id} has a wrong id"));
             }
-            if agent.is_none_or(|agent| !agent.sessions.contains(id)) {
+            let listed = |agent: &super::Agent| {
+                if self.expired.contains_key(id) {
+                    agent.expired.contains(id)
+                } else {
+                    agent.sessions.contains(id)
+                }
+            };
+            if !agent.is_some_and(listed) {
                 found.push(format!("session {id} is unknown to its agent"));
+            }
+            if self.expired.contains_key(id) && session.held.is_empty() {
+                found.push(format!("session {id} is over and holds nothing"));
             }
         }
         for (name, agent) in &self.agents {

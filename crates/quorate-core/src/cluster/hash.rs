@@ -57,6 +57,7 @@ impl Cluster {
             partitions,
             agents,
             sessions,
+            expired,
             staged,
         } = self;
         let mut sum = Sum(Xxh3::new());
@@ -87,6 +88,7 @@ impl Cluster {
         slab(&mut sum, partitions, partition);
         agents.values().for_each(|one| agent(&mut sum, one));
         sessions.values().for_each(|one| session(&mut sum, one));
+        expired.values().for_each(|one| session(&mut sum, one));
         if let Some(Staged { change, records }) = staged {
             sum.number(change.writer);
             sum.number(change.sequence);
@@ -214,14 +216,14 @@ fn agent(sum: &mut Sum, agent: &Agent) {
         incarnation,
         process,
         sessions,
+        expired,
         last_seen: _,
         joined,
     } = agent;
     let AgentInfo {
         name,
         id,
-        boot_id: _,
-        machine_id: _,
+        place: _,
         labels,
         capacity,
         containment,
@@ -236,6 +238,7 @@ fn agent(sum: &mut Sum, agent: &Agent) {
     sum.number(incarnation.0);
     sum.number(*process);
     sessions.iter().for_each(|id| sum.number(id.0));
+    expired.iter().for_each(|id| sum.number(id.0));
     sum.number(joined.0);
 }
 
@@ -243,6 +246,7 @@ fn session(sum: &mut Sum, session: &Session) {
     let Session {
         id,
         agent,
+        place,
         lease,
         secret_hash,
         incarnation,
@@ -251,9 +255,11 @@ fn session(sum: &mut Sum, session: &Session) {
         gone,
         gone_known_from,
         changed,
+        silent_ms,
     } = session;
     sum.number(id.0);
     sum.text(agent.as_str());
+    sum.stored(&**place);
     sum.stored(lease);
     sum.text(secret_hash);
     sum.number(incarnation.0);
@@ -265,4 +271,5 @@ fn session(sum: &mut Sum, session: &Session) {
     }
     sum.number(gone_known_from.0);
     sum.number(changed.0);
+    sum.number(*silent_ms);
 }

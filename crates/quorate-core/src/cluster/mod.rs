@@ -15,6 +15,7 @@
 
 mod apply;
 mod check;
+mod fencing;
 mod hash;
 mod partition;
 mod rights;
@@ -65,6 +66,7 @@ pub struct Cluster {
     partitions: Slab<Partition>,
     agents: BTreeMap<AgentName, Agent>,
     sessions: BTreeMap<SessionId, Session>,
+    expired: BTreeMap<SessionId, Session>,
     staged: Option<Staged>,
 }
 
@@ -314,6 +316,20 @@ impl Cluster {
     #[must_use]
     pub fn session(&self, id: SessionId) -> Option<&Session> {
         self.sessions.get(&id)
+    }
+
+    /// Sessions that are over, while something that they held waits for a fence hook.
+    #[must_use]
+    pub fn expired(&self) -> &BTreeMap<SessionId, Session> {
+        &self.expired
+    }
+
+    /// Whose a right is, also when its session is over and it waits for a fence hook.
+    #[must_use]
+    pub fn agent_holding(&self, holder: Holder) -> Option<&AgentName> {
+        let open = self.sessions.get(&holder.session);
+        let session = open.or_else(|| self.expired.get(&holder.session));
+        session.map(Session::agent)
     }
 
     /// The agent of an open session.

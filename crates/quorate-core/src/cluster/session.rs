@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgentName, Incarnation, PartitionId, Position, SessionId, Token};
 use crate::lease::LeaseTimes;
-use crate::record::{AgentInfo, Schedulable};
+use crate::record::{AgentInfo, Place, Schedulable};
 use crate::time::WallTime;
 
 /// Most ended tokens that a session remembers for work deltas; an agent that is further behind gets
@@ -22,6 +23,7 @@ pub struct Agent {
     pub(super) incarnation: Incarnation,
     pub(super) process: u64,
     pub(super) sessions: BTreeSet<SessionId>,
+    pub(super) expired: BTreeSet<SessionId>,
     pub(super) last_seen: WallTime,
     pub(super) joined: Position,
 }
@@ -64,6 +66,12 @@ impl Agent {
         &self.sessions
     }
 
+    /// Sessions of it that have expired while something that they held waits for a fence hook.
+    #[must_use]
+    pub fn expired(&self) -> &BTreeSet<SessionId> {
+        &self.expired
+    }
+
     /// Wall time of the last entry about its sessions: for people.
     #[must_use]
     pub fn last_seen(&self) -> WallTime {
@@ -82,6 +90,7 @@ impl Agent {
 pub struct Session {
     pub(super) id: SessionId,
     pub(super) agent: AgentName,
+    pub(super) place: Arc<Place>,
     pub(super) lease: LeaseTimes,
     pub(super) secret_hash: Arc<str>,
     pub(super) incarnation: Incarnation,
@@ -90,6 +99,7 @@ pub struct Session {
     pub(super) gone: VecDeque<(Position, Token)>,
     pub(super) gone_known_from: Position,
     pub(super) changed: Position,
+    pub(super) silent_ms: u64,
 }
 
 impl Session {
@@ -103,6 +113,12 @@ impl Session {
     #[must_use]
     pub fn agent(&self) -> &AgentName {
         &self.agent
+    }
+
+    /// Where it was opened: its runs are there and nowhere else.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The times of its lease class.
@@ -139,6 +155,12 @@ impl Session {
     #[must_use]
     pub fn changed(&self) -> Position {
         self.changed
+    }
+
+    /// For how long leaders have recorded that they answered no renewal of it; zero once it was heard (R6).
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        Duration::from_millis(self.silent_ms)
     }
 
     /// Tokens that ended after `since`, or `None` when that is too long ago to know.

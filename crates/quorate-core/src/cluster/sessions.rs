@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::history::{Change, What};
 use crate::ids::{AgentName, Incarnation, PartitionId, SessionId};
 use crate::lease::LeaseTimes;
-use crate::record::{AgentInfo, CloseReason, Schedulable};
+use crate::record::{AgentInfo, Cause, CloseReason, Schedulable};
 use crate::spec::Span;
 
 use super::apply::Fold;
@@ -31,6 +31,7 @@ impl Cluster {
         opening: Opening,
     ) -> Result<(), Refused> {
         let name = opening.agent.name.clone();
+        let place = Arc::new(opening.agent.place.clone());
         self.check_opening(&opening)?;
         self.last_session = opening.session;
         self.last_incarnation = self.last_incarnation.max(opening.incarnation);
@@ -40,6 +41,7 @@ impl Cluster {
             incarnation: opening.incarnation,
             process: opening.process,
             sessions: BTreeSet::new(),
+            expired: BTreeSet::new(),
             last_seen: fold.wall,
             joined: fold.at,
         });
@@ -54,6 +56,7 @@ impl Cluster {
         let session = Session {
             id: opening.session,
             agent: name.clone(),
+            place,
             lease: opening.lease,
             secret_hash: Arc::from(opening.secret_hash),
             incarnation: opening.incarnation,
@@ -62,6 +65,7 @@ impl Cluster {
             gone: VecDeque::new(),
             gone_known_from: fold.at,
             changed: fold.at,
+            silent_ms: 0,
         };
         self.sessions.insert(opening.session, session);
         fold.changes.push(Change::SessionOpened {
@@ -146,32 +150,39 @@ impl Cluster {
         Ok(())
     }
 
-    pub(super) fn expire_session(&mut self, fold: &mut Fold, id: SessionId) -> Result<(), Refused> {
-        let (agent, held) = self.ending(id)?;
-        fold.changes.push(Change::SessionExpired {
-            session: id,
-            agent,
-            freed: held.len(),
+    /// Closes every session of an agent without proof of death, because a person said so.
+    pub(super) fn evict(
+        &mut self,
+        fold: &mut Fold,
+        name: &AgentName,
+        reason: Cause,
+    ) -> Result<(), Refused> {
+        let agent = self.agents.get(name).ok_or(Refused::NoAgent)?;
+        let all = agent.sessions.iter().chain(&agent.expired);
+        let sessions: Vec<SessionId> = all.copied().collect();
+        fold.changes.push(Change::AgentEvicted {
+            agent: name.clone(),
+            reason,
         });
-        for partition in held {
-            self.vacate(fold, partition, What::Expired, |from| Freed::Expired {
-                from,
-            });
+        for session in sessions {
+            self.close_session(fold, session, CloseReason::Evicted)?;
         }
-        self.end_session(fold, id);
         Ok(())
     }
 
     fn ending(&self, id: SessionId) -> Result<(AgentName, Vec<PartitionId>), Refused> {
-        let session = self.sessions.get(&id).ok_or(Refused::NoSession)?;
+        let open = self.sessions.get(&id).or_else(|| self.expired.get(&id));
+        let session = open.ok_or(Refused::NoSession)?;
         Ok((
             session.agent.clone(),
             session.held.iter().copied().collect(),
         ))
     }
 
-    fn end_session(&mut self, fold: &Fold, id: SessionId) {
-        let Some(session) = self.sessions.remove(&id) else {
+    /// Ends a session, open or expired, that holds nothing any more.
+    pub(super) fn end_session(&mut self, fold: &Fold, id: SessionId) {
+        let open = self.sessions.remove(&id);
+        let Some(session) = open.or_else(|| self.expired.remove(&id)) else {
             return;
         };
         assert!(
@@ -181,8 +192,29 @@ impl Cluster {
         );
         if let Some(agent) = self.agents.get_mut(&session.agent) {
             agent.sessions.remove(&id);
+            agent.expired.remove(&id);
             agent.last_seen = fold.wall;
         }
+    }
+
+    /// How long leaders have answered no renewal of a session (R6).
+    pub(super) fn note_silence(&mut self, id: SessionId, for_ms: u64) -> Result<(), Refused> {
+        let session = self.sessions.get_mut(&id).ok_or(Refused::NoSession)?;
+        session.silent_ms = for_ms;
+        Ok(())
+    }
+
+    pub(super) fn note_drift(
+        &self,
+        fold: &mut Fold,
+        agent: AgentName,
+        ppm: i64,
+    ) -> Result<(), Refused> {
+        if !self.agents.contains_key(&agent) {
+            return Err(Refused::NoAgent);
+        }
+        fold.changes.push(Change::AgentDrifts { agent, ppm });
+        Ok(())
     }
 
     pub(super) fn set_agent(

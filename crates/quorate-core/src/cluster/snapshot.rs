@@ -56,6 +56,7 @@ struct Head {
     services_free: Vec<u32>,
     agents: Vec<Agent>,
     sessions: Vec<Session>,
+    expired: Vec<Session>,
     staged: Option<Staged>,
     partitions: usize,
     partitions_free: Vec<u32>,
@@ -114,6 +115,7 @@ impl Cluster {
             services_free: self.services.free().to_vec(),
             agents: self.agents.values().cloned().collect(),
             sessions: self.sessions.values().cloned().collect(),
+            expired: self.expired.values().cloned().collect(),
             staged: self.staged.clone(),
             partitions: self.partitions.len(),
             partitions_free: self.partitions.free().to_vec(),
@@ -184,7 +186,10 @@ fn build(head: Head, partitions: Vec<(u32, Partition)>) -> Result<Cluster, Snaps
         return Err(slots);
     };
     let agents = head.agents.into_iter();
-    let sessions = head.sessions.into_iter();
+    let by_id = |sessions: Vec<Session>| {
+        let sessions = sessions.into_iter();
+        sessions.map(|session| (session.id, session)).collect()
+    };
     Ok(Cluster {
         position: head.position,
         last_hash: head.last_hash,
@@ -199,7 +204,8 @@ fn build(head: Head, partitions: Vec<(u32, Partition)>) -> Result<Cluster, Snaps
         service_ids,
         partitions,
         agents: agents.map(|agent| (agent.name().clone(), agent)).collect(),
-        sessions: sessions.map(|session| (session.id, session)).collect(),
+        sessions: by_id(head.sessions),
+        expired: by_id(head.expired),
         staged: head.staged,
     })
 }

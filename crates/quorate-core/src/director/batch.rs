@@ -162,6 +162,8 @@ pub(super) fn weigh(record: &Record) -> usize {
         | Record::Assumed { .. }
         | Record::Beat
         | Record::SessionExpired { .. }
+        | Record::Silent { .. }
+        | Record::Heard { .. }
         | Record::SessionClosed { .. }
         | Record::SessionResumed { .. } => 80,
         Record::Withdrawn { .. } | Record::Revoked { .. } => 96,
@@ -177,6 +179,9 @@ pub(super) fn weigh(record: &Record) -> usize {
         | Record::DesiredSet { .. }
         | Record::RestartAsked { .. }
         | Record::AgentSet { .. }
+        | Record::Evicted { .. }
+        | Record::Fenced { .. }
+        | Record::Drifts { .. }
         | Record::SessionOpened { .. } => encoded(record),
     }
 }
@@ -220,6 +225,11 @@ mod tests {
                 token,
             },
             Record::SessionExpired { session },
+            Record::Silent {
+                session,
+                for_ms: u64::MAX,
+            },
+            Record::Heard { session },
             Record::SessionClosed {
                 session,
                 reason: CloseReason::WardenDied,

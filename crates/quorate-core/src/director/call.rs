@@ -5,7 +5,7 @@ use crate::ids::{
 };
 use crate::lease::LeaseTimes;
 use crate::record::{
-    AgentInfo, CloseReason, Desired, Exit, ReleaseOutcome, RunReport, Schedulable,
+    AgentInfo, Cause, CloseReason, Desired, Exit, ReleaseOutcome, RunReport, Schedulable,
 };
 use crate::spec::{PartitionSpec, ServiceSpec};
 
@@ -56,6 +56,13 @@ pub enum Call {
         agent: AgentName,
         /// What is wanted.
         schedulable: Schedulable,
+    },
+    /// Takes everything from an agent that is silent, at the risk that its processes still execute.
+    Evict {
+        /// The agent.
+        agent: AgentName,
+        /// Why, as the person says: it stays in the ledger.
+        reason: Cause,
     },
     /// Opens a session.
     Register {

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use crate::cluster::{Refused, State};
 use crate::ids::{AgentName, PartitionId, PartitionKey, ServiceName, SessionId, Token};
-use crate::lease::LeaseTimes;
-use crate::record::{AgentInfo, CloseReason, Desired, Record, Schedulable};
+use crate::record::{CloseReason, Desired, Record, Schedulable};
+use crate::time::Moment;
 
 use super::Director;
 use super::batch::{self, Batch, Carry, Reply};
 use super::call::{Answer, Call, CallId, Refusal};
+use super::joining::Registration;
 use super::proofs::Waiting;
 
 /// What was decided about a call. No records: nothing needs to change, and the answer waits for a proof.
@@ -17,7 +18,7 @@ pub(super) type Decided = Result<(Vec<Record>, Reply), Refusal>;
 
 impl Director {
     /// Fills the batch with calls, in the order in which they came.
-    pub(super) fn take_calls(&mut self, batch: &mut Batch) {
+    pub(super) fn take_calls(&mut self, now: Moment, batch: &mut Batch) {
         if let Some(carry) = self.carry.take() {
             batch.changes_specs = true;
             self.carry = batch.take(carry);
@@ -32,7 +33,7 @@ impl Director {
                 return;
             }
             batch.changes_specs |= compares(&call);
-            match self.decide_call(batch, call) {
+            match self.decide_call(now, batch, call) {
                 Ok((records, reply)) if records.is_empty() => {
                     self.proofs.wait(Waiting::Call(id, reply));
                 }
@@ -59,7 +60,7 @@ impl Director {
         self.proofs.wait(Waiting::Call(id, reply));
     }
 
-    fn decide_call(&mut self, batch: &mut Batch, call: Call) -> Decided {
+    fn decide_call(&mut self, now: Moment, batch: &mut Batch, call: Call) -> Decided {
         match call {
             Call::Apply { services } => self.decide_apply(services),
             Call::Remove { service } => {
@@ -82,12 +83,22 @@ impl Director {
                 Ok((vec![record], Reply::Done { notes }))
             }
             Call::SetAgent { agent, schedulable } => self.decide_agent(agent, schedulable),
+            Call::Evict { agent, reason } => self.decide_evict(now, agent, reason),
             Call::Register {
                 agent,
                 lease,
                 secret_hash,
                 process,
-            } => self.decide_register(batch, agent, lease, secret_hash, process),
+            } => self.decide_register(
+                now,
+                batch,
+                Registration {
+                    agent,
+                    lease,
+                    secret_hash,
+                    process,
+                },
+            ),
             Call::Resume { session, process } => self.decide_resume(batch, session, process),
             Call::Report(report) => self.decide_report(*report),
             Call::Close { session, reason } => Ok(self.decide_close(session, reason)),
@@ -124,67 +135,10 @@ impl Director {
         Ok((vec![Record::AgentSet { agent, schedulable }], reply))
     }
 
-    fn decide_register(
-        &self,
-        batch: &mut Batch,
-        agent: AgentInfo,
-        lease: LeaseTimes,
-        secret_hash: String,
-        process: u64,
-    ) -> Decided {
-        let reply = Reply::Opened {
-            secret_hash: secret_hash.clone(),
-            process,
-        };
-        if self.cluster.session_by_secret(&secret_hash).is_some() {
-            return Ok((Vec::new(), reply));
-        }
-        let known = self.cluster.agents().get(&agent.name);
-        if let Some(known) = known.filter(|known| known.info().id != agent.id)
-            && !known.sessions().is_empty()
-        {
-            return Err(Refusal::Conflict(format!(
-                "an agent named {} is alive with another identity; give this one another name",
-                agent.name
-            )));
-        }
-        let same = known.filter(|known| known.info().id == agent.id && known.process() == process);
-        let incarnation =
-            same.map_or_else(|| batch.mint_incarnation(), |known| known.incarnation());
-        let record = Record::SessionOpened {
-            session: batch.mint_session(),
-            incarnation,
-            agent: Box::new(agent),
-            lease,
-            secret_hash,
-            process,
-        };
-        Ok((vec![record], reply))
-    }
-
-    fn decide_resume(&self, batch: &mut Batch, session: SessionId, process: u64) -> Decided {
-        let reply = Reply::Resumed { session, process };
-        let open = self.cluster.session(session).ok_or_else(over)?;
-        let agent = self.cluster.agent_of(session).ok_or_else(over)?;
-        let same = agent.process() == process;
-        if same && open.incarnation() == agent.incarnation() {
-            return Ok((Vec::new(), reply));
-        }
-        let incarnation = if same {
-            agent.incarnation()
-        } else {
-            batch.mint_incarnation()
-        };
-        let record = Record::SessionResumed {
-            session,
-            incarnation,
-            process,
-        };
-        Ok((vec![record], reply))
-    }
-
     fn decide_close(&self, session: SessionId, reason: CloseReason) -> (Vec<Record>, Reply) {
-        let open = self.cluster.session(session).is_some();
+        // A proof of death counts as much after the lease is over as before, when it is waited for.
+        let unfenced = self.cluster.expired().contains_key(&session);
+        let open = unfenced || self.cluster.session(session).is_some();
         let record = open.then_some(Record::SessionClosed { session, reason });
         let reply = Reply::Done { notes: Vec::new() };
         (record.into_iter().collect(), reply)
@@ -339,6 +293,7 @@ fn compares(call: &Call) -> bool {
         Call::SetDesired { .. }
         | Call::Restart { .. }
         | Call::SetAgent { .. }
+        | Call::Evict { .. }
         | Call::Register { .. }
         | Call::Resume { .. }
         | Call::Report(_)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Service;
-use crate::ids::{PartitionKey, ServiceName};
+use crate::ids::{HookName, PartitionKey, ServiceName};
 use crate::record::{ENTRY_BYTES_MAX, Record};
 use crate::spec::{self, PartitionSpec, ServiceSpec};
 
@@ -26,6 +26,7 @@ impl Director {
         let mut records = Vec::new();
         let mut notes = Vec::new();
         for (name, spec) in services {
+            self.known_hook(&name, &spec)?;
             notes.extend(self.stopped_note(&name));
             let listed = spec::expand::partitions(&name, &spec);
             let listed = listed.map_err(|problem| Refusal::Conflict(problem.to_string()))?;
@@ -44,6 +45,21 @@ impl Director {
             records.extend(difference.records(&name));
         }
         Ok((self.staged(records)?, Reply::Done { notes }))
+    }
+
+    fn known_hook(&self, name: &ServiceName, spec: &ServiceSpec) -> Result<(), Refusal> {
+        let known = &self.config.fences;
+        let Some(hook) = spec.fence.as_ref().filter(|hook| !known.contains(*hook)) else {
+            return Ok(());
+        };
+        let known: Vec<&str> = known.iter().map(HookName::as_str).collect();
+        let known = match known.as_slice() {
+            [] => "no hook at all".to_owned(),
+            names => names.join(", "),
+        };
+        Err(Refusal::Conflict(format!(
+            "service {name} names the fence hook {hook}, and the directors' own file describes {known}"
+        )))
     }
 
     /// A source was read. A reading that is refused changes nothing but what people are told.
@@ -267,6 +283,11 @@ fn too_large(record: &Record, bytes: usize) -> Refusal {
         | Record::SessionResumed { .. }
         | Record::SessionClosed { .. }
         | Record::SessionExpired { .. }
+        | Record::Evicted { .. }
+        | Record::Silent { .. }
+        | Record::Heard { .. }
+        | Record::Fenced { .. }
+        | Record::Drifts { .. }
         | Record::Assigned { .. }
         | Record::Withdrawn { .. }
         | Record::Assumed { .. }

@@ -1,44 +1,93 @@
 //! The leader's clocks: since when a session is silent, and when the leader may be sure that nothing of
 //! it executes any more.
 //!
-//! They belong to one leadership: a new leader starts them all afresh (R6).
+//! They belong to one leadership: a new leader starts them all afresh, but for the silence of patient
+//! sessions that leaders before have recorded (R6).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::ids::SessionId;
-use crate::lease::LeaseTimes;
+use crate::lease::{self, LeaseTimes};
 use crate::time::Moment;
 
-/// E of every open session, and who has been silent for half of its lease.
+/// E of every open session, and who is silent.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
     of: BTreeMap<SessionId, Clock>,
     expiry: BTreeSet<(Moment, SessionId)>,
     silence: BTreeSet<(Moment, SessionId)>,
     silent: BTreeSet<SessionId>,
+    /// When the silence of a patient session is next to be recorded.
+    notes: BTreeSet<(Moment, SessionId)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Clock {
+    /// When it was last heard, or this leadership began.
+    heard: Moment,
+    /// How long it had been silent by then, as leaders before have recorded.
+    before: Duration,
     expires: Moment,
     silent_from: Moment,
+    note_at: Option<Moment>,
+    lease: LeaseTimes,
 }
 
 impl Clocks {
-    /// Moves E of a session forward, never back (R4).
+    /// Moves E of a session forward, never back (R4): a renewal of it has been received.
     pub(super) fn extend(&mut self, session: SessionId, now: Moment, lease: LeaseTimes) {
-        let clock = Clock {
-            expires: now + lease.expiry(),
-            silent_from: now + lease.lease / 2,
-        };
+        let clock = Clock::begun(now, lease);
         let before = self.of.get(&session);
         if before.is_some_and(|before| before.expires >= clock.expires) {
             return;
         }
+        self.set(session, clock);
+    }
+
+    /// The clock of a session under a new leader: the whole time once more, less what leaders before have
+    /// recorded that they did not answer it (R6).
+    pub(super) fn inherit(
+        &mut self,
+        session: SessionId,
+        now: Moment,
+        lease: LeaseTimes,
+        silent_for: Duration,
+    ) {
+        let mut clock = Clock::begun(now, lease);
+        clock.before = silent_for;
+        clock.expires = now + lease.expiry().saturating_sub(lease::at_least(silent_for));
+        self.set(session, clock);
+    }
+
+    fn set(&mut self, session: SessionId, clock: Clock) {
         self.end(session);
         self.of.insert(session, clock);
         self.expiry.insert((clock.expires, session));
         self.silence.insert((clock.silent_from, session));
+        self.notes.extend(clock.note_at.map(|at| (at, session)));
+    }
+
+    /// Sessions whose silence is to be recorded now, and how long it has lasted.
+    pub(super) fn notes_due(&self, now: Moment) -> Vec<(SessionId, Duration)> {
+        let due = self.notes.iter().take_while(|(at, _)| *at <= now);
+        let due = due.filter_map(|(_, session)| {
+            let clock = self.of.get(session)?;
+            Some((*session, clock.before + now.since(clock.heard)))
+        });
+        due.collect()
+    }
+
+    /// The silence of a session is being recorded; the next step of it is due later.
+    pub(super) fn noted(&mut self, session: SessionId, now: Moment) {
+        let Some(clock) = self.of.get_mut(&session) else {
+            return;
+        };
+        if let Some(at) = clock.note_at.take() {
+            self.notes.remove(&(at, session));
+        }
+        clock.note_at = clock.lease.silence_step().map(|step| now + step);
+        self.notes.extend(clock.note_at.map(|at| (at, session)));
     }
 
     pub(super) fn end(&mut self, session: SessionId) {
@@ -46,6 +95,9 @@ impl Clocks {
             self.expiry.remove(&(clock.expires, session));
             self.silence.remove(&(clock.silent_from, session));
             self.silent.remove(&session);
+            if let Some(at) = clock.note_at {
+                self.notes.remove(&(at, session));
+            }
         }
     }
 
@@ -55,6 +107,11 @@ impl Clocks {
 
     pub(super) fn expires(&self, session: SessionId) -> Option<Moment> {
         self.of.get(&session).map(|clock| clock.expires)
+    }
+
+    /// Since when nothing was heard of a session; at most since this leadership began.
+    pub(super) fn heard(&self, session: SessionId) -> Option<Moment> {
+        self.of.get(&session).map(|clock| clock.heard)
     }
 
     /// Whether the session can no longer be renewed (R7). One that has no clock is not open.
@@ -86,7 +143,24 @@ impl Clocks {
 
     /// When something here is due next.
     pub(super) fn next(&self) -> Option<Moment> {
-        let first = [self.expiry.first(), self.silence.first()];
+        let first = [
+            self.expiry.first(),
+            self.silence.first(),
+            self.notes.first(),
+        ];
         first.into_iter().flatten().map(|(at, _)| *at).min()
+    }
+}
+
+impl Clock {
+    fn begun(now: Moment, lease: LeaseTimes) -> Self {
+        Self {
+            heard: now,
+            before: Duration::ZERO,
+            expires: now + lease.expiry(),
+            silent_from: now + lease.silent_after(),
+            note_at: lease.silence_step().map(|step| now + step),
+            lease,
+        }
     }
 }

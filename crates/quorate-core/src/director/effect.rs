@@ -1,7 +1,7 @@
 //! What the machine orders its shell to do. The shell chooses nothing.
 
 use crate::history::Change;
-use crate::ids::{Epoch, Position};
+use crate::ids::{AgentName, Epoch, HookName, Position, SessionId};
 use crate::time::{Moment, WallTime};
 
 use super::call::{Answer, CallId, RenewalAnswer};
@@ -64,6 +64,16 @@ pub enum Effect {
         wall: WallTime,
         /// What it changed.
         changes: Vec<Change>,
+    },
+    /// Run this fence hook for the agent of a silent session; answer with `Event::Fenced`. May be ordered
+    /// again for the same session, by this director or another.
+    Fence {
+        /// The session.
+        session: SessionId,
+        /// Its agent.
+        agent: AgentName,
+        /// Name of the hook in the directors' own file.
+        hook: HookName,
     },
     /// The whole state was replaced by a snapshot: blocked queries look again, history has a gap.
     Replaced {

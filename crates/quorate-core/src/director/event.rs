@@ -1,6 +1,7 @@
 //! What a director's shell tells the machine: facts that have happened, never wishes.
 
-use crate::ids::{Epoch, Position};
+use crate::ids::{Epoch, HookName, Position, SessionId};
+use crate::record::Cause;
 use crate::time::{Moment, WallTime};
 
 use super::call::{Call, CallId, Renewal};
@@ -76,6 +77,15 @@ pub enum Event {
         id: CallId,
         /// The renewal.
         renewal: Renewal,
+    },
+    /// Answer to `Effect::Fence`.
+    Fenced {
+        /// The session.
+        session: SessionId,
+        /// The hook.
+        hook: HookName,
+        /// Why it did not succeed.
+        problem: Option<Cause>,
     },
     /// The time of the last `Effect::WakeAt` has come. May come too early or too often.
     Woke,

@@ -71,10 +71,15 @@ impl Director {
         self.planning = Some(Planning::new(planner));
         self.renewals.clear();
         self.reports.clear();
+        self.drift.clear();
+        self.fences.clear();
         self.clocks.clear();
-        // R6: whatever the leader before knew, everybody gets the whole time once more.
+        // R6: whatever the leader before knew, everybody gets the whole time once more, less the silence
+        // that is recorded.
         for (id, session) in self.cluster.sessions() {
-            self.clocks.extend(*id, now.moment, session.lease());
+            let silent_for = session.silent_for();
+            self.clocks
+                .inherit(*id, now.moment, session.lease(), silent_for);
         }
     }
 
@@ -101,6 +106,7 @@ impl Director {
                     let open = self.cluster.agents().get(agent);
                     if open.is_none_or(|agent| agent.sessions().is_empty()) {
                         self.renewals.forget(agent);
+                        self.drift.forget(agent);
                     }
                 }
                 Change::Elected { .. }
@@ -112,6 +118,9 @@ impl Director {
                 | Change::SourceRecovered { .. }
                 | Change::Partition { .. }
                 | Change::SessionResumed { .. }
+                | Change::AgentEvicted { .. }
+                | Change::AgentFenced { .. }
+                | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. } => {}
             }
         }
@@ -129,8 +138,11 @@ impl Director {
                 break;
             }
         }
+        self.note_silence(now.moment, &mut batch);
+        self.fence(now.moment, &mut batch, effects);
+        self.note_drift(&mut batch);
         self.plan(now.moment, &mut batch);
-        self.take_calls(&mut batch);
+        self.take_calls(now.moment, &mut batch);
         if batch.is_empty() && self.proofs.beat {
             batch.push(Record::Beat);
         }
@@ -209,9 +221,11 @@ impl Director {
             let answer = self.not_leader();
             effects.push(Effect::Answer { id, answer });
         }
-        let waiting = self.proofs.give_up();
+        let mut waiting = self.proofs.give_up();
+        waiting.append(&mut self.renewals.give_up());
         self.turn_away(waiting, effects);
         self.clocks.clear();
+        self.fences.clear();
         self.planning = None;
     }
 }

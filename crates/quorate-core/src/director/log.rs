@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cluster::{Applied, FoldError};
 use crate::history::Change;
-use crate::ids::{BatchId, Epoch, Position};
+use crate::ids::{BatchId, Epoch, Position, SessionId};
 use crate::record::{self, Entry, Header, Record};
 use crate::time::Moment;
 
@@ -86,6 +86,14 @@ impl Log {
 
     pub(super) fn writes(&self, batch: BatchId) -> bool {
         batch.writer == self.writer
+    }
+
+    /// Whether an entry on its way says that a session has been silent.
+    pub(super) fn records_silence(&self, session: SessionId) -> bool {
+        let mut on_its_way = self.append.iter().flat_map(|append| &append.records);
+        on_its_way.any(
+            |record| matches!(record, Record::Silent { session: silent, .. } if *silent == session),
+        )
     }
 
     /// Everything up to here is in the ledger, somebody says.

@@ -17,6 +17,7 @@
 //! | `TailAnswered` | nothing | nothing | own epoch: answers renewals; else reads | nothing |
 //! | `Asked` | answers not leader | answers not leader | queues, or overloaded | answers not leader |
 //! | `Renewed` | answers not leader | answers not leader | stamps (R4), proves (R5) | answers not leader |
+//! | `Fenced` | nothing | nothing | frees what waited for it, or tries again | nothing |
 //! | `Woke` | retries a read | retries | retries; expires (R7); plans | nothing |
 //!
 //! *Steps down*: queued calls hear *not leader*; those in flight hear *unknown*, unless another entry is
@@ -27,8 +28,11 @@ pub mod call;
 mod calls;
 mod changes;
 mod clocks;
+mod drift;
 pub mod effect;
 pub mod event;
+mod fences;
+mod joining;
 mod leading;
 mod log;
 mod planning;
@@ -39,10 +43,10 @@ mod reports;
 mod tests;
 mod work;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::cluster::Cluster;
-use crate::ids::{DirectorName, Incarnation, Position, SessionId};
+use crate::ids::{AgentName, DirectorName, HookName, Incarnation, Position, SessionId};
 use crate::planner::PlannerConfig;
 use crate::time::Moment;
 
@@ -69,6 +73,8 @@ pub struct Config {
     pub snapshot_every: u64,
     /// How partitions are placed where their services do not say.
     pub planner: PlannerConfig,
+    /// The fence hooks that this director's own file describes.
+    pub fences: BTreeSet<HookName>,
 }
 
 /// What a director is at the moment.
@@ -98,6 +104,8 @@ pub struct Director {
     clocks: clocks::Clocks,
     planning: Option<planning::Planning>,
     renewals: renewals::Renewals,
+    drift: drift::Drift,
+    fences: fences::Fences,
     /// Newest report of each session: an older one that comes late changes no display.
     reports: BTreeMap<SessionId, (Incarnation, u64)>,
     saved: Position,
@@ -122,6 +130,8 @@ impl Director {
             clocks: clocks::Clocks::default(),
             planning: None,
             renewals: renewals::Renewals::default(),
+            drift: drift::Drift::default(),
+            fences: fences::Fences::default(),
             reports: BTreeMap::new(),
             saved: Position(0),
             wake: None,
@@ -153,6 +163,13 @@ impl Director {
         self.clocks.silent().contains(&session)
     }
 
+    /// How much faster the clock of an agent runs than this director's, in millionths, as measured while
+    /// this director leads.
+    #[must_use]
+    pub fn drift(&self, agent: &AgentName) -> Option<i64> {
+        self.drift.of(agent)
+    }
+
     /// Where the leader's API is, if it is another director.
     #[must_use]
     pub fn leader_address(&self) -> Option<String> {
@@ -180,6 +197,11 @@ impl Director {
             Event::TailAnswered { proof, tail } => self.tail_answered(now, proof, tail, effects),
             Event::Asked { id, call } => self.asked(id, call, effects),
             Event::Renewed { id, renewal } => self.renewed(now, id, renewal, effects),
+            Event::Fenced {
+                session,
+                hook,
+                problem,
+            } => self.fences.ended(now.moment, &(session, hook), problem),
             Event::Woke => self.wake = None,
         }
         self.advance(now, effects);
@@ -208,6 +230,7 @@ impl Director {
         if self.role == Role::Leader && !self.log.busy(self.cluster.position()) {
             // While the ledger is to answer, nothing is decided anyway.
             wake = earliest(wake, self.clocks.next());
+            wake = earliest(wake, self.fence_at(now.moment));
             let planning = self.planning.as_ref();
             wake = earliest(wake, planning.and_then(planning::Planning::next));
         }
@@ -261,6 +284,7 @@ impl Director {
             | Event::Reset { .. }
             | Event::AppendAnswered { .. }
             | Event::TailAnswered { .. }
+            | Event::Fenced { .. }
             | Event::Woke => {}
         }
     }

@@ -126,6 +126,9 @@ impl Director {
         self.proofs.beat = false;
         for waiting in self.proofs.take(covers) {
             match waiting {
+                Waiting::Renewal(id, renewal) if self.waits_for_heard(&renewal) => {
+                    self.renewals.hold_back(id, renewal);
+                }
                 Waiting::Renewal(id, renewal) => {
                     let answer = self.renewal_answer(now, &renewal);
                     effects.push(Effect::AnswerRenewal { id, answer });

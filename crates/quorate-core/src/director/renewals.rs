@@ -1,10 +1,14 @@
 //! Renewals (R4, R5, R7, R13): stamped at receipt, answered after a proof, refused for what is over.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::{AgentName, Incarnation, SessionId};
+use crate::record::{Record, Schedulable};
+use crate::time::Moment;
 
+use super::batch::Batch;
 use super::call::{CallId, Renewal, RenewalAnswer};
+use super::drift::Finding;
 use super::effect::Effect;
 use super::event::Now;
 use super::proofs::Waiting;
@@ -21,6 +25,13 @@ const COPY: &str = "another copy of this agent is running";
 /// What was seen of each agent since this director leads.
 #[derive(Debug, Default)]
 pub(super) struct Renewals {
+    /// Sessions whose silence is in the ledger, or on its way there, and that have been heard since: they
+    /// get no yes before that is in the ledger, too (R6).
+    heard: BTreeSet<SessionId>,
+    /// Renewals of those sessions, until then.
+    held_back: Vec<(CallId, Renewal)>,
+    /// Clocks about which something is to be done.
+    findings: BTreeMap<AgentName, Finding>,
     seen: BTreeMap<AgentName, (Incarnation, VecDeque<Attempt>)>,
 }
 
@@ -33,6 +44,20 @@ struct Attempt {
 impl Renewals {
     pub(super) fn clear(&mut self) {
         self.seen.clear();
+        self.heard.clear();
+        self.findings.clear();
+    }
+
+    pub(super) fn hold_back(&mut self, id: CallId, renewal: Renewal) {
+        self.held_back.push((id, renewal));
+    }
+
+    /// What is held back, because this director does not lead any more.
+    pub(super) fn give_up(&mut self) -> Vec<Waiting> {
+        let held_back = std::mem::take(&mut self.held_back).into_iter();
+        held_back
+            .map(|(id, renewal)| Waiting::Renewal(id, renewal))
+            .collect()
     }
 
     pub(super) fn forget(&mut self, agent: &AgentName) {
@@ -77,6 +102,14 @@ impl Director {
         let agents = renewal.sessions.iter();
         let agents = agents.filter_map(|session| self.cluster.session(*session));
         let agent = agents.map(|session| session.agent().clone()).next();
+        if let Some(agent) = &agent {
+            let found = self
+                .drift
+                .note(agent, renewal.incarnation, now.moment, renewal.sent_ms);
+            self.renewals
+                .findings
+                .extend(found.map(|found| (agent.clone(), found)));
+        }
         if agent.is_some_and(|agent| self.renewals.is_copy(&agent, &renewal)) {
             let lost = renewal.sessions.into_iter();
             let answer = RenewalAnswer::Answered {
@@ -92,10 +125,77 @@ impl Director {
             }
             if let Some(open) = self.cluster.session(*session) {
                 self.clocks.extend(*session, now.moment, open.lease());
+                if !open.silent_for().is_zero() || self.log.records_silence(*session) {
+                    self.renewals.heard.insert(*session);
+                }
             }
         }
         // A refusal waits for the proof as well: this director may not know the newest sessions.
         self.proofs.wait(Waiting::Renewal(id, renewal));
+    }
+
+    /// Records for the next leader how long sessions have been silent, and which have been heard again.
+    pub(super) fn note_silence(&mut self, now: Moment, batch: &mut Batch) {
+        let cluster = &self.cluster;
+        self.renewals.heard.retain(|session| {
+            let known = cluster.session(*session);
+            known.is_some_and(|known| !known.silent_for().is_zero())
+        });
+        let held_back = std::mem::take(&mut self.renewals.held_back);
+        for (id, renewal) in held_back {
+            if self.waits_for_heard(&renewal) {
+                self.renewals.hold_back(id, renewal);
+            } else {
+                self.proofs.wait(Waiting::Renewal(id, renewal));
+            }
+        }
+        for session in &self.renewals.heard {
+            let session = *session;
+            if !batch.push(Record::Heard { session }) {
+                return;
+            }
+        }
+        for (session, lasted) in self.clocks.notes_due(now) {
+            let for_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+            if !batch.push(Record::Silent { session, for_ms }) {
+                return;
+            }
+            self.clocks.noted(session, now);
+        }
+    }
+
+    /// Tells of clocks that drift, and takes the work from those that do so beyond what leases bear (R14).
+    pub(super) fn note_drift(&mut self, batch: &mut Batch) {
+        while let Some((agent, found)) = self.renewals.findings.pop_first() {
+            let Finding { ppm, beyond } = found;
+            let known = self.cluster.agents().get(&agent);
+            let active = known.is_some_and(|known| known.schedulable() != Schedulable::Draining);
+            let mut records = vec![Record::Drifts {
+                agent: agent.clone(),
+                ppm,
+            }];
+            if beyond && active {
+                records.push(Record::AgentSet {
+                    agent: agent.clone(),
+                    schedulable: Schedulable::Draining,
+                });
+            }
+            if !records.into_iter().all(|record| batch.push(record)) {
+                self.renewals.findings.insert(agent, found);
+                return;
+            }
+        }
+    }
+
+    /// Whether a renewal has to wait until the ledger knows that its sessions are heard again.
+    pub(super) fn waits_for_heard(&self, renewal: &Renewal) -> bool {
+        let mut waiting = renewal.sessions.iter();
+        waiting.any(|session| {
+            let known = self.cluster.session(*session);
+            let recorded = known.is_some_and(|known| !known.silent_for().is_zero());
+            self.renewals.heard.contains(session)
+                && (recorded || self.log.records_silence(*session))
+        })
     }
 
     /// Why a session cannot be renewed.

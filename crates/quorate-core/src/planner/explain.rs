@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, Freed, Partition, State};
 use crate::ids::{AgentName, PartitionId};
+use crate::lease::KEPT;
 use crate::placement::{AgentIndex, Misfit, PartitionIndex};
-use crate::record::{Desired, ReleaseOutcome, RunPhase, Schedulable};
+use crate::record::{CloseReason, Desired, ReleaseOutcome, RunPhase, Schedulable};
 use crate::time::Moment;
 
 use super::flight::{Counts, Full};
@@ -80,8 +81,8 @@ impl Planner {
     pub fn why(&self, now: Moment, cluster: &Cluster, id: PartitionId) -> Option<Why> {
         let partition = cluster.partition(id)?;
         let service = self.services.get(&partition.service())?;
-        let holder = partition.holder().map(|holder| holder.session);
-        let agent = holder.and_then(|session| Some(cluster.session(session)?.agent().clone()));
+        let holder = partition.holder();
+        let agent = holder.and_then(|holder| cluster.agent_holding(holder).cloned());
         let because = match self.waiting(now, cluster, id) {
             Some(waiting) => waiting,
             None => self.because(cluster, partition, service, agent.as_ref()),
@@ -114,6 +115,13 @@ impl Planner {
         let Some(row) = self.agents.get(agent) else {
             return format!("it runs on {agent}");
         };
+        let silent = partition.holder().map(|holder| holder.session);
+        if silent.is_some_and(|session| self.silent.contains(&session)) && service.lease >= KEPT {
+            return format!(
+                "it is kept on {agent}, which is silent: with isolation = \"keep\" it may still run there, and \
+                 nothing takes over by itself but a fence hook; `quorate evict {agent}` is for a person to decide"
+            );
+        }
         let here = self.layout.load_of(service.index, row.index);
         let mut text = format!(
             "it runs on {agent}, which is to hold {} of the {} partitions of {}",
@@ -208,15 +216,18 @@ impl Planner {
         if !cluster.wanted(partition) {
             return None;
         }
-        let of = |session| cluster.session(session).map_or("?", |s| s.agent().as_str());
+        let of = |holder| cluster.agent_holding(holder).map_or("?", AgentName::as_str);
+        if let Some(waiting) = unfenced(cluster, id, partition) {
+            return Some(waiting);
+        }
         match partition.state() {
             State::Unassigned(_) => Some(self.unassigned(now, id, partition)),
             State::Assigned(holder) => Some(format!(
                 "assigned to {}, which has not acknowledged it yet",
-                of(holder.session)
+                of(*holder)
             )),
             State::Stopping(holder, reason) => {
-                Some(format!("being stopped on {}: {reason}", of(holder.session)))
+                Some(format!("being stopped on {}: {reason}", of(*holder)))
             }
             State::Assumed(holder) => {
                 let run = partition.run()?;
@@ -230,7 +241,7 @@ impl Planner {
                 Some(format!(
                     "attempt {} ended on {}{exit}; the next one follows after a pause",
                     run.attempt,
-                    of(holder.session)
+                    of(*holder)
                 ))
             }
         }
@@ -242,7 +253,13 @@ impl Planner {
         };
         if let Some(until) = self.delays.get(&id).filter(|until| **until > now) {
             let left = seconds(until.since(now));
-            let closed = matches!(partition.state(), State::Unassigned(Freed::Closed { .. }));
+            let closed = matches!(
+                partition.state(),
+                State::Unassigned(Freed::Closed {
+                    reason: CloseReason::WardenDied,
+                    ..
+                })
+            );
             return if closed {
                 format!("its warden died; its agent has {left} to have another")
             } else {
@@ -390,4 +407,15 @@ fn not_wanted(cluster: &Cluster, partition: &Partition) -> String {
 
 fn seconds(span: Duration) -> String {
     format!("{:.1} s", span.as_secs_f64())
+}
+
+/// What is said of a partition whose former agent is to be fenced.
+fn unfenced(cluster: &Cluster, id: PartitionId, partition: &Partition) -> Option<String> {
+    let holder = partition.running_under()?;
+    let session = cluster.expired().get(&holder.session)?;
+    let hook = cluster.fence_of(id)?;
+    Some(format!(
+        "{} was silent for longer than its lease; waiting for fence hook {hook} to succeed",
+        session.agent()
+    ))
 }

@@ -266,7 +266,11 @@ impl Planner {
                 | Change::SessionClosed { .. }
                 | Change::SessionExpired { .. }
                 | Change::AgentSet { .. } => self.dirty_agents = true,
-                Change::Elected { .. }
+                // The sessions and partitions that they free are told one by one.
+                Change::AgentEvicted { .. }
+                | Change::AgentFenced { .. }
+                | Change::AgentDrifts { .. }
+                | Change::Elected { .. }
                 | Change::SourceRefused { .. }
                 | Change::SourceRecovered { .. } => {}
             }

@@ -366,7 +366,11 @@ impl Planner {
     /// How long a free partition stays where it is before somebody else may have it.
     fn delay(&self, freed: &Freed, service: &ServiceRow) -> Duration {
         match freed {
-            Freed::Expired { .. } => service.takeover_delay,
+            Freed::Expired { .. }
+            | Freed::Closed {
+                reason: CloseReason::Evicted,
+                ..
+            } => service.takeover_delay,
             Freed::Closed {
                 reason: CloseReason::WardenDied,
                 from,
@@ -385,7 +389,7 @@ impl Planner {
             | Freed::Taken { .. }
             | Freed::GivenBack { .. }
             | Freed::Closed {
-                reason: CloseReason::Left | CloseReason::AgentDied,
+                reason: CloseReason::Left | CloseReason::AgentDied | CloseReason::Rebooted,
                 ..
             } => Duration::ZERO,
         }
@@ -528,7 +532,7 @@ impl ServiceRow {
             name: service.name().clone(),
             index,
             require: require.collect(),
-            lease: spec.lease.0,
+            lease: spec.lease_class(),
             priority: spec.placement.priority,
             max_per_agent: spec.placement.max_per_agent,
             spread: spec.placement.spread.clone(),

@@ -22,7 +22,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::tables::tables;
-use crate::ids::{PartitionKey, ServiceName};
+use crate::ids::{HookName, PartitionKey, ServiceName};
+use crate::lease::KEPT;
 pub use backoff::BackoffRange;
 pub use constraint::Constraint;
 pub use rate::{Percent, Rate};
@@ -82,6 +83,12 @@ pub struct ServiceSpec {
     /// Extra wait between the expiry of a session and the next start.
     #[serde(default)]
     pub takeover_delay: Span,
+    /// What happens to its runs while no director answers.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// A hook in the directors' own file that must succeed before work of a silent agent moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<HookName>,
     /// What happens when the data of a partition changes.
     #[serde(default)]
     pub on_change: OnChange,
@@ -98,6 +105,35 @@ pub struct ServiceSpec {
 
 fn default_lease() -> Span {
     Span(Duration::from_secs(10))
+}
+
+impl ServiceSpec {
+    /// The lease when none is written.
+    #[must_use]
+    pub fn default_lease() -> Span {
+        default_lease()
+    }
+
+    /// The lease class that its partitions are held under: its lease, or [`KEPT`] when they are kept.
+    #[must_use]
+    pub fn lease_class(&self) -> Duration {
+        match self.isolation {
+            Isolation::Stop => self.lease.0,
+            Isolation::Keep => KEPT,
+        }
+    }
+}
+
+/// What happens to runs while no director answers their agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// They end with the lease, and start elsewhere once that is certain.
+    #[default]
+    Stop,
+    /// They go on. Nothing takes over by itself: a person evicts the agent, a fence hook succeeds, or the
+    /// agent is proven dead.
+    Keep,
 }
 
 /// Resource limits of each run, set with `setrlimit`.

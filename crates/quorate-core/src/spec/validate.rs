@@ -19,7 +19,7 @@ use super::backoff::BackoffRange;
 use super::constraint::Constraint;
 use super::rate::Rate;
 use super::values::Span;
-use super::{File, Restart, ServiceSpec, signal};
+use super::{File, Isolation, Restart, ServiceSpec, signal};
 use crate::ids::ServiceName;
 use crate::lease::LeaseTimes;
 use crate::record::ENTRY_BYTES_MAX;
@@ -89,7 +89,8 @@ pub fn validate(file: &File) -> Vec<Problem> {
                 .hint("write a table such as [service.feeds] with a command"),
         );
     }
-    let leases: BTreeSet<Span> = file.service.values().map(|spec| spec.lease).collect();
+    let classes = file.service.values();
+    let leases: BTreeSet<Span> = classes.map(|spec| Span(spec.lease_class())).collect();
     if leases.len() > LEASES_MAX {
         let shown: Vec<String> = leases.iter().map(Span::to_string).collect();
         problems.push(
@@ -123,6 +124,7 @@ pub fn service(name: &ServiceName, spec: &ServiceSpec) -> Vec<Problem> {
     run_settings(&mut found, spec);
     restart(&mut found, &spec.restart);
     lease(&mut found, spec.lease);
+    isolation(&mut found, spec);
     partitions::check(&mut found, name, spec);
     placement(&mut found, spec);
     ramp(&mut found, spec);
@@ -237,6 +239,26 @@ fn lease(found: &mut Found, lease: Span) {
             "lease",
             format!("{lease} is too short: a mere change of leader would stop the work"),
             format!("write {} or more", shortest_lease(TAKEOVER_MAX)),
+        );
+    }
+}
+
+fn isolation(found: &mut Found, spec: &ServiceSpec) {
+    if spec.isolation == Isolation::Stop {
+        return;
+    }
+    if spec.lease != ServiceSpec::default_lease() {
+        found.add(
+            "lease",
+            "work that is kept has no lease: it goes on however long no director answers",
+            "remove it, or write isolation = \"stop\"",
+        );
+    }
+    if spec.fence.is_none() && !spec.takeover_delay.0.is_zero() {
+        found.add(
+            "takeover_delay",
+            "nothing takes over by itself what is kept, so there is nothing to delay",
+            "remove it, or name a fence hook",
         );
     }
 }

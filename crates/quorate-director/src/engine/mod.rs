@@ -12,6 +12,7 @@
 //! ```
 
 mod handle;
+mod hooks;
 mod ledger;
 mod reading;
 mod secrets;
@@ -24,7 +25,7 @@ use quorate_core::director::call::{Answer, CallId, RenewalAnswer};
 use quorate_core::director::effect::Effect;
 use quorate_core::director::event::Event;
 use quorate_core::director::{self, Director, Role};
-use quorate_core::ids::Position;
+use quorate_core::ids::{HookName, Position};
 use quorate_core::time::Moment;
 use quorate_ledger::{Hints, Ledger};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,7 +33,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::config::RunError;
+use crate::config::{FenceHook, RunError};
 use crate::duties::sources::{Follow, Wanted};
 use crate::history::{History, Recorder};
 
@@ -41,6 +42,7 @@ pub(crate) use reading::Reading;
 pub(crate) use secrets::{Checked, Secrets, hash as secret_hash};
 pub(crate) use waiters::WorkAsk;
 
+use hooks::Hooks;
 use ledger::LedgerTasks;
 use reading::Tracker;
 use waiters::Waiters;
@@ -57,6 +59,7 @@ const TURN: usize = 64;
 pub(crate) struct Engine<L> {
     machine: Director,
     ledger: LedgerTasks<L>,
+    hooks: Hooks,
     hints: watch::Receiver<Hints>,
     renewals: mpsc::Receiver<RenewalAsk>,
     messages: mpsc::Receiver<Message>,
@@ -81,6 +84,7 @@ pub(crate) struct Engine<L> {
 enum Turn {
     Renewal(RenewalAsk),
     Ledger(Event),
+    Hook(Event),
     Message(Message),
     Hint,
     Woke,
@@ -92,6 +96,7 @@ impl<L: Ledger> Engine<L> {
     pub(crate) fn new(
         config: director::Config,
         ledger: Arc<L>,
+        hooks: BTreeMap<HookName, FenceHook>,
         (history, recorder): (History, Recorder),
         shutdown: CancellationToken,
     ) -> (Self, Handle, watch::Receiver<Wanted>) {
@@ -105,6 +110,7 @@ impl<L: Ledger> Engine<L> {
         let engine = Self {
             machine: Director::new(config),
             ledger: LedgerTasks::new(ledger),
+            hooks: Hooks::new(hooks),
             hints,
             renewals,
             messages,
@@ -144,7 +150,7 @@ impl<L: Ledger> Engine<L> {
                         self.renewal(ask);
                     }
                 }
-                Turn::Ledger(event) => self.step(event),
+                Turn::Ledger(event) | Turn::Hook(event) => self.step(event),
                 Turn::Message(message) => self.message(message),
                 Turn::Hint => self.hint(),
                 Turn::Woke => {
@@ -191,6 +197,7 @@ impl<L: Ledger> Engine<L> {
             () = self.shutdown.cancelled() => Turn::End,
             Some(ask) = self.renewals.recv() => Turn::Renewal(ask),
             event = self.ledger.next() => Turn::Ledger(event),
+            event = self.hooks.next() => Turn::Hook(event),
             () = timer => Turn::Woke,
             Ok(()) = self.hints.changed() => Turn::Hint,
             message = self.messages.recv() => message.map_or(Turn::End, Turn::Message),
@@ -284,6 +291,11 @@ impl<L: Ledger> Engine<L> {
                 self.secrets.note(self.machine.cluster(), &changes);
                 self.recorder.record(position, wall, changes);
             }
+            Effect::Fence {
+                session,
+                agent,
+                hook,
+            } => self.hooks.start(session, agent, hook),
             Effect::Replaced { position } => {
                 self.tracker.replaced(position);
                 self.secrets.replace(self.machine.cluster());

@@ -68,6 +68,10 @@ impl Secrets {
                 | Change::SourceRecovered { .. }
                 | Change::Partition { .. }
                 | Change::SessionResumed { .. }
+                // The sessions that an eviction ends are told one by one.
+                | Change::AgentEvicted { .. }
+                | Change::AgentFenced { .. }
+                | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. } => {}
             }
         }

@@ -42,7 +42,9 @@ impl Leases {
         }
         self.looked = cluster.spec_changed();
         let services = cluster.services().filter(|(_, service)| !service.removed());
-        let in_use = services.map(|(_, service)| service.spec().lease).collect();
+        let in_use = services
+            .map(|(_, service)| Span(service.spec().lease_class()))
+            .collect();
         if self.in_use != in_use {
             self.in_use = in_use;
             self.changed = cluster.position();

@@ -160,23 +160,8 @@ impl History {
 
 /// Whether a change is about this partition.
 fn concerns(change: &Change, service: &str, key: &str) -> bool {
-    match change {
-        Change::Partition { subject, .. } => {
-            subject.service.as_str() == service && subject.key.as_str() == key
-        }
-        Change::Elected { .. }
-        | Change::ServiceCreated { .. }
-        | Change::ServiceChanged { .. }
-        | Change::ServiceRemoved { .. }
-        | Change::ServiceDesired { .. }
-        | Change::SourceRefused { .. }
-        | Change::SourceRecovered { .. }
-        | Change::SessionOpened { .. }
-        | Change::SessionResumed { .. }
-        | Change::SessionClosed { .. }
-        | Change::SessionExpired { .. }
-        | Change::AgentSet { .. } => false,
-    }
+    let subject = change.subject();
+    subject.is_some_and(|of| of.service.as_str() == service && of.key.as_str() == key)
 }
 
 #[cfg(test)]

@@ -2,20 +2,21 @@
 
 use axum::extract::State;
 use quorate_api::problem::Problem;
-use quorate_api::resources::{AgentView, Done, Page};
+use quorate_api::resources::{AgentView, Done, EvictRequest, Page};
 use quorate_api::routes;
 use quorate_core::cluster::Agent;
 use quorate_core::director::call::Call;
 use quorate_core::ids::AgentName;
-use quorate_core::record::Schedulable;
+use quorate_core::record::{Cause, Schedulable};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::no_agent;
+use super::sessions::wrong;
 use crate::engine::Reading;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
-use crate::http::extract::{Names, Params, bad};
+use crate::http::extract::{JsonBody, Names, Params, bad};
 use crate::tally::STEP;
 use crate::views;
 
@@ -26,6 +27,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(drain))
         .routes(routes!(cordon))
         .routes(routes!(uncordon))
+        .routes(routes!(evict))
 }
 
 /// All agents, those without a session included.
@@ -176,6 +178,30 @@ async fn uncordon(
     Names(agent): Names<AgentName>,
 ) -> Result<Indexed<Done>, Failure> {
     set(app, agent, Schedulable::Active).await
+}
+
+/// Takes everything from a silent agent at once, without proof that nothing of it executes.
+#[utoipa::path(
+    post, path = routes::AGENT_EVICT, tag = "agents", operation_id = "evict_agent",
+    params(("name" = String, Path)), request_body = EvictRequest,
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn evict(
+    State(app): State<App>,
+    Names(agent): Names<AgentName>,
+    JsonBody(request): JsonBody<EvictRequest>,
+) -> Result<Indexed<Done>, Failure> {
+    if !request.accept_duplicate_risk {
+        return Err(wrong(
+            "accept_duplicate_risk",
+            "it must be true: nothing proves that the agent's processes are dead",
+        ));
+    }
+    if request.reason.trim().is_empty() {
+        return Err(wrong("reason", "say why; it stays in the ledger"));
+    }
+    let reason = Cause::new(&request.reason);
+    app.change(Call::Evict { agent, reason }).await
 }
 
 async fn set(

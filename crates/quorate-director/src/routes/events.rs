@@ -162,21 +162,7 @@ impl Reader {
 
 impl Filter {
     fn lets_through(&self, change: &Change) -> bool {
-        let key = match change {
-            Change::Partition { subject, .. } => Some(&subject.key),
-            Change::Elected { .. }
-            | Change::ServiceCreated { .. }
-            | Change::ServiceChanged { .. }
-            | Change::ServiceRemoved { .. }
-            | Change::ServiceDesired { .. }
-            | Change::SourceRefused { .. }
-            | Change::SourceRecovered { .. }
-            | Change::SessionOpened { .. }
-            | Change::SessionResumed { .. }
-            | Change::SessionClosed { .. }
-            | Change::SessionExpired { .. }
-            | Change::AgentSet { .. } => None,
-        };
+        let key = change.subject().map(|subject| &subject.key);
         self.service
             .as_ref()
             .is_none_or(|wanted| change.service() == Some(wanted))
@@ -190,21 +176,7 @@ impl Filter {
 
 fn event(recorded: &Recorded) -> sse::Event {
     let change = &recorded.change;
-    let (key, token) = match change {
-        Change::Partition { subject, token, .. } => (Some(subject.key.to_string()), *token),
-        Change::Elected { .. }
-        | Change::ServiceCreated { .. }
-        | Change::ServiceChanged { .. }
-        | Change::ServiceRemoved { .. }
-        | Change::ServiceDesired { .. }
-        | Change::SourceRefused { .. }
-        | Change::SourceRecovered { .. }
-        | Change::SessionOpened { .. }
-        | Change::SessionResumed { .. }
-        | Change::SessionClosed { .. }
-        | Change::SessionExpired { .. }
-        | Change::AgentSet { .. } => (None, None),
-    };
+    let key = change.subject().map(|subject| subject.key.to_string());
     let event = Event {
         index: recorded.id.position.0,
         at: clock::text(recorded.wall),
@@ -212,7 +184,7 @@ fn event(recorded: &Recorded) -> sse::Event {
         service: change.service().map(ToString::to_string),
         key,
         agent: change.agent().map(ToString::to_string),
-        token: token.map(|token| token.0),
+        token: change.token().map(|token| token.0),
         text: change.to_string(),
     };
     let text = serde_json::to_string(&event).unwrap_or_default();

@@ -210,7 +210,7 @@ fn why_moved(cluster: &Cluster, from: &AgentName) -> &'static str {
 /// Why every run of a service would be started anew, if it would be.
 fn anew(before: &ServiceSpec, after: &ServiceSpec) -> Option<&'static str> {
     let recipe = |spec: &ServiceSpec| Some(HowToRun::new(spec.clone()).ok()?.recipe);
-    if before.lease != after.lease {
+    if before.lease_class() != after.lease_class() {
         Some("its lease changes")
     } else if recipe(before) != recipe(after) {
         Some("its command or what it runs with changes")

@@ -16,13 +16,12 @@ use quorate_api::session::{
 use quorate_core::director::call::{Answer, Call, Release, Renewal, RenewalAnswer, Report};
 use quorate_core::director::{Role, WorkDelta};
 use quorate_core::ids::{AgentName, Incarnation, PartitionId, Position, SessionId, Token};
-use quorate_core::lease::LeaseTimes;
+use quorate_core::lease::{KEPT, LeaseTimes};
 use quorate_core::record::{
-    AgentInfo, Cause, CloseReason, Containment, Exit, ExitClass, ReleaseOutcome, RunPhase,
+    AgentInfo, Cause, CloseReason, Containment, Exit, ExitClass, Place, ReleaseOutcome, RunPhase,
     RunReport,
 };
 use quorate_core::spec::validate::{TAKEOVER_MAX, shortest_lease};
-use quorate_core::spec::values::SPAN_MAX;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -66,7 +65,7 @@ async fn register(
     }
     let name = AgentName::new(&request.agent).map_err(|e| wrong("agent", &e.to_string()))?;
     let span = Duration::from_millis(request.lease_ms);
-    let lease = LeaseTimes::of(span.min(SPAN_MAX));
+    let lease = LeaseTimes::of(span.min(KEPT));
     if !lease.survives(TAKEOVER_MAX) {
         let least = shortest_lease(TAKEOVER_MAX);
         return Err(wrong("lease_ms", &format!("the shortest lease is {least}")));
@@ -75,8 +74,11 @@ async fn register(
         agent: AgentInfo {
             name,
             id: request.agent_id,
-            boot_id: request.boot_id,
-            machine_id: request.machine_id,
+            place: Place {
+                machine: bounded("machine_id", request.machine_id)?,
+                boot: bounded("boot_id", request.boot_id)?,
+                folder: request.folder,
+            },
             labels: request.labels,
             capacity: request.capacity,
             containment: word::<Containment>("containment", &request.containment)?,
@@ -283,7 +285,12 @@ async fn close(
     JsonBody(request): JsonBody<CloseRequest>,
 ) -> Result<Indexed<Done>, Failure> {
     let session = authorize(&app, id, &headers).await?;
-    let reason = word::<CloseReason>("reason", &request.reason)?;
+    let reason = match word::<CloseReason>("reason", &request.reason)? {
+        reason @ (CloseReason::Left | CloseReason::AgentDied | CloseReason::WardenDied) => reason,
+        CloseReason::Rebooted | CloseReason::Evicted => {
+            return Err(wrong("reason", "that is for the directors to say"));
+        }
+    };
     app.change(Call::Close { session, reason }).await
 }
 
@@ -343,7 +350,9 @@ async fn work(
     let leases = app.query(|reading| {
         let services = reading.cluster().services();
         let in_use = services.filter(|(_, service)| !service.removed());
-        let mut leases: Vec<u64> = in_use.map(|(_, s)| millis(s.spec().lease.0)).collect();
+        let mut leases: Vec<u64> = in_use
+            .map(|(_, s)| millis(s.spec().lease_class()))
+            .collect();
         leases.sort_unstable();
         leases.dedup();
         leases
@@ -367,7 +376,9 @@ pub(super) async fn authorize(
         Checked::Unknown => {
             let hash = secret_hash(secret);
             let right = app.query(move |reading| {
-                let open = reading.cluster().session(session);
+                let cluster = reading.cluster();
+                let open = cluster.session(session);
+                let open = open.or_else(|| cluster.expired().get(&session));
                 open.is_none_or(|open| open.secret_hash() == hash)
             });
             right.await?
@@ -403,13 +414,21 @@ pub(super) fn over(id: u64) -> Failure {
         .next_step("stop what ran under it and register anew")
 }
 
+/// A name that a machine gives itself: long enough for any, and no more is kept of it.
+fn bounded(at: &str, given: String) -> Result<String, Failure> {
+    const MAX: usize = 256;
+    let fits = given.len() <= MAX;
+    fits.then_some(given)
+        .ok_or_else(|| wrong(at, &format!("it has more than {MAX} bytes")))
+}
+
 /// A word of the protocol, as the core writes it.
 fn word<T: for<'de> Deserialize<'de>>(at: &str, given: &str) -> Result<T, Failure> {
     let value = serde_json::Value::String(given.to_owned());
     serde_json::from_value(value).map_err(|error| wrong(at, &error.to_string()))
 }
 
-fn wrong(at: &str, message: &str) -> Failure {
+pub(super) fn wrong(at: &str, message: &str) -> Failure {
     let mut failure = Failure::new(Code::MalformedRequest, format!("{at}: {message}"));
     failure.0.errors = vec![FieldError {
         at: at.to_owned(),

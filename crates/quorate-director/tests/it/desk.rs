@@ -49,9 +49,12 @@ impl Desk {
     }
 
     pub(crate) async fn over(ledger: MemoryLedger, folder: TempDir, limits: Limits) -> Self {
-        let bound = quorate_director::bind(config(&folder, limits))
-            .await
-            .unwrap();
+        let config = config(&folder, limits);
+        Self::of(config, ledger, folder).await
+    }
+
+    pub(crate) async fn of(config: Config, ledger: MemoryLedger, folder: TempDir) -> Self {
+        let bound = quorate_director::bind(config).await.unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(bound.run(ledger.clone(), shutdown.clone()));

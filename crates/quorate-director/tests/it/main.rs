@@ -4,6 +4,7 @@
 mod bad_input;
 mod desk;
 mod example;
+mod fencing;
 mod job_files;
 mod life;
 mod openapi;

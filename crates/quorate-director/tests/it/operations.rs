@@ -3,7 +3,7 @@
 use quorate_api::client::{Error, PartitionFilter, Wait};
 use quorate_api::problem::Code;
 use quorate_api::resources::{
-    AgentState, ApplyRequest, PartitionState, PartitionView, ServiceChangeKind,
+    AgentState, ApplyRequest, EvictRequest, PartitionState, PartitionView, ServiceChangeKind,
 };
 use quorate_api::routes::IDEMPOTENCY_HEADER;
 use quorate_director::{Limits, RunError};
@@ -330,4 +330,43 @@ async fn nothing_listens_beyond_loopback_and_no_folder_is_used_twice() {
     let second = quorate_director::bind(config(&folder, Limits::default())).await;
     assert!(matches!(second, Err(RunError::InUse { .. })));
     drop(first);
+}
+
+#[tokio::test]
+async fn only_a_silent_agent_is_evicted_and_only_by_somebody_who_takes_the_risk() {
+    let desk = Desk::start().await;
+    Worker::join(&desk, "a1", 3000).await;
+    let mut request = EvictRequest {
+        accept_duplicate_risk: false,
+        reason: "its rack burnt".to_owned(),
+    };
+    let refused = async |request: &EvictRequest| {
+        let error = desk.client.evict("a1", request).await.unwrap_err();
+        let problem = error.problem().unwrap().clone();
+        (problem.code, problem.detail)
+    };
+    let (code, why) = refused(&request).await;
+    assert_eq!(code, Code::MalformedRequest, "{why}");
+    assert!(why.contains("accept_duplicate_risk"), "{why}");
+    request.accept_duplicate_risk = true;
+    request.reason = " ".to_owned();
+    let (_, why) = refused(&request).await;
+    assert!(why.contains("say why"), "{why}");
+    request.reason = "its rack burnt".to_owned();
+    let (code, why) = refused(&request).await;
+    assert_eq!(code, Code::Conflict);
+    assert!(
+        why.contains("was heard") && why.contains("quorate drain a1"),
+        "{why}"
+    );
+
+    until("it counts as dead and is evicted", async || {
+        desk.client.evict("a1", &request).await.is_ok()
+    })
+    .await;
+    let agent = desk.client.agent("a1", None).await.unwrap().value;
+    assert_eq!(agent.state, AgentState::Gone);
+    let unknown = desk.client.evict("a9", &request).await.unwrap_err();
+    assert_eq!(unknown.problem().unwrap().code, Code::NotFound);
+    desk.stop().await;
 }

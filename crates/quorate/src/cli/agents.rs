@@ -1,12 +1,12 @@
-//! `drain`, `cordon`, `uncordon`: what an agent may be given.
+//! `drain`, `cordon`, `uncordon`, `evict`: what an agent may be given, and what is taken from it.
 
 use std::time::{Duration, Instant};
 
 use quorate_api::client::Wait;
-use quorate_api::resources::Done;
+use quorate_api::resources::{Done, EvictRequest};
 use quorate_core::ids::AgentName;
 
-use super::args::{AgentNameArgs, DrainArgs};
+use super::args::{AgentNameArgs, DrainArgs, EvictArgs};
 use super::remote::Remote;
 use crate::failure::{Code, Exit, Failure};
 use crate::output::{Bar, say};
@@ -71,6 +71,19 @@ pub(super) async fn uncordon(args: &AgentNameArgs, remote: &Remote) -> Result<Ex
     let name = args.agent.as_str();
     match remote.client.uncordon(name).await {
         Ok(done) => told(remote, &args.agent, &done, "takes work again")?,
+        Err(error) => return Err(remote.about_agent(name, error).await),
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn evict(args: &EvictArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let name = args.agent.as_str();
+    let request = EvictRequest {
+        accept_duplicate_risk: args.accept_duplicate_risk,
+        reason: args.reason.clone(),
+    };
+    match remote.client.evict(name, &request).await {
+        Ok(done) => told(remote, &args.agent, &done, "is evicted")?,
         Err(error) => return Err(remote.about_agent(name, error).await),
     }
     Ok(Exit::Done)

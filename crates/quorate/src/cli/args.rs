@@ -140,6 +140,8 @@ pub(crate) enum Ask {
     Cordon(AgentNameArgs),
     /// Give an agent work again after drain or cordon
     Uncordon(AgentNameArgs),
+    /// Take everything from a silent agent without proof that it is dead
+    Evict(EvictArgs),
     /// Wait until all that can run runs and nothing moves
     Wait(WaitArgs),
     /// Ask the API as it is
@@ -464,6 +466,19 @@ pub(crate) struct AgentNameArgs {
     /// The agent
     #[arg(value_name = "AGENT")]
     pub(crate) agent: AgentName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvictArgs {
+    /// The agent
+    #[arg(value_name = "AGENT")]
+    pub(crate) agent: AgentName,
+    /// Say that its work may run twice if it lives after all
+    #[arg(long, required = true)]
+    pub(crate) accept_duplicate_risk: bool,
+    /// Why; it stays in the ledger and in the events
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
 }
 
 #[derive(Debug, Args)]

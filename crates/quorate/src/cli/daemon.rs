@@ -77,6 +77,10 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
     } else {
         args.source_root
     };
+    for (name, hook) in section.fence {
+        let hook = hook.hook(&name)?;
+        config.fences.insert(name, hook);
+    }
     daemon::threads()?.block_on(async {
         let leave = daemon::leave_on_signal(|| ())?;
         Director::open(config).await?.run(leave).await

@@ -189,6 +189,15 @@ pub(super) const COMMANDS: &[Help] = &[
         exits: CHANGES_NAMED,
     },
     Help {
+        name: "evict",
+        examples: &["quorate evict a2 --accept-duplicate-risk --reason fire"],
+        note: "For a machine that is gone for good, when its lease is too long to wait for. Nothing proves that\n\
+               its processes are dead: if they live, they run beside the new ones until the agent hears of it\n\
+               or its lease ends, and only fencing tokens protect your data. An agent that is heard is\n\
+               refused: drain it.",
+        exits: CHANGES_NAMED,
+    },
+    Help {
         name: "wait",
         examples: &[
             "quorate wait --settled --timeout 2m",

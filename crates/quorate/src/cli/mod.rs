@@ -124,6 +124,7 @@ async fn answer(command: Ask, remote: &Remote) -> Result<Exit, Failure> {
         Ask::Drain(args) => agents::drain(&args, remote).await,
         Ask::Cordon(args) => agents::cordon(&args, remote).await,
         Ask::Uncordon(args) => agents::uncordon(&args, remote).await,
+        Ask::Evict(args) => agents::evict(&args, remote).await,
         Ask::Wait(args) => settle::wait(&args, remote).await,
         Ask::Api(args) => meta::api(&args, remote).await,
     }

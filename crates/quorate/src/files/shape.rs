@@ -341,8 +341,6 @@ fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
 /// Keys that the documents name and this version cannot carry out yet.
 const LATER: &[&str] = &[
     "secrets",
-    "isolation",
-    "fence",
     "max_active",
     "hooks",
     "artifacts",

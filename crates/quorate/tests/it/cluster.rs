@@ -42,7 +42,7 @@ impl Cluster {
         let command = serde_json::to_string(&crate::recorder::command()).expect("JSON");
         let record = cluster.record();
         let job = format!(
-            "[service.s]\ncommand = {command}\nlease = '3s'\nenv = {{ RECORD_FILE = '{}' }}\n\
+            "[service.s]\ncommand = {command}\nlease = '10s'\nenv = {{ RECORD_FILE = '{}' }}\n\
              [service.s.ready]\nafter = '100ms'\n[service.s.ramp]\nsettle = '1s'\n\
              [service.s.partitions]\nfile = 'list.jsonl'\n",
             record.display()

@@ -35,10 +35,15 @@ fn kind(record: &Record) -> usize {
         Record::Revoked { .. } => 18,
         Record::Released { .. } => 19,
         Record::Observed { .. } => 20,
+        Record::Evicted { .. } => 21,
+        Record::Silent { .. } => 22,
+        Record::Heard { .. } => 23,
+        Record::Fenced { .. } => 24,
+        Record::Drifts { .. } => 25,
     }
 }
 
-const KINDS: usize = 21;
+const KINDS: usize = 26;
 
 fn put(partitions: Vec<PartitionSpec>) -> Record {
     Record::PartitionsPut {
@@ -76,6 +81,30 @@ fn everything() -> Log {
             reason: CloseReason::AgentDied,
         },
     ]);
+    let d = opened(&log.cluster, "d", 4);
+    log.accept(vec![d]);
+    let session = log.cluster.next_session();
+    let session = crate::ids::SessionId(session.0 - 1);
+    log.accept(vec![
+        Record::Silent {
+            session,
+            for_ms: 7_500,
+        },
+        Record::Heard { session },
+        Record::Drifts {
+            agent: AgentName::new("d").unwrap(),
+            ppm: -12_000,
+        },
+        Record::Fenced {
+            session,
+            agent: AgentName::new("d").unwrap(),
+            hook: crate::ids::HookName::new("power-off").unwrap(),
+        },
+    ]);
+    log.accept(vec![Record::Evicted {
+        agent: AgentName::new("d").unwrap(),
+        reason: Cause::new("its rack burnt"),
+    }]);
     log
 }
 

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::{Applied, Cluster, Outcome, Refused};
 use crate::ids::{
-    AgentName, BatchId, DirectorName, Epoch, Incarnation, PartitionId, PartitionKey, ServiceName,
-    SessionId, Token,
+    AgentName, BatchId, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey,
+    ServiceName, SessionId, Token,
 };
 use crate::lease::LeaseTimes;
-use crate::record::{AgentInfo, Containment, Entry, FORMAT, Header, Record};
+use crate::record::{AgentInfo, Containment, Entry, FORMAT, Header, Place, Record};
 use crate::spec::{PartitionSpec, ServiceSpec};
 use crate::time::WallTime;
 
@@ -47,8 +47,7 @@ pub(super) fn opened(cluster: &Cluster, agent: &str, id: u64) -> Record {
         agent: Box::new(AgentInfo {
             name: AgentName::new(agent).unwrap(),
             id,
-            boot_id: String::new(),
-            machine_id: String::new(),
+            place: Place::default(),
             labels: BTreeMap::new(),
             capacity: None,
             containment: Containment::Kernel,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::history::{Change, What};
 use crate::record::{
-    CloseReason, Desired, MoveReason, ReleaseOutcome, RunPhase, RunReport, Schedulable,
+    Cause, CloseReason, Desired, MoveReason, ReleaseOutcome, RunPhase, RunReport, Schedulable,
 };
 
 /// Four small numbers that become a record against the state at that point.
@@ -38,11 +38,12 @@ fn record(cluster: &Cluster, (kind, a, b, c): Dice) -> Record {
         .map_or(session, |holder| holder.session);
     let reasons = [MoveReason::Balance, MoveReason::Failing, MoveReason::Drain];
     let reason = pick(&reasons, a);
-    match kind % 26 {
-        0 => Record::ServicePut {
-            name,
-            spec: spec(pick(&["x", "y"], c)),
-        },
+    match kind % 30 {
+        0 => {
+            let mut spec = spec(pick(&["x", "y"], c));
+            spec.fence = (c < 128).then(|| HookName::new("power-off").unwrap());
+            Record::ServicePut { name, spec }
+        }
         1 if b < 64 => Record::ServiceRemoved { name },
         1..=4 => Record::PartitionsPut {
             service: name,
@@ -126,6 +127,20 @@ fn record(cluster: &Cluster, (kind, a, b, c): Dice) -> Record {
             service: name,
             problem: (b < 128).then(|| "unreadable".to_owned()),
         },
+        26 => Record::Silent {
+            session,
+            for_ms: u64::from(a),
+        },
+        27 => Record::Heard { session },
+        28 => Record::Fenced {
+            session: holder,
+            agent: AgentName::new("a").unwrap(),
+            hook: HookName::new(pick(&["power-off", "other"], a)).unwrap(),
+        },
+        29 => Record::Evicted {
+            agent: AgentName::new(pick(&["a", "b", "z"], a)).unwrap(),
+            reason: Cause::new("gone"),
+        },
         21 | 22 => Record::Assigned {
             partition: id,
             session,
@@ -177,7 +192,7 @@ impl Witness {
                 What::Released { .. } => {
                     assert_eq!(self.running.remove(&name), *token, "{name}");
                 }
-                What::Expired | What::Closed(_) => {
+                What::Expired | What::Fenced(_) | What::Closed(_) => {
                     self.running.remove(&name);
                 }
                 What::Removed => {

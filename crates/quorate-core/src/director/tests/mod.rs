@@ -2,9 +2,12 @@
 //! of the script.
 
 mod calls;
+mod fences;
+mod joining;
 mod leading;
 mod leases;
 mod planning;
+mod silence;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,12 +17,12 @@ use super::effect::Effect;
 use super::event::{AppendOutcome, Event, Now, ReadOutcome};
 use super::{Config, Director, Role};
 use crate::ids::{
-    AgentName, DirectorName, Epoch, Incarnation, PartitionId, PartitionKey, Position, ServiceName,
-    SessionId, Token,
+    AgentName, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey, Position,
+    ServiceName, SessionId, Token,
 };
 use crate::lease::LeaseTimes;
 use crate::planner::PlannerConfig;
-use crate::record::{AgentInfo, Containment, Entry, Record};
+use crate::record::{AgentInfo, Containment, Entry, Place, Record};
 use crate::time::{Moment, WallTime};
 
 /// What the ledger does with the next append.
@@ -47,6 +50,7 @@ pub(super) struct Node {
     pub(super) wake: Option<Moment>,
     pub(super) snapshots: Vec<(Position, Vec<u8>)>,
     pub(super) appends: usize,
+    pub(super) fenced: Vec<(SessionId, HookName)>,
 }
 
 /// The ledger, the clock and the directors.
@@ -189,6 +193,10 @@ impl World {
             }
             Effect::WakeAt(moment) => {
                 self.nodes[node].wake = Some(moment);
+                None
+            }
+            Effect::Fence { session, hook, .. } => {
+                self.nodes[node].fenced.push((session, hook));
                 None
             }
             Effect::Changed { .. } | Effect::Replaced { .. } | Effect::Halt { .. } => None,
@@ -334,6 +342,7 @@ impl Node {
             queue_max: 8,
             snapshot_every: 1000,
             planner: PlannerConfig::default(),
+            fences: [HookName::new("power-off").unwrap()].into(),
         };
         Self {
             director: Director::new(config),
@@ -344,6 +353,7 @@ impl Node {
             wake: None,
             snapshots: Vec::new(),
             appends: 0,
+            fenced: Vec::new(),
         }
     }
 }
@@ -364,8 +374,7 @@ pub(super) fn register(agent: &str, id: u64, secret: &str) -> Call {
         agent: AgentInfo {
             name: AgentName::new(agent).unwrap(),
             id,
-            boot_id: String::new(),
-            machine_id: String::new(),
+            place: Place::default(),
             labels: BTreeMap::new(),
             capacity: None,
             containment: Containment::Kernel,

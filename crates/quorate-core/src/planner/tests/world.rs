@@ -8,7 +8,7 @@ use crate::cluster::State;
 use crate::ids::{BatchId, DirectorName, PartitionKey};
 use crate::lease::LeaseTimes;
 use crate::record::{
-    AgentInfo, Entry, FORMAT, Header, Record, ReleaseOutcome, RunPhase, RunReport,
+    AgentInfo, Entry, FORMAT, Header, Place, Record, ReleaseOutcome, RunPhase, RunReport,
 };
 use crate::spec::{PartitionSpec, ServiceSpec};
 use crate::time::WallTime;
@@ -121,8 +121,7 @@ impl World {
         let mut agent = AgentInfo {
             name: AgentName::new(name).unwrap(),
             id: xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
-            boot_id: String::new(),
-            machine_id: String::new(),
+            place: Place::default(),
             labels: BTreeMap::new(),
             capacity: None,
             containment: Containment::Kernel,

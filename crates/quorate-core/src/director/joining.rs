@@ -1,0 +1,193 @@
+//! Who may open or resume a session (R13, S7), and what is over for certain because somebody joins.
+//!
+//! An agent's identity is in its data folder, and folders and machines get copied. Two that have the same
+//! identity must never take it from each other in turns: whoever is heard keeps it, and the other one is
+//! told what to do. One that is not heard any more may be replaced; its sessions are fenced by the new
+//! incarnation and end by their leases.
+
+use std::time::Duration;
+
+use crate::cluster::{Agent, Session};
+use crate::ids::{AgentName, SessionId};
+use crate::lease::LeaseTimes;
+use crate::record::{AgentInfo, Cause, CloseReason, Place, Record};
+use crate::time::Moment;
+
+use super::Director;
+use super::batch::{Batch, Reply};
+use super::call::Refusal;
+use super::calls::{Decided, not_found, over};
+
+/// An answer to a renewal may take this long, beside the time between two of them.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// An agent process that asks for a session.
+#[derive(Clone, Debug)]
+pub(super) struct Registration {
+    pub(super) agent: AgentInfo,
+    pub(super) lease: LeaseTimes,
+    pub(super) secret_hash: String,
+    pub(super) process: u64,
+}
+
+impl Director {
+    pub(super) fn decide_register(
+        &self,
+        now: Moment,
+        batch: &mut Batch,
+        registration: Registration,
+    ) -> Decided {
+        let Registration {
+            agent,
+            lease,
+            secret_hash,
+            process,
+        } = registration;
+        let reply = Reply::Opened {
+            secret_hash: secret_hash.clone(),
+            process,
+        };
+        if self.cluster.session_by_secret(&secret_hash).is_some() {
+            return Ok((Vec::new(), reply));
+        }
+        let known = self.cluster.agents().get(&agent.name);
+        if let Some(known) = known {
+            self.admit(now, known, &agent, process)?;
+        }
+        let same = known.filter(|known| known.info().id == agent.id && known.process() == process);
+        let incarnation =
+            same.map_or_else(|| batch.mint_incarnation(), |known| known.incarnation());
+        let mut records = self.ended_by_reboot(known, &agent.place);
+        records.push(Record::SessionOpened {
+            session: batch.mint_session(),
+            incarnation,
+            agent: Box::new(agent),
+            lease,
+            secret_hash,
+            process,
+        });
+        Ok((records, reply))
+    }
+
+    /// Whether a process may speak for an agent that is known.
+    fn admit(
+        &self,
+        now: Moment,
+        known: &Agent,
+        agent: &AgentInfo,
+        process: u64,
+    ) -> Result<(), Refusal> {
+        if known.info().id != agent.id {
+            if known.sessions().is_empty() {
+                return Ok(());
+            }
+            return Err(Refusal::Conflict(format!(
+                "an agent named {0} is alive with another identity; give this one another --name, or end \
+                 {0} and wait for its lease",
+                agent.name
+            )));
+        }
+        if known.process() == process {
+            return Ok(());
+        }
+        let elsewhere = self.sessions_of(known);
+        let elsewhere = elsewhere.filter(|session| *session.place() != agent.place);
+        let heard = elsewhere.filter_map(|session| Some((session, self.fresh(now, session)?)));
+        match heard.min_by_key(|(_, ago)| *ago) {
+            None => Ok(()),
+            Some((session, ago)) => Err(Refusal::Conflict(copied(agent, session.place(), ago))),
+        }
+    }
+
+    fn sessions_of<'a>(&'a self, agent: &'a Agent) -> impl Iterator<Item = &'a Session> + 'a {
+        let ids = agent.sessions().iter();
+        ids.filter_map(|id| self.cluster.session(*id))
+    }
+
+    /// How long ago a session was heard, if it is so recent that its agent must be taken for alive: at
+    /// least one renewal and a try again fit in between.
+    fn fresh(&self, now: Moment, session: &Session) -> Option<Duration> {
+        let ago = now.since(self.clocks.heard(session.id())?);
+        (ago <= session.lease().renew_every * 2 + ANSWER_TIME).then_some(ago)
+    }
+
+    /// A machine that has been started anew executes nothing from before: what it held then is free at
+    /// once, without waiting for the lease.
+    fn ended_by_reboot(&self, known: Option<&Agent>, place: &Place) -> Vec<Record> {
+        let open = known.into_iter().flat_map(|known| self.sessions_of(known));
+        let unfenced = known.into_iter().flat_map(Agent::expired);
+        let unfenced = unfenced.filter_map(|id| self.cluster.expired().get(id));
+        let sessions = open.chain(unfenced);
+        let ended = sessions.filter(|session| place.rebooted_since(session.place()));
+        let closed = ended.map(|session| Record::SessionClosed {
+            session: session.id(),
+            reason: CloseReason::Rebooted,
+        });
+        closed.collect()
+    }
+
+    pub(super) fn decide_resume(
+        &self,
+        batch: &mut Batch,
+        session: SessionId,
+        process: u64,
+    ) -> Decided {
+        let reply = Reply::Resumed { session, process };
+        let open = self.cluster.session(session).ok_or_else(over)?;
+        let agent = self.cluster.agent_of(session).ok_or_else(over)?;
+        let same = agent.process() == process;
+        if same && open.incarnation() == agent.incarnation() {
+            return Ok((Vec::new(), reply));
+        }
+        let incarnation = if same {
+            agent.incarnation()
+        } else {
+            batch.mint_incarnation()
+        };
+        let record = Record::SessionResumed {
+            session,
+            incarnation,
+            process,
+        };
+        Ok((vec![record], reply))
+    }
+
+    /// Only what is not heard can be evicted: with an agent that is alive, two copies would be certain,
+    /// and it can be drained.
+    pub(super) fn decide_evict(&self, now: Moment, name: AgentName, reason: Cause) -> Decided {
+        let known = self.cluster.agents().get(&name);
+        let known = known.ok_or_else(|| not_found("agent", name.as_str()))?;
+        let reply = Reply::Done { notes: Vec::new() };
+        if known.sessions().is_empty() && known.expired().is_empty() {
+            let notes = vec![format!("agent {name} holds nothing")];
+            return Ok((Vec::new(), Reply::Done { notes }));
+        }
+        if let Some(ago) = self.sessions_of(known).find_map(|s| self.fresh(now, s)) {
+            return Err(Refusal::Conflict(format!(
+                "agent {name} was heard {:.1} s ago, so its processes are alive; `quorate drain {name}` moves \
+                 its work without duplicates",
+                ago.as_secs_f64()
+            )));
+        }
+        let agent = name;
+        Ok((vec![Record::Evicted { agent, reason }], reply))
+    }
+}
+
+fn copied(agent: &AgentInfo, other: &Place, ago: Duration) -> String {
+    let place = &agent.place;
+    let difference = if place.machine != other.machine {
+        "on another machine"
+    } else if place.boot != other.boot {
+        "in another boot of this machine"
+    } else {
+        "with another data folder on this machine"
+    };
+    format!(
+        "agent {} with this identity was heard {:.1} s ago {difference}. If this data folder or machine is a \
+         copy, start it with an empty --data-dir and a --name of its own; if the other one has just \
+         ended, this one is let in a few seconds later",
+        agent.name,
+        ago.as_secs_f64(),
+    )
+}

@@ -1,0 +1,252 @@
+//! Fence hooks, and work that is kept without a lease (T9, the isolation policies).
+
+use super::*;
+use crate::director::call::Refusal;
+use crate::lease::KEPT;
+use crate::record::{CloseReason, Place};
+
+const X: Duration = Duration::from_millis(11_223);
+
+fn hook() -> HookName {
+    HookName::new("power-off").unwrap()
+}
+
+/// Service `name` with one partition `key`, and what else its table says.
+fn put(name: &str, key: &str, more: &serde_json::Value) -> Call {
+    let mut spec = serde_json::json!({ "command": ["x"], "partitions": { "list": [key] } });
+    let table = spec.as_object_mut().unwrap();
+    table.extend(more.as_object().unwrap().clone());
+    Call::Apply {
+        services: vec![(service(name), serde_json::from_value(spec).unwrap())],
+    }
+}
+
+fn joins(agent: &str, id: u64, lease: Duration) -> Call {
+    let Call::Register { mut agent, .. } = register(agent, id, "") else {
+        panic!()
+    };
+    agent.place = Place {
+        machine: format!("uuid:{id}"),
+        boot: "1".to_owned(),
+        folder: 1,
+    };
+    Call::Register {
+        agent,
+        lease: LeaseTimes::of(lease),
+        secret_hash: format!("secret {id}"),
+        process: id,
+    }
+}
+
+/// Agent `a` runs `s/p` with this table, under a session of this class.
+fn running(table: &serde_json::Value, lease: Duration) -> (World, PartitionId, Token) {
+    let mut world = World::led();
+    world.ask(put("s", "p", table));
+    world.ask(joins("a", 1, lease));
+    world.pass(Duration::from_secs(6));
+    let partition = world.id("p");
+    let holder = world.cluster().partition(partition).unwrap().holder();
+    let token = holder.unwrap().token;
+    let assume = Report {
+        assume: vec![(partition, token)],
+        ..report(1)
+    };
+    let answer = world.ask(Call::Report(Box::new(assume)));
+    assert!(matches!(&answer, Answer::Reported { assumed, .. } if *assumed == [token]));
+    assert_eq!(world.renew(1), renewed());
+    (world, partition, token)
+}
+
+fn holds(world: &World, partition: PartitionId, token: Token) -> bool {
+    let holder = world.cluster().partition(partition).unwrap().holder();
+    holder.is_some_and(|holder| holder.token == token)
+}
+
+fn ended(world: &mut World, problem: Option<&str>) {
+    let event = Event::Fenced {
+        session: SessionId(1),
+        hook: hook(),
+        problem: problem.map(crate::record::Cause::new),
+    };
+    world.tell(0, event);
+}
+
+fn fenced() -> serde_json::Value {
+    serde_json::json!({ "fence": "power-off" })
+}
+
+const TEN: Duration = Duration::from_secs(10);
+
+#[test]
+fn work_with_a_hook_stays_where_it_was_until_the_hook_has_succeeded() {
+    let (mut world, partition, token) = running(&fenced(), TEN);
+    world.pass(X + Duration::from_millis(1));
+    assert!(
+        world.cluster().session(SessionId(1)).is_none(),
+        "it is over"
+    );
+    assert!(holds(&world, partition, token), "and holds what it held");
+    assert_eq!(world.nodes[0].fenced, [(SessionId(1), hook())]);
+    let told = world.nodes[0].director.planner().unwrap();
+    let told = told.waiting(world.now.moment, world.cluster(), partition);
+    assert!(told.unwrap().contains("waiting for fence hook power-off"));
+
+    ended(&mut world, Some("no such outlet"));
+    assert!(holds(&world, partition, token));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.nodes[0].fenced.len(), 2, "it is tried again");
+    let how = world.nodes[0].director.fencing(SessionId(1), &hook());
+    assert!(
+        how.unwrap()
+            .contains("failed 1 times, last: no such outlet")
+    );
+
+    ended(&mut world, None);
+    assert!(!holds(&world, partition, token));
+    assert!(world.cluster().expired().is_empty());
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.nodes[0].fenced.len(), 2, "and not run any more");
+}
+
+#[test]
+fn other_work_of_the_same_agent_does_not_wait_for_the_hook() {
+    let (mut world, partition, token) = running(&fenced(), TEN);
+    world.ask(put("t", "q", &serde_json::json!({})));
+    world.pass(Duration::from_secs(1));
+    let key = PartitionKey::new("q").unwrap();
+    let other = world.cluster().partition_id(&service("t"), &key).unwrap();
+    assert!(world.cluster().partition(other).unwrap().holder().is_some());
+    world.pass(X);
+    assert!(world.cluster().partition(other).unwrap().holder().is_none());
+    assert!(holds(&world, partition, token));
+}
+
+#[test]
+fn an_expired_session_can_do_nothing_any_more_but_prove_that_it_is_dead() {
+    let (mut world, partition, token) = running(&fenced(), TEN);
+    world.pass(X + Duration::from_millis(1));
+    let answer = world.renew(2);
+    assert!(
+        matches!(&answer, RenewalAnswer::Answered { renewed, lost } if renewed.is_empty() && lost.len() == 1),
+        "{answer:?}"
+    );
+    let answer = world.ask(Call::Report(Box::new(report(2))));
+    assert!(matches!(answer, Answer::Refused(Refusal::Fenced(_))));
+    let resume = Call::Resume {
+        session: SessionId(1),
+        process: 9,
+    };
+    assert!(matches!(
+        world.ask(resume),
+        Answer::Refused(Refusal::Fenced(_))
+    ));
+    world.ask(Call::Close {
+        session: SessionId(1),
+        reason: CloseReason::AgentDied,
+    });
+    assert!(
+        !holds(&world, partition, token),
+        "a proof is better than a hook"
+    );
+}
+
+#[test]
+fn to_remove_and_list_again_is_no_way_around_a_hook_and_to_change_the_service_is() {
+    let (mut world, partition, token) = running(&fenced(), TEN);
+    world.pass(X + Duration::from_millis(1));
+    world.ask(put("s", "another", &fenced()));
+    world.ask(put("s", "p", &fenced()));
+    assert_eq!(world.id("p"), partition);
+    assert!(holds(&world, partition, token));
+    world.ask(put("s", "p", &serde_json::json!({})));
+    assert!(
+        !holds(&world, partition, token),
+        "nobody asks for a hook now"
+    );
+}
+
+#[test]
+fn a_new_leader_runs_the_hook_again_and_an_expired_session_stays_so() {
+    let mut world = World::new(2);
+    world.lead(0);
+    world.ask(put("s", "p", &fenced()));
+    world.ask(joins("a", 1, TEN));
+    world.pass(Duration::from_secs(6));
+    let partition = world.id("p");
+    let token = world.cluster().partition(partition).unwrap().holder();
+    let token = token.unwrap().token;
+    let assume = Report {
+        assume: vec![(partition, token)],
+        ..report(1)
+    };
+    world.ask(Call::Report(Box::new(assume)));
+    world.pass(X);
+    assert_eq!(world.nodes[0].fenced.len(), 1);
+    world.lead(1);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.nodes[1].fenced, [(SessionId(1), hook())]);
+    let cluster = world.nodes[1].director.cluster();
+    assert!(cluster.session(SessionId(1)).is_none());
+}
+
+#[test]
+fn a_hook_that_the_directors_do_not_know_is_refused_at_once() {
+    let mut world = World::led();
+    let unknown = serde_json::json!({ "fence": "reset" });
+    let answer = world.ask(put("s", "p", &unknown));
+    let Answer::Refused(Refusal::Conflict(why)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(
+        why.contains("fence hook reset") && why.contains("power-off"),
+        "{why}"
+    );
+}
+
+#[test]
+fn kept_work_is_never_given_away_by_waiting() {
+    let kept = serde_json::json!({ "isolation": "keep" });
+    let (mut world, partition, token) = running(&kept, KEPT);
+    world.pass(Duration::from_secs(7 * 86_400));
+    assert!(holds(&world, partition, token));
+    assert!(world.nodes[0].director.silent(SessionId(1)), "but told");
+    assert_eq!(world.nodes[0].fenced, []);
+    assert_eq!(world.renew(2), renewed(), "and it may come back");
+    world.pass(Duration::from_secs(60));
+    world.ask(Call::Evict {
+        agent: AgentName::new("a").unwrap(),
+        reason: crate::record::Cause::new("its rack burnt"),
+    });
+    assert!(!holds(&world, partition, token), "a person decides");
+}
+
+#[test]
+fn kept_work_with_a_hook_moves_when_its_agent_is_silent_and_fenced() {
+    let kept = serde_json::json!({ "isolation": "keep", "fence": "power-off" });
+    let (mut world, partition, token) = running(&kept, KEPT);
+    world.pass(X - Duration::from_millis(1));
+    assert_eq!(world.nodes[0].fenced, []);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.nodes[0].fenced, [(SessionId(1), hook())]);
+    ended(&mut world, None);
+    assert!(!holds(&world, partition, token));
+    assert!(
+        world.cluster().session(SessionId(1)).is_some(),
+        "it may live"
+    );
+    assert_eq!(world.renew(2), renewed());
+    let delta = world.nodes[0].director.work(SessionId(1), Position(0));
+    assert!(delta.unwrap().items.iter().all(|item| item.token != token));
+}
+
+#[test]
+fn kept_work_whose_agent_is_heard_in_time_is_not_fenced() {
+    let kept = serde_json::json!({ "isolation": "keep", "fence": "power-off" });
+    let (mut world, partition, token) = running(&kept, KEPT);
+    for counter in 2..20 {
+        world.pass(Duration::from_secs(8));
+        assert_eq!(world.renew(counter), renewed());
+    }
+    assert_eq!(world.nodes[0].fenced, []);
+    assert!(holds(&world, partition, token));
+}
