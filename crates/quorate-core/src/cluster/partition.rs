@@ -26,6 +26,9 @@ pub struct Partition {
     pub(super) desired: Desired,
     pub(super) doomed: bool,
     pub(super) extra: Option<Box<Extra>>,
+    /// Last, so that a snapshot of format 1, which has none, is read as well.
+    #[serde(default)]
+    pub(super) revision: Position,
 }
 
 /// What few partitions have.
@@ -147,6 +150,7 @@ impl Partition {
             desired: Desired::Running,
             doomed: false,
             extra: Extra::of(spec),
+            revision: at,
         }
     }
 
@@ -320,6 +324,6 @@ mod tests {
 
     #[test]
     fn a_partition_stays_small_because_there_may_be_a_million() {
-        assert!(size_of::<Partition>() <= 128, "{}", size_of::<Partition>());
+        assert!(size_of::<Partition>() <= 136, "{}", size_of::<Partition>());
     }
 }

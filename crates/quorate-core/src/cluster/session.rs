@@ -24,6 +24,8 @@ pub struct Agent {
     pub(super) sessions: BTreeSet<SessionId>,
     pub(super) last_seen: WallTime,
     pub(super) joined: Position,
+    #[serde(default)]
+    pub(super) revision: Position,
 }
 
 impl Agent {

@@ -42,6 +42,7 @@ impl Cluster {
             sessions: BTreeSet::new(),
             last_seen: fold.wall,
             joined: fold.at,
+            revision: fold.at,
         });
         agent.info = opening.agent;
         agent.incarnation = opening.incarnation;

@@ -20,8 +20,8 @@ use super::session::{Agent, Session};
 use super::slab::Slab;
 use super::{Cluster, Leader, Staged};
 
-/// The format of snapshots that this build writes and the only one that it reads.
-const SNAPSHOT_FORMAT: u16 = 1;
+/// The format of snapshots that this build writes. It reads format 1 as well, which has no revisions.
+const SNAPSHOT_FORMAT: u16 = 2;
 
 /// Why bytes are not a snapshot that this build can take over.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,10 @@ struct KeptService {
     desired: Desired,
     removed: bool,
     problem: Option<String>,
+    #[serde(default)]
+    revision: Position,
+    #[serde(default)]
+    list_revision: Position,
 }
 
 impl Cluster {
@@ -96,6 +100,8 @@ impl Cluster {
                 desired: service.desired,
                 removed: service.removed,
                 problem: service.problem.clone(),
+                revision: service.revision,
+                list_revision: service.list_revision,
             };
             (slot, kept)
         });
@@ -133,7 +139,7 @@ impl Cluster {
         let mut first = rmp_serde::Deserializer::from_read_ref(bytes);
         let Format { format } =
             Format::deserialize(&mut first).map_err(SnapshotError::Malformed)?;
-        if format != SNAPSHOT_FORMAT {
+        if !(1..=SNAPSHOT_FORMAT).contains(&format) {
             return Err(SnapshotError::NewerFormat { found: format });
         }
         let mut input = rmp_serde::Deserializer::from_read_ref(bytes);
@@ -163,6 +169,8 @@ fn build(head: Head, partitions: Vec<(u32, Partition)>) -> Result<Cluster, Snaps
             problem: kept.problem,
             partitions: BTreeMap::new(),
             doomed: 0,
+            revision: kept.revision,
+            list_revision: kept.list_revision,
         };
         services.insert(slot, service);
     }

@@ -26,7 +26,7 @@ impl Director {
             let Some((id, call)) = self.queue.pop_front() else {
                 return;
             };
-            if compares(&call) && batch.changes_specs {
+            if (compares(&call) && batch.changes_specs) || self.may_be_another(&call, batch) {
                 // It would be compared with what this very entry changes.
                 self.queue.push_front((id, call));
                 return;
@@ -59,7 +59,7 @@ impl Director {
         self.proofs.wait(Waiting::Call(id, reply));
     }
 
-    fn decide_call(&mut self, batch: &mut Batch, call: Call) -> Decided {
+    pub(super) fn decide_call(&mut self, batch: &mut Batch, call: Call) -> Decided {
         match call {
             Call::Apply { services } => self.decide_apply(services),
             Call::Remove { service } => {
@@ -90,6 +90,7 @@ impl Director {
             } => self.decide_register(batch, agent, lease, secret_hash, process),
             Call::Resume { session, process } => self.decide_resume(batch, session, process),
             Call::Report(report) => self.decide_report(*report),
+            Call::Conditional(conditional) => self.decide_conditional(batch, *conditional),
             Call::Close { session, reason } => Ok(self.decide_close(session, reason)),
         }
     }
@@ -336,6 +337,7 @@ impl Director {
 fn compares(call: &Call) -> bool {
     match call {
         Call::Apply { .. } | Call::Remove { .. } | Call::Partitions { .. } => true,
+        Call::Conditional(conditional) => compares(&conditional.call),
         Call::SetDesired { .. }
         | Call::Restart { .. }
         | Call::SetAgent { .. }

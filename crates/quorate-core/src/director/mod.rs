@@ -27,6 +27,7 @@ pub mod call;
 mod calls;
 mod changes;
 mod clocks;
+mod conditions;
 pub mod effect;
 pub mod event;
 mod leading;

@@ -203,3 +203,9 @@ fn snapshots_are_stored_as_they_always_were() {
     assert_eq!(Cluster::decode(&bytes).unwrap(), cluster);
     insta::assert_snapshot!(shown(&bytes));
 }
+
+#[test]
+fn a_snapshot_of_the_first_format_is_read() {
+    let cluster = Cluster::decode(include_bytes!("format_1.snapshot")).unwrap();
+    assert_eq!(cluster.state_hash(), everything().cluster.state_hash());
+}
