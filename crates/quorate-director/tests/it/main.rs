@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod conditions;
+mod connections;
 mod desk;
 mod example;
 mod job_files;
