@@ -9,8 +9,10 @@ pub(crate) mod extract;
 pub(crate) mod guard;
 pub(crate) mod idempotency;
 pub(crate) mod json;
+mod once;
 pub(crate) mod places;
 pub(crate) mod server;
+mod words;
 
 use std::sync::Arc;
 

@@ -24,10 +24,11 @@ async fn ask(stream: &mut TcpStream, path: &str) {
 
 /// The status line and what else comes at once; nothing when the director closed.
 async fn answer(stream: &mut TcpStream) -> String {
-    let mut bytes = vec![0; 4096];
-    let read = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await;
-    let count = read.expect("an answer or an end").unwrap_or(0);
-    String::from_utf8_lossy(&bytes[..count]).into_owned()
+    let mut bytes = Vec::with_capacity(4096);
+    let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut bytes)).await;
+    // A connection that was cut says nothing.
+    let _ = read.expect("an answer or an end");
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Waits for the director to close.
