@@ -107,6 +107,8 @@ codes! {
     Fenced = 409 "session or incarnation is over";
     /// What was asked for is older than what is kept.
     Gone = 410 "no longer kept";
+    /// What was to be written is not as the caller knows it: its `If-Match` or `If-None-Match` does not hold.
+    PreconditionFailed = 412 "changed since it was read";
     /// The body is larger than allowed.
     TooLarge = 413 "body too large";
     /// The path and its query are longer than allowed.

@@ -132,13 +132,13 @@ pub struct BatchId {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing was given.
-    #[error("a {what} cannot be empty")]
+    #[error("{what} cannot be empty")]
     Empty {
         /// What was to be named.
         what: &'static str,
     },
     /// More bytes than allowed.
-    #[error("a {what} has at most {limit} bytes, this one has {length}")]
+    #[error("{what} has at most {limit} bytes, this one has {length}")]
     TooLong {
         /// What was to be named.
         what: &'static str,
@@ -148,7 +148,7 @@ pub enum NameError {
         length: usize,
     },
     /// A character that is not allowed there.
-    #[error("a {what} {rule}; {found:?} at byte {at} of {name:?} is not allowed")]
+    #[error("{what} {rule}; {found:?} at byte {at} of {name:?} is not allowed")]
     Character {
         /// What was to be named.
         what: &'static str,
@@ -300,19 +300,19 @@ name! {
 }
 name! {
     /// Name of a service.
-    ServiceName, "service name", check_name
+    ServiceName, "a service name", check_name
 }
 name! {
     /// Name of an agent, unique in the cluster.
-    AgentName, "agent name", check_name
+    AgentName, "an agent name", check_name
 }
 name! {
     /// Name of a director, unique in the cluster.
-    DirectorName, "director name", check_name
+    DirectorName, "a director name", check_name
 }
 name! {
     /// Name of a partition, unique in its service.
-    PartitionKey, "partition key", check_key
+    PartitionKey, "a partition key", check_key
 }
 
 #[cfg(test)]

@@ -57,10 +57,25 @@ pub struct FenceHook {
 /// What a director takes at most. Everything beyond is refused with a problem that says so.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open connections, all clients together.
+    /// Open connections, all clients together; fewer when the process may not open so many files, since
+    /// each takes a descriptor, and what the ledger and the history need comes first.
     pub connections: usize,
-    /// How long a connection may take to send a whole request head; an idle one is closed after it too.
+    /// Of a hundred connections, how many only ever serve the calls of sessions. An agent needs two or
+    /// three, and loses what it runs when it cannot renew: people must not be able to take them all.
+    pub session_percent: usize,
+    /// Of a hundred connections of anybody, how many may be held by requests that wait for something to
+    /// happen: blocking queries, events, logs. The others go on answering at once.
+    pub held_percent: usize,
+    /// Open connections from one address, so that one machine cannot take all of them.
+    pub connections_per_address: usize,
+    /// The same for a loopback address. `None`: no limit of its own, because all agents and people of
+    /// this machine share it.
+    pub connections_of_loopback: Option<usize>,
+    /// How long a connection may take to send a whole request head.
     pub header_time: Duration,
+    /// How long a connection may stay open with nothing to answer, after its first request. In HTTP/1,
+    /// where the next head may begin at any moment, `header_time` ends it if that is shorter.
+    pub idle_time: Duration,
     /// How long a body may take.
     pub body_time: Duration,
     /// Bytes of a request head.
@@ -91,7 +106,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            session_percent: 25,
+            held_percent: 50,
+            connections_per_address: 200,
+            connections_of_loopback: None,
             header_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(60),
             body_time: Duration::from_secs(30),
             header_bytes: 16 << 10,
             uri_bytes: 8 << 10,

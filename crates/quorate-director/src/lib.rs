@@ -10,6 +10,7 @@
 
 mod clock;
 mod config;
+pub mod descriptors;
 pub mod duties;
 mod engine;
 mod history;

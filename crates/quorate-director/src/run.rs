@@ -12,10 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, RunError};
+use crate::descriptors::{self, Budget};
 use crate::duties::readings;
 use crate::duties::sources::{self, Roots};
 use crate::engine::{Engine, Handle};
 use crate::history::{self, History, Recorder};
+use crate::http::places::Places;
 use crate::http::{App, server};
 use crate::identity::{self, Identity};
 use crate::routes;
@@ -35,6 +37,7 @@ pub struct Bound {
     address: SocketAddr,
     identity: Identity,
     history: (History, Recorder),
+    budget: Budget,
 }
 
 /// Opens the data folder and the address.
@@ -46,6 +49,7 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
     if !listen.ip().is_loopback() {
         return Err(RunError::NotLoopback { listen });
     }
+    let budget = Budget::of(descriptors::raise(), &config.limits);
     let identity = identity::open(&config.data_dir)?;
     let folder = config.data_dir.join("history");
     let limits = &config.limits;
@@ -65,6 +69,7 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
         address,
         identity,
         history,
+        budget,
     })
 }
 
@@ -125,11 +130,30 @@ impl Bound {
         let roots = Roots::new(self.config.source_roots.clone());
         let sources = tokio::spawn(sources::run(roots, wanted, to_readings));
         let readings = tokio::spawn(readings::hand_in(handle.clone(), readings));
-        let app = app(&self.config, &address, handle, &shutdown);
+        let places = Arc::new(Places::new(self.budget, &limits));
+        let app = app(
+            &self.config,
+            (self.budget, &places),
+            &address,
+            handle,
+            &shutdown,
+        );
         let writes = app.writes.clone();
-        let server = server::serve(self.listener, routes::router(app), limits, shutdown.clone());
+        let server = server::serve(
+            self.listener,
+            routes::router(app),
+            (places, limits),
+            shutdown.clone(),
+        );
         let server = tokio::spawn(server);
-        tracing::info!(name = %self.config.name, address, "director is listening");
+        tracing::info!(
+            name = %self.config.name,
+            address,
+            connections = self.budget.general,
+            session_connections = self.budget.sessions,
+            held_requests = self.budget.held,
+            "director is listening"
+        );
 
         let mut engine = engine;
         let ended = tokio::select! {
@@ -167,7 +191,13 @@ fn planner(config: &Config) -> PlannerConfig {
     }
 }
 
-fn app(config: &Config, address: &str, handle: Handle, shutdown: &CancellationToken) -> App {
+fn app(
+    config: &Config,
+    (budget, places): (Budget, &Arc<Places>),
+    address: &str,
+    handle: Handle,
+    shutdown: &CancellationToken,
+) -> App {
     App {
         handle,
         limits: Arc::new(config.limits.clone()),
@@ -177,6 +207,9 @@ fn app(config: &Config, address: &str, handle: Handle, shutdown: &CancellationTo
         planner: planner(config),
         shutdown: shutdown.clone(),
         streams: Arc::new(Semaphore::new(config.limits.event_streams)),
+        held: Arc::new(Semaphore::new(budget.held)),
+        held_max: budget.held,
+        places: Arc::clone(places),
         writes: TaskTracker::new(),
         repeats: Arc::default(),
         logs: Arc::default(),

@@ -641,7 +641,7 @@ fn party(origin: &Origin) -> Party {
 pub(crate) fn is_over(answer: &Answer) -> bool {
     match answer {
         Answer::Refused(Refusal::Fenced(_) | Refusal::NotFound { .. }) => true,
-        Answer::Refused(Refusal::Conflict(_) | Refusal::Overloaded)
+        Answer::Refused(Refusal::Conflict(_) | Refusal::Condition(_) | Refusal::Overloaded)
         | Answer::Done { .. }
         | Answer::Opened { .. }
         | Answer::Reported { .. }

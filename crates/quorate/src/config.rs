@@ -130,10 +130,33 @@ mod tests {
     fn the_configuration_in_the_document_is_one() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md");
         let document = std::fs::read_to_string(path).unwrap();
-        let (_, rest) = document.split_once("```toml\n").unwrap();
-        let (text, _) = rest.split_once("```").unwrap();
-        let config: ConfigFile = toml::from_str(text).unwrap();
-        assert_eq!(config.agent.capacity, Some(200));
-        assert_eq!(config.log.level.as_deref(), Some("info"));
+        let mut files = document.split("```toml\n").skip(1).map(|rest| {
+            let (text, _) = rest.split_once("```").unwrap();
+            toml::from_str::<ConfigFile>(text).unwrap()
+        });
+        let agent = files.next().unwrap();
+        assert_eq!(agent.agent.capacity, Some(200));
+        assert_eq!(agent.log.level.as_deref(), Some("info"));
+        let (name, hook) = files.next().unwrap().director.fence.pop_first().unwrap();
+        let hook = hook.hook(&name).unwrap();
+        assert_eq!(hook.timeout, Duration::from_secs(30));
+        assert!(files.next().is_none());
+    }
+
+    #[test]
+    fn a_hook_that_could_not_be_run_is_refused_with_what_to_write() {
+        for (text, expected) in [
+            ("[director.fence.a]\ncommand = ['power-off']", "not the whole path"),
+            ("[director.fence.a]\ncommand = []", "not the whole path"),
+            (
+                "[director.fence.a]\ncommand = ['/bin/true']\ntimeout = '0s'",
+                "within 0s",
+            ),
+        ] {
+            let mut file: ConfigFile = toml::from_str(text).unwrap();
+            let (name, hook) = file.director.fence.pop_first().unwrap();
+            let refused = hook.hook(&name).unwrap_err();
+            assert!(refused.first.sentence.contains(expected), "{text}");
+        }
     }
 }

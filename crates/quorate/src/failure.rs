@@ -181,6 +181,9 @@ codes! {
     /// It contradicts what is in force.
     Conflict = "conflict", Conflict,
         "It contradicts what is in force, so nothing was changed.";
+    /// It is not as it was when it was read.
+    PreconditionFailed = "precondition_failed", Conflict,
+        "The request says what must be true of the object for it to be done (If-Match or If-None-Match), and that is not so: somebody else has changed, made or removed it in the meantime. Nothing was changed. Read the object again, look at what is different, and write with the ETag of the new answer.";
     /// The caller may not do this.
     NotAllowed = "not_allowed", NotAllowed,
         "You may not do this.";

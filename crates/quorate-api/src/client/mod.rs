@@ -24,6 +24,9 @@ pub use resources::{EventFilter, Indexed, PartitionFilter, Wait};
 pub const CALL_TIME: Duration = Duration::from_secs(30);
 /// How long connecting may take.
 pub const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// How long an unused connection is kept: shorter than directors do (10 s), so that no request is sent on
+/// one that is just being closed, whose outcome would then be unknown.
+const IDLE_TIME: Duration = Duration::from_secs(8);
 /// How long the client looks for a leader while directors answer that there is none.
 pub const LEADER_TIME: Duration = Duration::from_secs(5);
 
@@ -76,6 +79,7 @@ impl Client {
             // A proxy of the environment must not come between a machine and its own cluster.
             .no_proxy()
             .connect_timeout(CONNECT_TIME)
+            .pool_idle_timeout(IDLE_TIME)
             .tcp_nodelay(true)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("quorate/", env!("CARGO_PKG_VERSION")))

@@ -186,6 +186,13 @@ impl Client {
                     }
                     return Some(Ok(response));
                 }
+                // What has changed since it was read may have been changed by this very call.
+                Outcome::Refused(problem)
+                    if seen.lost && problem.code == Code::PreconditionFailed =>
+                {
+                    let cause = seen.cause.take();
+                    return Some(Err(Error::OutcomeUnknown { cause }));
+                }
                 Outcome::Refused(problem) => return Some(Err(Error::Problem(problem))),
                 Outcome::NotHere(NotHere::Unreachable(cause)) => seen.cause = Some(cause),
                 Outcome::NotHere(NotHere::NotLeader { hint: leader }) => {
@@ -296,6 +303,7 @@ async fn judge(response: Response) -> Outcome {
         | Code::NotFound
         | Code::MethodNotAllowed
         | Code::Conflict
+        | Code::PreconditionFailed
         | Code::Fenced
         | Code::Gone
         | Code::SlowRequest

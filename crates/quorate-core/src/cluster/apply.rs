@@ -84,6 +84,7 @@ impl Cluster {
                     .collect()
             }
         };
+        self.revise(position, &fold.changes);
         Applied {
             outcomes,
             changes: fold.changes,

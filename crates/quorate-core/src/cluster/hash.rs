@@ -1,7 +1,8 @@
 //! The state hash: two directors that folded the same entries have the same one (S8).
 //!
 //! Everything that decides is in it; what is only for people (wall times, process ids, exits, addresses,
-//! versions) is not. Structs are taken apart by name, so that a new field must be placed here.
+//! versions) is not, and neither are revisions, by which only the leader decides, once. Structs are taken
+//! apart by name, so that a new field must be placed here.
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -118,6 +119,8 @@ fn service(sum: &mut Sum, service: &Service) {
         problem,
         partitions,
         doomed,
+        revision: _,
+        list_revision: _,
     } = service;
     sum.text(name.as_str());
     sum.stored(spec);
@@ -146,6 +149,7 @@ fn partition(sum: &mut Sum, partition: &Partition) {
         desired,
         doomed,
         extra,
+        revision: _,
     } = partition;
     sum.text(key.as_str());
     sum.number(service.0);
@@ -219,6 +223,7 @@ fn agent(sum: &mut Sum, agent: &Agent) {
         expired,
         last_seen: _,
         joined,
+        revision: _,
     } = agent;
     let AgentInfo {
         name,

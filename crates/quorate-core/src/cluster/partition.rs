@@ -26,6 +26,7 @@ pub struct Partition {
     pub(super) desired: Desired,
     pub(super) doomed: bool,
     pub(super) extra: Option<Box<Extra>>,
+    pub(super) revision: Position,
 }
 
 /// What few partitions have.
@@ -147,6 +148,7 @@ impl Partition {
             desired: Desired::Running,
             doomed: false,
             extra: Extra::of(spec),
+            revision: at,
         }
     }
 
@@ -320,6 +322,6 @@ mod tests {
 
     #[test]
     fn a_partition_stays_small_because_there_may_be_a_million() {
-        assert!(size_of::<Partition>() <= 128, "{}", size_of::<Partition>());
+        assert!(size_of::<Partition>() <= 136, "{}", size_of::<Partition>());
     }
 }

@@ -168,6 +168,10 @@ impl Cluster {
             return Err(Refused::NotHolder);
         }
         let before = partition.run.replace(run.clone());
+        if before.as_ref() != Some(&run) {
+            // Not everything that a report tells is worth a line of history.
+            self.revise_partition(fold.at, id);
+        }
         let holder = Some((holder.session, holder.token));
         for what in seen(before.as_ref(), &run) {
             self.note(fold, id, holder, what);

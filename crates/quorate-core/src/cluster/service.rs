@@ -18,6 +18,8 @@ pub struct Service {
     pub(super) problem: Option<String>,
     pub(super) partitions: BTreeMap<PartitionKey, PartitionId>,
     pub(super) doomed: usize,
+    pub(super) revision: Position,
+    pub(super) list_revision: Position,
 }
 
 impl Service {

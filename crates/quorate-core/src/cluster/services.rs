@@ -35,6 +35,8 @@ impl Cluster {
                 problem: None,
                 partitions: BTreeMap::new(),
                 doomed: 0,
+                revision: fold.at,
+                list_revision: fold.at,
             };
             let id = ServiceId(self.services.insert(service));
             self.service_ids.insert(name.clone(), id);

@@ -26,6 +26,8 @@ pub struct Agent {
     pub(super) expired: BTreeSet<SessionId>,
     pub(super) last_seen: WallTime,
     pub(super) joined: Position,
+    #[serde(default)]
+    pub(super) revision: Position,
 }
 
 impl Agent {

@@ -44,6 +44,7 @@ impl Cluster {
             expired: BTreeSet::new(),
             last_seen: fold.wall,
             joined: fold.at,
+            revision: fold.at,
         });
         agent.info = opening.agent;
         agent.incarnation = opening.incarnation;

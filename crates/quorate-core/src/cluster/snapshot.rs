@@ -70,6 +70,8 @@ struct KeptService {
     desired: Desired,
     removed: bool,
     problem: Option<String>,
+    revision: Position,
+    list_revision: Position,
 }
 
 impl Cluster {
@@ -97,6 +99,8 @@ impl Cluster {
                 desired: service.desired,
                 removed: service.removed,
                 problem: service.problem.clone(),
+                revision: service.revision,
+                list_revision: service.list_revision,
             };
             (slot, kept)
         });
@@ -165,6 +169,8 @@ fn build(head: Head, partitions: Vec<(u32, Partition)>) -> Result<Cluster, Snaps
             problem: kept.problem,
             partitions: BTreeMap::new(),
             doomed: 0,
+            revision: kept.revision,
+            list_revision: kept.list_revision,
         };
         services.insert(slot, service);
     }

@@ -88,6 +88,11 @@ impl Batch {
         self.records.is_empty()
     }
 
+    /// What it holds so far.
+    pub(super) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
     /// Takes one record; `false` when there is no room for it.
     pub(super) fn push(&mut self, record: Record) -> bool {
         let bytes = weigh(&record);

@@ -1,7 +1,7 @@
 //! What a director is asked to do, and what it answers after the commit.
 
 use crate::ids::{
-    AgentName, Incarnation, PartitionId, PartitionKey, Position, ServiceName, SessionId, Token,
+    AgentName, Era, Incarnation, PartitionId, PartitionKey, Position, ServiceName, SessionId, Token,
 };
 use crate::lease::LeaseTimes;
 use crate::record::{
@@ -84,6 +84,8 @@ pub enum Call {
     },
     /// Reports. The shell has checked the secret.
     Report(Box<Report>),
+    /// A call that is done only while its object is as the caller knows it.
+    Conditional(Box<Conditional>),
     /// Closes a session with proof of death. The shell has checked the secret.
     Close {
         /// The session.
@@ -91,6 +93,51 @@ pub enum Call {
         /// Why.
         reason: CloseReason,
     },
+}
+
+/// A call with the condition under which it is done.
+///
+/// The condition is compared where the call is decided, with a fold that holds everything that was
+/// decided about the object before: between the two nothing can change it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conditional {
+    /// What the condition is about.
+    pub object: Object,
+    /// The condition.
+    pub condition: Condition,
+    /// The call.
+    pub call: Call,
+}
+
+/// What people write, and may write on a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A service.
+    Service(ServiceName),
+    /// A partition.
+    Partition(ServiceName, PartitionKey),
+    /// An agent.
+    Agent(AgentName),
+}
+
+/// What must hold of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It exists.
+    Exists,
+    /// It does not.
+    Absent,
+    /// It exists at one of these revisions.
+    At(Vec<Revision>),
+}
+
+/// Where an object last changed: the same on every director, and never used for another state of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision {
+    /// Positions are counted anew by a restore, and the era rises with it.
+    pub era: Era,
+    /// The position of the change.
+    pub position: Position,
 }
 
 /// What has happened on an agent.
@@ -178,6 +225,9 @@ pub enum Refusal {
     /// It contradicts what is in force.
     #[error("{0}")]
     Conflict(String),
+    /// The object is not as the caller knows it.
+    #[error("{0}")]
+    Condition(String),
     /// The caller's session or incarnation is over.
     #[error("{0}")]
     Fenced(String),

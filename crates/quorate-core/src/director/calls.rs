@@ -27,7 +27,7 @@ impl Director {
             let Some((id, call)) = self.queue.pop_front() else {
                 return;
             };
-            if compares(&call) && batch.changes_specs {
+            if (compares(&call) && batch.changes_specs) || self.may_be_another(&call, batch) {
                 // It would be compared with what this very entry changes.
                 self.queue.push_front((id, call));
                 return;
@@ -60,7 +60,7 @@ impl Director {
         self.proofs.wait(Waiting::Call(id, reply));
     }
 
-    fn decide_call(&mut self, now: Moment, batch: &mut Batch, call: Call) -> Decided {
+    pub(super) fn decide_call(&mut self, now: Moment, batch: &mut Batch, call: Call) -> Decided {
         match call {
             Call::Apply { services } => self.decide_apply(services),
             Call::Remove { service } => {
@@ -101,6 +101,7 @@ impl Director {
             ),
             Call::Resume { session, process } => self.decide_resume(batch, session, process),
             Call::Report(report) => self.decide_report(*report),
+            Call::Conditional(conditional) => self.decide_conditional(now, batch, *conditional),
             Call::Close { session, reason } => Ok(self.decide_close(session, reason)),
         }
     }
@@ -290,6 +291,7 @@ impl Director {
 fn compares(call: &Call) -> bool {
     match call {
         Call::Apply { .. } | Call::Remove { .. } | Call::Partitions { .. } => true,
+        Call::Conditional(conditional) => compares(&conditional.call),
         Call::SetDesired { .. }
         | Call::Restart { .. }
         | Call::SetAgent { .. }

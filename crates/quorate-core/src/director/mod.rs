@@ -28,6 +28,7 @@ pub mod call;
 mod calls;
 mod changes;
 mod clocks;
+mod conditions;
 mod drift;
 pub mod effect;
 pub mod event;

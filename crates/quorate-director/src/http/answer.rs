@@ -101,6 +101,8 @@ impl<T: Serialize> IntoResponse for Indexed<T> {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         );
+        // What it shows may be over a moment later; who wants to know asks with the index.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(INDEX_HEADER, HeaderValue::from(index));
         response
     }
@@ -178,6 +180,8 @@ fn refused(refusal: &Refusal) -> Failure {
         Refusal::NotFound { what, .. } => Failure::new(Code::NotFound, text)
             .next_step(format!("`quorate ls {what}s` shows those that exist")),
         Refusal::Conflict(_) => Failure::new(Code::Conflict, text),
+        Refusal::Condition(_) => Failure::new(Code::PreconditionFailed, text)
+            .next_step("read it again, and write with the ETag of that answer"),
         Refusal::Fenced(_) => Failure::new(Code::Fenced, text),
         Refusal::Overloaded => Failure::new(Code::TooManyRequests, text),
     }

@@ -1,9 +1,12 @@
 //! Blocking queries: `?index=N&wait=60s` is answered when something has changed past N.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_api::problem::Code;
 use quorate_api::routes::WAIT_SECONDS_MAX;
 use quorate_core::ids::Position;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::App;
@@ -35,6 +38,19 @@ impl Blocking {
 }
 
 impl App {
+    /// The right to let a request of a person wait for something to happen. Those of agents need none:
+    /// each session has one of a kind.
+    pub(crate) fn hold(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.held).try_acquire_owned().map_err(|_| {
+            let detail = format!(
+                "{} requests wait for something to happen, as many as may at once",
+                self.held_max
+            );
+            Failure::new(Code::TooManyRequests, detail)
+                .next_step("ask without index and follow, another director, or again in a moment")
+        })
+    }
+
     /// Waits until `changed` is past the index, the time is over, or the director stops.
     pub(crate) async fn wait(
         &self,
@@ -46,6 +62,7 @@ impl App {
         };
         let until = Instant::now() + blocking.wait;
         let mut seen = self.handle.watch();
+        let mut held = None;
         loop {
             // Most changes are noticed without asking the loop.
             if seen.borrow_and_update().changed > index {
@@ -55,6 +72,9 @@ impl App {
                     tokio::time::sleep_until(gather.min(until)).await;
                     return Ok(());
                 }
+            }
+            if held.is_none() {
+                held = Some(self.hold()?);
             }
             tokio::select! {
                 changed = seen.changed() => if changed.is_err() {

@@ -8,9 +8,10 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use quorate_api::problem::{Code, FieldError};
 use quorate_api::routes::PAGE_MAX;
 use quorate_core::spec::Span;
@@ -20,7 +21,7 @@ use serde::de::DeserializeOwned;
 use super::App;
 use super::answer::Failure;
 use super::blocking::Blocking;
-use super::json;
+use super::{json, words};
 
 /// Names in the path, each checked.
 #[derive(Debug)]
@@ -37,8 +38,12 @@ where
         let taken: Result<Path<T>, PathRejection> = Path::from_request_parts(parts, state).await;
         match taken {
             Ok(Path(names)) => Ok(Self(names)),
-            Err(error) => Err(Failure::new(Code::BadParameter, error.body_text())
-                .next_step("check the names in the path")),
+            Err(error) => {
+                let text = error.body_text();
+                let text = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+                Err(Failure::new(Code::BadParameter, words::of_path(text))
+                    .next_step("check the names in the path"))
+            }
         }
     }
 }
@@ -83,6 +88,14 @@ pub(crate) fn body_limit(app: &App, path: &str) -> usize {
 
 /// Reads a body within its limits of size and time.
 pub(crate) async fn collect(app: &App, body: Body, limit: usize) -> Result<Bytes, Failure> {
+    let too_large = || {
+        let detail = format!("the body has more than {limit} bytes");
+        Failure::new(Code::TooLarge, detail).next_step("apply fewer services at once")
+    };
+    // Who says so at once is told so at once.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     let time = app.limits.body_time;
     let read = async {
         let mut body = body;
@@ -98,10 +111,7 @@ pub(crate) async fn collect(app: &App, body: Body, limit: usize) -> Result<Bytes
                 continue;
             };
             if bytes.len() + data.len() > limit {
-                let detail = format!("the body has more than {limit} bytes");
-                return Err(
-                    Failure::new(Code::TooLarge, detail).next_step("apply fewer services at once")
-                );
+                return Err(too_large());
             }
             bytes.extend_from_slice(&data);
         }
@@ -117,6 +127,15 @@ pub(crate) async fn collect(app: &App, body: Body, limit: usize) -> Result<Bytes
 }
 
 fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
+    let coded = headers.get_all(header::CONTENT_ENCODING).iter();
+    for coding in coded {
+        if !coding.as_bytes().eq_ignore_ascii_case(b"identity") {
+            // A small body could grow without limit.
+            let detail = format!("the body is packed with {:?}", lossy(coding));
+            return Err(Failure::new(Code::UnsupportedMediaType, detail)
+                .next_step("send it as it is, without Content-Encoding"));
+        }
+    }
     let given = headers.get(header::CONTENT_TYPE);
     let given = given.and_then(|value| value.to_str().ok());
     let essence = given.map(|value| value.split(';').next().unwrap_or(value).trim());
@@ -129,6 +148,11 @@ fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
     };
     Err(Failure::new(Code::UnsupportedMediaType, detail)
         .next_step("send JSON with Content-Type: application/json"))
+}
+
+/// The text of a header, for people.
+pub(crate) fn lossy(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 /// The parameters of a query. Each is taken once by name; what is left at the end was not understood.

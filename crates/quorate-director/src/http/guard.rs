@@ -14,6 +14,7 @@ use quorate_api::problem::Code;
 
 use super::App;
 use super::answer::Failure;
+use super::extract::lossy;
 
 /// Lets a request through, or tells why not.
 pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -32,6 +33,7 @@ fn check(app: &App, request: &Request) -> Result<(), Failure> {
         );
         return Err(Failure::new(Code::UriTooLong, detail));
     }
+    check_framing(request.headers())?;
     let host = host(request)?;
     let write = !matches!(
         *request.method(),
@@ -44,6 +46,20 @@ fn check(app: &App, request: &Request) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// A body has one length. What two readers could take for different lengths hides a second request.
+fn check_framing(headers: &HeaderMap) -> Result<(), Failure> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let other = codings.find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    match other {
+        None => Ok(()),
+        Some(other) => {
+            let detail = format!("the transfer encoding {:?} is not taken", lossy(other));
+            Err(Failure::new(Code::MalformedRequest, detail)
+                .next_step("send a Content-Length, or Transfer-Encoding: chunked alone"))
+        }
+    }
 }
 
 /// The host that was asked for, if it is this machine's own.
@@ -60,15 +76,16 @@ fn host(request: &Request) -> Result<String, Failure> {
         ));
     }
     let authority = request.uri().authority().map(ToString::to_string);
-    let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let header = header.map(lossy);
     for host in [&authority, &header].into_iter().flatten() {
         if !is_loopback(host) {
             return Err(misled(format!("this director is not {host:?}")));
         }
     }
-    header
-        .or(authority)
-        .ok_or_else(|| misled("the request names no host".to_owned()))
+    header.or(authority).ok_or_else(|| {
+        Failure::new(Code::MalformedRequest, "the request names no host")
+            .next_step("send a Host header, such as Host: localhost")
+    })
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -96,7 +113,7 @@ fn is_port(text: &str) -> bool {
 fn same_site(headers: &HeaderMap, host: &str) -> bool {
     let text = |name| {
         let value: Option<&axum::http::HeaderValue> = headers.get(name);
-        value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        value.map(lossy)
     };
     let fetch_site = text("sec-fetch-site");
     let origin = text("origin");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -42,7 +42,7 @@ pub(crate) struct Repeats {
 #[derive(Clone, Debug)]
 struct Kept {
     since: Moment,
-    /// Of method, path and body: another request under the same key is a mistake.
+    /// Of method, path, condition and body: another request under the same key is a mistake.
     request: [u8; 32],
     /// `None` while it is not answered yet.
     answer: watch::Receiver<Option<Answered>>,
@@ -86,6 +86,13 @@ async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<
     digest.update(b" ");
     digest.update(parts.uri.path().as_bytes());
     digest.update(b"\n");
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+        for value in parts.headers.get_all(&name) {
+            digest.update(value.as_bytes());
+            digest.update(b"\n");
+        }
+        digest.update(b"\n");
+    }
     digest.update(&body);
     let digest: [u8; 32] = digest.finalize().into();
 

@@ -2,9 +2,11 @@
 
 use quorate_api::problem::{Code, FieldError};
 use quorate_core::spec::suggest::closest;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed as _};
 
 use super::answer::Failure;
+use super::once::Once;
+use super::words;
 
 /// Reads a body.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8], depth_max: usize) -> Result<T, Failure> {
@@ -16,22 +18,47 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8], depth_max: usize) -> Resul
         let detail = format!("the body is nested more than {depth_max} levels deep");
         return Err(Failure::new(Code::MalformedRequest, detail));
     }
-    serde_json::from_slice(bytes).map_err(|error| malformed("the body", &error))
+    check_object(bytes)?;
+    let value = serde_json::from_slice(bytes).map_err(|error| malformed("the body", &error))?;
+    let mut once = serde_json::Deserializer::from_slice(bytes);
+    Once.deserialize(&mut once)
+        .map_err(|error| malformed("the body", &error))?;
+    Ok(value)
+}
+
+/// The decoder would take a list for an object, field by field.
+fn check_object(bytes: &[u8]) -> Result<(), Failure> {
+    let what = match bytes.trim_ascii_start() {
+        [b'{', ..] => return Ok(()),
+        [b'[', ..] => "a list",
+        [b'"', ..] => "a text",
+        [b'n', b'u', b'l', b'l', ..] => "null",
+        [b't' | b'f', ..] => "true or false",
+        [b'-' | b'0'..=b'9', ..] => "a number",
+        [0xef, 0xbb, 0xbf, ..] => "marked with a byte order mark",
+        _ => "no JSON",
+    };
+    let detail = format!("the body is {what}, not an object");
+    Err(Failure::new(Code::MalformedRequest, detail).next_step("send a JSON object"))
 }
 
 /// What is wrong, where, and what was probably meant.
 pub(crate) fn malformed(what: &str, error: &serde_json::Error) -> Failure {
     let text = error.to_string();
-    let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    let message = text.split(" at line ").next().unwrap_or(&text);
     let at = match (error.line(), error.column()) {
         (0, _) => what.to_owned(),
         (line, column) => format!("line {line}, column {column}"),
     };
-    let hint = meant(&message).map(|near| format!("did you mean {near:?}?"));
+    let hint = meant(message).map(|near| format!("did you mean {near:?}?"));
+    let message = words::of(message);
     let mut failure = Failure::new(Code::MalformedRequest, format!("{what}, {at}: {message}"));
-    if let Some(hint) = &hint {
-        failure = failure.next_step(hint.clone());
-    }
+    let next = match &hint {
+        Some(hint) => hint.as_str(),
+        None if error.is_syntax() || error.is_eof() => "up to there it is JSON; go on from there",
+        None => "/openapi.json describes what is taken",
+    };
+    failure = failure.next_step(next);
     failure.0.errors = vec![FieldError { at, message, hint }];
     failure
 }

@@ -3,11 +3,16 @@
 
 pub(crate) mod answer;
 pub(crate) mod blocking;
+pub(crate) mod condition;
+mod connection;
 pub(crate) mod extract;
 pub(crate) mod guard;
 pub(crate) mod idempotency;
 pub(crate) mod json;
+mod once;
+pub(crate) mod places;
 pub(crate) mod server;
+mod words;
 
 use std::sync::Arc;
 
@@ -36,6 +41,12 @@ pub(crate) struct App {
     pub(crate) shutdown: CancellationToken,
     /// One permit for each stream of events.
     pub(crate) streams: Arc<Semaphore>,
+    /// One permit for each request of a person that waits for something to happen.
+    pub(crate) held: Arc<Semaphore>,
+    /// How many of those there are.
+    pub(crate) held_max: usize,
+    /// The connections.
+    pub(crate) places: Arc<places::Places>,
     /// Writes that go on although their client has gone.
     pub(crate) writes: TaskTracker,
     pub(crate) repeats: Arc<idempotency::Repeats>,

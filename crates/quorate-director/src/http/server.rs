@@ -2,30 +2,29 @@
 //!
 //! The HTTP library ends a head that comes too slowly only if it is given a timer, and it has no limit
 //! at all before it knows which version a client speaks. Both are set here: until the first request
-//! has come whole, a connection lives no longer than `header_time`.
+//! has come whole, a connection lives no longer than `header_time`; with nothing to answer, no longer
+//! than `idle_time`.
 
-use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
+use super::connection::{self, Connection};
+use super::places::{Full, Places};
 use crate::config::Limits;
 
 /// How long to wait after the system refused a connection, usually for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// How often the log tells of connections that were turned away.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Data that a client does not take for this long ends its connection.
 const STALLED_MS: u32 = 60_000;
 
@@ -33,21 +32,20 @@ const STALLED_MS: u32 = 60_000;
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
-    limits: Arc<Limits>,
+    (places, limits): (Arc<Places>, Arc<Limits>),
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
-    let builder = builder(&limits);
+    let mut refused = Refused::default();
+    let builder = Arc::new(builder(&limits));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -57,35 +55,32 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(connections = limits.connections, "too many connections");
-            continue;
+        let place = match places.take(peer.ip()) {
+            Ok(place) => place,
+            Err(full) => {
+                refused.note(full, peer);
+                continue;
+            }
         };
         set_options(&stream);
-        let asked = Arc::new(AtomicBool::new(false));
-        let service = counted(router.clone(), Arc::clone(&asked));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection.into_owned());
-        let header_time = limits.header_time;
-        connections.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                // How a connection ends is its client's affair.
-                _ = &mut connection => {}
-                () = tokio::time::sleep(header_time) => {
-                    if asked.load(Ordering::Relaxed) {
-                        let _ = connection.await;
-                    }
-                }
-            }
-            drop(place);
-        });
+        let connection = Connection {
+            place,
+            places: Arc::clone(&places),
+            header_time: limits.header_time,
+            idle_time: limits.idle_time,
+            shutdown: shutdown.clone(),
+        };
+        let (builder, router) = (Arc::clone(&builder), router.clone());
+        connections.spawn(connection::serve(
+            builder,
+            TokioIo::new(stream),
+            router,
+            connection,
+        ));
     }
     drop(listener);
-    if tokio::time::timeout(limits.stop_time, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.stop_time, all).await.is_err() {
         tracing::warn!("connections had to be cut");
     }
     connections.shutdown().await;
@@ -108,23 +103,29 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// The router as a service that notes that a request has come.
-fn counted(
-    router: Router,
-    asked: Arc<AtomicBool>,
-) -> impl hyper::service::Service<
-    Request<Incoming>,
-    Response = axum::response::Response,
-    Error = Infallible,
-    Future: Send + 'static,
-> + Send
-+ Clone
-+ 'static {
-    let service = tower::service_fn(move |request: Request<Incoming>| {
-        asked.store(true, Ordering::Relaxed);
-        router.clone().oneshot(request.map(axum::body::Body::new))
-    });
-    TowerToHyperService::new(service)
+/// Connections that were turned away since the log last told of them: a flood must not flood the log.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Refused {
+    fn note(&mut self, full: Full, peer: SocketAddr) {
+        self.count += 1;
+        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return;
+        }
+        let reason = match full {
+            Full::Address => "its address has as many as one may have",
+            Full::All => "there are as many as this process can serve",
+        };
+        tracing::warn!(%peer, reason, count = self.count, "connections were turned away");
+        *self = Self {
+            count: 0,
+            told: Some(Instant::now()),
+        };
+    }
 }
 
 /// Small answers at once, and no connection held for ever by a client that takes none.

@@ -5,7 +5,7 @@ use quorate_api::problem::Problem;
 use quorate_api::resources::{AgentView, Done, EvictRequest, Page};
 use quorate_api::routes;
 use quorate_core::cluster::Agent;
-use quorate_core::director::call::Call;
+use quorate_core::director::call::{Call, Object};
 use quorate_core::ids::AgentName;
 use quorate_core::record::{Cause, Schedulable};
 use utoipa_axum::router::OpenApiRouter;
@@ -16,6 +16,7 @@ use super::sessions::wrong;
 use crate::engine::Reading;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
+use crate::http::condition::{Given, Tagged};
 use crate::http::extract::{JsonBody, Names, Params, bad};
 use crate::tally::STEP;
 use crate::views;
@@ -122,13 +123,16 @@ fn agent_of(cursor: &str) -> Result<AgentName, Failure> {
 #[utoipa::path(
     get, path = routes::AGENT, tag = "agents", operation_id = "get_agent",
     params(("name" = String, Path)),
-    responses((status = 200, body = AgentView), (status = "default", body = Problem))
+    responses(
+        (status = 200, body = AgentView, headers(("etag" = String, description = "Of this state; for `If-Match`"))),
+        (status = "default", body = Problem),
+    )
 )]
 async fn one(
     State(app): State<App>,
     Names(name): Names<AgentName>,
     mut params: Params,
-) -> Result<Indexed<AgentView>, Failure> {
+) -> Result<Tagged<AgentView>, Failure> {
     let blocking = params.blocking()?;
     params.end()?;
     app.wait(blocking, |reading| reading.tracker.changed())
@@ -136,7 +140,9 @@ async fn one(
     let found = app.query(move |reading| {
         let agent = reading.cluster().agents().get(&name);
         let agent = agent.ok_or_else(|| no_agent(reading, &name))?;
-        Ok(Indexed(reading.index(), view(reading, agent).0))
+        let found = Indexed(reading.index(), view(reading, agent).0);
+        let revision = reading.director.revision(&Object::Agent(name));
+        Ok(Tagged(revision, found))
     });
     found.await?
 }
@@ -144,40 +150,64 @@ async fn one(
 /// Moves everything off an agent and gives it nothing new.
 #[utoipa::path(
     post, path = routes::AGENT_DRAIN, tag = "agents", operation_id = "drain_agent",
-    params(("name" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn drain(
     State(app): State<App>,
     Names(agent): Names<AgentName>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
-    set(app, agent, Schedulable::Draining).await
+    set(app, agent, given, Schedulable::Draining).await
 }
 
 /// Gives an agent nothing new; what it has stays.
 #[utoipa::path(
     post, path = routes::AGENT_CORDON, tag = "agents", operation_id = "cordon_agent",
-    params(("name" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn cordon(
     State(app): State<App>,
     Names(agent): Names<AgentName>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
-    set(app, agent, Schedulable::Cordoned).await
+    set(app, agent, given, Schedulable::Cordoned).await
 }
 
 /// Gives an agent work again.
 #[utoipa::path(
     post, path = routes::AGENT_UNCORDON, tag = "agents", operation_id = "uncordon_agent",
-    params(("name" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn uncordon(
     State(app): State<App>,
     Names(agent): Names<AgentName>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
-    set(app, agent, Schedulable::Active).await
+    set(app, agent, given, Schedulable::Active).await
 }
 
 /// Takes everything from a silent agent at once, without proof that nothing of it executes.
@@ -207,7 +237,10 @@ async fn evict(
 async fn set(
     app: App,
     agent: AgentName,
+    given: Given,
     schedulable: Schedulable,
 ) -> Result<Indexed<Done>, Failure> {
-    app.change(Call::SetAgent { agent, schedulable }).await
+    let object = Object::Agent(agent.clone());
+    let call = Call::SetAgent { agent, schedulable };
+    app.change(given.of(object, call)).await
 }

@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed, unexpected};
+use crate::http::condition::Unconditional;
 use crate::http::extract::JsonBody;
 use crate::http::json;
 
@@ -41,9 +42,10 @@ pub(super) struct Request {
 )]
 async fn apply(
     State(app): State<App>,
+    _: Unconditional,
     JsonBody(request): JsonBody<Request>,
 ) -> Result<Indexed<ApplyAnswer>, Failure> {
-    put(&app, file(&request)?).await
+    put(&app, file(&request)?, |call| call).await
 }
 
 pub(super) fn file(request: &Request) -> Result<File, Failure> {
@@ -84,12 +86,16 @@ fn make_absolute(spec: &mut ServiceSpec, base: &Path) {
     source.and_then(|source| source.file.as_mut()).map(join);
 }
 
-/// Validates a file and puts its services.
-pub(super) async fn put(app: &App, file: File) -> Result<Indexed<ApplyAnswer>, Failure> {
+/// Validates a file and puts its services, on the condition that `on` adds to the call.
+pub(super) async fn put(
+    app: &App,
+    file: File,
+    on: impl FnOnce(Call) -> Call,
+) -> Result<Indexed<ApplyAnswer>, Failure> {
     valid(&file)?;
     let names = file.service.keys().map(ToString::to_string).collect();
     let services = file.service.into_iter().collect();
-    let answer = app.call(Call::Apply { services }).await?;
+    let answer = app.call(on(Call::Apply { services })).await?;
     let Answer::Done { position, notes } = answer else {
         return Err(unexpected(&answer));
     };

@@ -79,6 +79,7 @@ async fn events(
     history
         .after(after, 1)
         .map_err(|gone| too_old(after, gone))?;
+    let held = app.hold()?;
     let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
         Failure::new(Code::TooManyRequests, "too many streams of events are open")
             .next_step("close one, or ask another director")
@@ -91,7 +92,7 @@ async fn events(
         waiting: VecDeque::new(),
         ended: false,
         shutdown: app.shutdown.clone(),
-        _permit: permit,
+        _permits: (permit, held),
     };
     let stream = futures::stream::unfold(reader, |mut reader| async {
         let event = reader.next().await?;
@@ -126,7 +127,7 @@ struct Reader {
     waiting: VecDeque<Arc<Recorded>>,
     ended: bool,
     shutdown: CancellationToken,
-    _permit: OwnedSemaphorePermit,
+    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
 impl Reader {

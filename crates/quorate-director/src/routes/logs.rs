@@ -21,7 +21,7 @@ use quorate_api::problem::{Code, Problem};
 use quorate_api::resources::Done;
 use quorate_api::routes;
 use quorate_core::ids::{PartitionKey, ServiceName, SessionId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -184,6 +184,7 @@ async fn logs(
     let session = app
         .query(move |reading| holder(reading, &service, &key))
         .await??;
+    let held = app.hold()?;
     let mut chunks = app.logs.open(session, request).ok_or_else(|| {
         Failure::new(Code::TooManyRequests, "too many logs are being read")
             .next_step("close one and try again")
@@ -203,6 +204,7 @@ async fn logs(
         chunks,
         first: Some(first),
         ended: false,
+        _held: held,
     };
     let stream = futures::stream::unfold(body, |mut body| async {
         let text = body.next().await?;
@@ -250,6 +252,7 @@ struct Text {
     chunks: mpsc::Receiver<LogChunk>,
     first: Option<LogChunk>,
     ended: bool,
+    _held: OwnedSemaphorePermit,
 }
 
 impl Text {

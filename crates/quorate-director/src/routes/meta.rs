@@ -83,7 +83,9 @@ async fn metrics(State(app): State<App>) -> Result<Response, Failure> {
         })
         .await?;
     let streams = app.limits.event_streams - app.streams.available_permits();
-    let gauges: [(&str, &str, u64); 8] = [
+    let held = app.held_max - app.held.available_permits();
+    let (general, session) = app.places.taken();
+    let gauges: [(&str, &str, u64); 11] = [
         (
             "quorate_ledger_position",
             "Last ledger position folded.",
@@ -111,6 +113,21 @@ async fn metrics(State(app): State<App>) -> Result<Response, Failure> {
             "quorate_event_streams",
             "Open streams of events.",
             streams as u64,
+        ),
+        (
+            "quorate_held_requests",
+            "Requests of people that wait for something to happen.",
+            held as u64,
+        ),
+        (
+            "quorate_connections",
+            "Open connections that may ask anything.",
+            general as u64,
+        ),
+        (
+            "quorate_session_connections",
+            "Further open connections, which serve sessions only.",
+            session as u64,
         ),
     ];
     let mut text = String::new();

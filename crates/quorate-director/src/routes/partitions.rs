@@ -7,7 +7,7 @@ use quorate_api::resources::{
 };
 use quorate_api::routes;
 use quorate_core::cluster::{Cluster, Partition, Service};
-use quorate_core::director::call::Call;
+use quorate_core::director::call::{Call, Object, Revision};
 use quorate_core::history::Change;
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
 use quorate_core::record::Desired;
@@ -21,6 +21,7 @@ use crate::engine::Reading;
 use crate::history::Recorded;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
+use crate::http::condition::{Given, Tagged};
 use crate::http::extract::{Names, Params, bad};
 use crate::tally::{Place, walk};
 use crate::views;
@@ -68,7 +69,7 @@ async fn list(
     mut params: Params,
 ) -> Result<Indexed<Page<PartitionView>>, Failure> {
     let service = params.value("service")?;
-    page(app, service, params).await
+    Ok(page(app, service, params).await?.1)
 }
 
 /// Partitions of one service.
@@ -76,13 +77,16 @@ async fn list(
     get, path = routes::SERVICE_PARTITIONS, tag = "partitions",
     operation_id = "list_partitions_of_service",
     params(("name" = String, Path)),
-    responses((status = 200, body = Page<PartitionView>), (status = "default", body = Problem))
+    responses(
+        (status = 200, body = Page<PartitionView>, headers(("etag" = String, description = "Of the whole list and of what runs"))),
+        (status = "default", body = Problem),
+    )
 )]
 async fn list_of_service(
     State(app): State<App>,
     Names(name): Names<ServiceName>,
     params: Params,
-) -> Result<Indexed<Page<PartitionView>>, Failure> {
+) -> Result<Tagged<Page<PartitionView>>, Failure> {
     page(app, Some(name), params).await
 }
 
@@ -90,7 +94,7 @@ async fn page(
     app: App,
     service: Option<ServiceName>,
     mut params: Params,
-) -> Result<Indexed<Page<PartitionView>>, Failure> {
+) -> Result<Tagged<Page<PartitionView>>, Failure> {
     let filter = Filter {
         service,
         state: params.text("state")?.as_deref().map(state).transpose()?,
@@ -113,12 +117,11 @@ async fn page(
         None => reading.tracker.changed(),
     };
     app.wait(blocking, changed).await?;
+    let mut revision = None;
     if let Some(name) = filter.service.clone() {
-        let known = app.query(move |reading| {
-            let known = reading.cluster().service_id(&name);
-            known.map(|_| ()).ok_or_else(|| no_service(reading, &name))
-        });
-        known.await??;
+        // Before the walk: what changes while it goes on has a later one.
+        let known = app.query(move |reading| list_revision(reading, &name));
+        revision = Some(known.await??);
     }
     let index = app.handle.seen().position.0;
     let mut items = Vec::new();
@@ -133,7 +136,15 @@ async fn page(
         }
     }
     let next = place.map(|place| cursor_of(&place));
-    Ok(Indexed(index, Page { index, items, next }))
+    let page = Indexed(index, Page { index, items, next });
+    Ok(Tagged(revision, page))
+}
+
+fn list_revision(reading: &Reading<'_>, name: &ServiceName) -> Result<Revision, Failure> {
+    let position = reading.cluster().list_revision(name);
+    let position = position.ok_or_else(|| no_service(reading, name))?;
+    let era = reading.cluster().era();
+    Ok(Revision { era, position })
 }
 
 /// One step of a walk: at most `room` partitions that the filter lets through.
@@ -242,13 +253,16 @@ fn look<T>(
 #[utoipa::path(
     get, path = routes::PARTITION, tag = "partitions", operation_id = "get_partition",
     params(("name" = String, Path), ("key" = String, Path)),
-    responses((status = 200, body = PartitionView), (status = "default", body = Problem))
+    responses(
+        (status = 200, body = PartitionView, headers(("etag" = String, description = "Of this state; for `If-Match`"))),
+        (status = "default", body = Problem),
+    )
 )]
 async fn one(
     State(app): State<App>,
     Names(names): Names<(ServiceName, PartitionKey)>,
     mut params: Params,
-) -> Result<Indexed<PartitionView>, Failure> {
+) -> Result<Tagged<PartitionView>, Failure> {
     let blocking = params.blocking()?;
     params.end()?;
     let service = names.0.clone();
@@ -257,9 +271,12 @@ async fn one(
     })
     .await?;
     let found = app.query(move |reading| {
-        look(reading, &names, |service, partition| {
+        let found = look(reading, &names, |service, partition| {
             views::partition(reading, service, partition)
-        })
+        })?;
+        let (service, key) = names;
+        let object = Object::Partition(service, key);
+        Ok(Tagged(reading.director.revision(&object), found))
     });
     found.await?
 }
@@ -391,41 +408,69 @@ fn entry(recorded: &Recorded) -> Option<HistoryEntry> {
 /// Stops and starts one run where it is.
 #[utoipa::path(
     post, path = routes::PARTITION_RESTART, tag = "partitions", operation_id = "restart_partition",
-    params(("name" = String, Path), ("key" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path), ("key" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn restart(
     State(app): State<App>,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
+    let object = Object::Partition(service.clone(), key.clone());
     let key = Some(key);
-    app.change(Call::Restart { service, key }).await
+    let call = Call::Restart { service, key };
+    app.change(given.of(object, call)).await
 }
 
 /// Wants one partition stopped.
 #[utoipa::path(
     post, path = routes::PARTITION_STOP, tag = "partitions", operation_id = "stop_partition",
-    params(("name" = String, Path), ("key" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path), ("key" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn stop(
     State(app): State<App>,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
-    app.change(desired(service, Some(key), Desired::Stopped))
-        .await
+    let object = Object::Partition(service.clone(), key.clone());
+    let call = desired(service, Some(key), Desired::Stopped);
+    app.change(given.of(object, call)).await
 }
 
 /// Wants one partition to run.
 #[utoipa::path(
     post, path = routes::PARTITION_START, tag = "partitions", operation_id = "start_partition",
-    params(("name" = String, Path), ("key" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path), ("key" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn start(
     State(app): State<App>,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
-    app.change(desired(service, Some(key), Desired::Running))
-        .await
+    let object = Object::Partition(service.clone(), key.clone());
+    let call = desired(service, Some(key), Desired::Running);
+    app.change(given.of(object, call)).await
 }

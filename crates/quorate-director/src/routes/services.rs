@@ -4,7 +4,7 @@ use axum::extract::State;
 use quorate_api::problem::Problem;
 use quorate_api::resources::{ApplyAnswer, Done, Page, ServiceView};
 use quorate_api::routes;
-use quorate_core::director::call::Call;
+use quorate_core::director::call::{Call, Object};
 use quorate_core::ids::{PartitionKey, ServiceName};
 use quorate_core::record::Desired;
 use serde_json::value::RawValue;
@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 use super::{apply, no_service};
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
+use crate::http::condition::{Given, Tagged};
 use crate::http::extract::{JsonBody, Names, Params, bad};
 use crate::tally::tally;
 use crate::views;
@@ -79,13 +80,16 @@ fn service_cursor(cursor: &str) -> Result<ServiceName, Failure> {
 #[utoipa::path(
     get, path = routes::SERVICE, tag = "services", operation_id = "get_service",
     params(("name" = String, Path)),
-    responses((status = 200, body = ServiceView), (status = "default", body = Problem))
+    responses(
+        (status = 200, body = ServiceView, headers(("etag" = String, description = "Of this state; for `If-Match`"))),
+        (status = "default", body = Problem),
+    )
 )]
 async fn one(
     State(app): State<App>,
     Names(name): Names<ServiceName>,
     mut params: Params,
-) -> Result<Indexed<ServiceView>, Failure> {
+) -> Result<Tagged<ServiceView>, Failure> {
     let blocking = params.blocking()?;
     params.end()?;
     let watched = name.clone();
@@ -100,7 +104,8 @@ async fn one(
         let service = service.ok_or_else(|| no_service(reading, &name))?;
         let mut view = views::service(service, counts);
         view.spec = Some(views::spec(service.spec()));
-        Ok(Indexed(reading.index(), view))
+        let revision = reading.director.revision(&Object::Service(name));
+        Ok(Tagged(revision, Indexed(reading.index(), view)))
     });
     found.await?
 }
@@ -108,68 +113,117 @@ async fn one(
 /// Puts one service, in the shape of its table in a file.
 #[utoipa::path(
     put, path = routes::SERVICE, tag = "services", operation_id = "put_service",
-    params(("name" = String, Path)), request_body = Object,
-    responses((status = 200, body = ApplyAnswer), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if it does not exist yet"),
+    ), request_body = Object,
+    responses(
+        (status = 200, body = ApplyAnswer),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn put(
     State(app): State<App>,
     Names(name): Names<ServiceName>,
+    given: Given,
     JsonBody(spec): JsonBody<Box<RawValue>>,
 ) -> Result<Indexed<ApplyAnswer>, Failure> {
     let file = apply::file_of_service(&name, &spec)?;
-    apply::put(&app, file).await
+    let object = Object::Service(name);
+    apply::put(&app, file, |call| given.of(object, call)).await
 }
 
 /// Removes a service; its runs are stopped.
 #[utoipa::path(
     delete, path = routes::SERVICE, tag = "services", operation_id = "remove_service",
-    params(("name" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn remove(
     State(app): State<App>,
     Names(service): Names<ServiceName>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
-    app.change(Call::Remove { service }).await
+    let object = Object::Service(service.clone());
+    app.change(given.of(object, Call::Remove { service })).await
 }
 
 /// Stops and starts every run of a service where it is.
 #[utoipa::path(
     post, path = routes::SERVICE_RESTART, tag = "services", operation_id = "restart_service",
-    params(("name" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn restart(
     State(app): State<App>,
     Names(service): Names<ServiceName>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
-    app.change(Call::Restart { service, key: None }).await
+    let object = Object::Service(service.clone());
+    let call = Call::Restart { service, key: None };
+    app.change(given.of(object, call)).await
 }
 
 /// Wants a service stopped.
 #[utoipa::path(
     post, path = routes::SERVICE_STOP, tag = "services", operation_id = "stop_service",
-    params(("name" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn stop(
     State(app): State<App>,
     Names(service): Names<ServiceName>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
-    app.change(desired(service, None, Desired::Stopped)).await
+    let object = Object::Service(service.clone());
+    let call = desired(service, None, Desired::Stopped);
+    app.change(given.of(object, call)).await
 }
 
 /// Wants a service to run.
 #[utoipa::path(
     post, path = routes::SERVICE_START, tag = "services", operation_id = "start_service",
-    params(("name" = String, Path)),
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn start(
     State(app): State<App>,
     Names(service): Names<ServiceName>,
+    given: Given,
 ) -> Result<Indexed<Done>, Failure> {
-    app.change(desired(service, None, Desired::Running)).await
+    let object = Object::Service(service.clone());
+    let call = desired(service, None, Desired::Running);
+    app.change(given.of(object, call)).await
 }
 
 pub(super) fn desired(service: ServiceName, key: Option<PartitionKey>, desired: Desired) -> Call {

@@ -1,7 +1,12 @@
 //! Tests of the director's shell with real files, sockets and processes.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bad_bodies;
+mod bad_http;
+mod bad_http2;
 mod bad_input;
+mod conditions;
+mod connections;
 mod desk;
 mod example;
 mod fencing;
@@ -12,3 +17,4 @@ mod operations;
 mod sessions;
 mod sources;
 mod watching;
+mod wire;

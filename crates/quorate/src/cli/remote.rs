@@ -153,6 +153,7 @@ fn code_of(problem: &ApiProblem) -> Code {
             Code::NotFound
         }
         problem::Code::Conflict | problem::Code::Fenced => Code::Conflict,
+        problem::Code::PreconditionFailed => Code::PreconditionFailed,
         problem::Code::TooManyRequests
         | problem::Code::SlowRequest
         | problem::Code::Unavailable

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tokio::process::{Child, ChildStdin, Command};
 
 use crate::daemon;
@@ -81,6 +81,7 @@ impl Agents {
                 .kill_on_drop(true)
                 .spawn()
                 .map_err(|error| fail(format!("agent {name} cannot be started"), error))?;
+            with_usual_files(&child);
             running.push(Agent {
                 name,
                 data_dir,
@@ -168,6 +169,26 @@ impl Agents {
             daemon::quoted(&ended.data_dir.to_string_lossy()),
             self.address
         ));
+    }
+}
+
+/// The director in this process has raised its limit of open files for its connections. What agents run
+/// has the usual one: programs that use `select` break beyond it.
+fn with_usual_files(child: &Child) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok());
+    let Some(pid) = pid.and_then(Pid::from_raw) else {
+        return;
+    };
+    let Some(soft) = quorate_director::descriptors::before() else {
+        return;
+    };
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let usual = Rlimit {
+        current: Some(soft),
+        maximum: hard,
+    };
+    if let Err(error) = prlimit(Some(pid), Resource::Nofile, usual) {
+        tracing::warn!(%error, "an agent has the raised limit of open files");
     }
 }
 

@@ -2,6 +2,7 @@
 //! of the script.
 
 mod calls;
+mod conditions;
 mod fences;
 mod joining;
 mod leading;
