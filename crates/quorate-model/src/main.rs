@@ -19,7 +19,8 @@ use stateright::{Expectation, Model};
 #[derive(Debug, Parser)]
 #[command(name = "quorate-model")]
 struct Arguments {
-    /// How much there is: leaders, restarts, ablation, one-leader, moves, both, sessions, long.
+    /// How much there is: leaders, restarts, ablation, one-leader, moves, both, sessions,
+    /// deposed, long.
     #[arg(long, default_value = Size::LEADERS.name)]
     size: String,
     /// Leaves a rule out; may be given more than once. See docs/model.md for the names.
@@ -85,6 +86,11 @@ fn times(arguments: &Arguments, small: Times) -> anyhow::Result<Times> {
         all.iter().all(|one| (1..=10).contains(one)),
         "--lease, --kill and --ratio are from 1 to 10"
     );
+    let expiry = (u32::from(times.lease) + u32::from(times.kill)) * u32::from(times.ratio);
+    anyhow::ensure!(
+        expiry <= 100,
+        "(lease + kill) * ratio is {expiry}, and the model counts up to 100"
+    );
     Ok(times)
 }
 
@@ -92,7 +98,7 @@ fn times(arguments: &Arguments, small: Times) -> anyhow::Result<Times> {
 fn tell<M>(model: &M, threads: usize) -> anyhow::Result<ExitCode>
 where
     M: Model + Clone + Send + Sync + 'static,
-    M::State: Clone + fmt::Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::State: Clone + fmt::Debug + fmt::Display + Hash + PartialEq + Send + Sync + 'static,
     M::Action: Clone + fmt::Debug + PartialEq,
 {
     let mut out = std::io::stdout().lock();

@@ -31,7 +31,7 @@ pub struct Trace {
     pub property: &'static str,
     /// One sentence for each step.
     pub steps: Vec<String>,
-    /// The state that shows it.
+    /// The state that shows it, in words.
     pub last: String,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for Trace {
         for (at, step) in self.steps.iter().enumerate() {
             writeln!(f, "{:>4}  {step}", at + 1)?;
         }
-        writeln!(f, "      {}", self.last)
+        writeln!(f, "      {}", self.last.replace('\n', "\n      "))
     }
 }
 
@@ -71,7 +71,7 @@ impl fmt::Display for Found {
 pub fn search<M>(model: M, threads: usize) -> Found
 where
     M: Model + Send + Sync + 'static,
-    M::State: Clone + fmt::Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::State: Clone + fmt::Debug + fmt::Display + Hash + PartialEq + Send + Sync + 'static,
     M::Action: Clone + fmt::Debug + PartialEq,
 {
     let begin = Instant::now();
@@ -104,7 +104,7 @@ where
 pub fn shortest<M>(model: &M, property: &'static str) -> Option<Trace>
 where
     M: Model + Clone + Send + Sync + 'static,
-    M::State: Clone + fmt::Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::State: Clone + fmt::Debug + fmt::Display + Hash + PartialEq + Send + Sync + 'static,
     M::Action: Clone + fmt::Debug + PartialEq,
 {
     let wanted = BTreeSet::from([property]);
@@ -136,11 +136,11 @@ fn promises(expectation: &Expectation) -> bool {
 fn trace<M>(checker: &impl Checker<M>, property: &'static str) -> Option<Trace>
 where
     M: Model,
-    M::State: Clone + fmt::Debug + Hash + PartialEq,
+    M::State: Clone + fmt::Debug + fmt::Display + Hash + PartialEq,
     M::Action: Clone + fmt::Debug + PartialEq,
 {
     let path = checker.discovery(property)?;
-    let last = format!("{:?}", path.last_state());
+    let last = path.last_state().to_string();
     let steps = path.into_actions();
     let steps = steps.iter().map(|step| checker.model().format_action(step));
     Some(Trace {

@@ -105,8 +105,8 @@ impl Leases {
                 Standing::Expired | Standing::Closed => {}
                 Standing::Open => {
                     let another = holder.is_none_or(|(held_by, _)| held_by != seat);
-                    // All sessions are alike, so the first grant may as well go to the first one.
-                    let mirrored = ledger.highest == 0 && seat > 0;
+                    // Of sessions that are alike the first grant may as well go to the first one.
+                    let mirrored = ledger.highest == 0 && seat > 0 && self.size.alike(seat);
                     let left = ledger.next_token <= self.size.tokens;
                     if vacant && another && left && !mirrored {
                         actions.push(Action::Assign(seat));

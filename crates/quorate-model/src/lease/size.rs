@@ -100,23 +100,33 @@ impl Size {
         name: "sessions",
         seats: ROOM,
         tokens: 3,
-        terms: 2,
+        terms: 1,
+        ..Self::LEADERS
+    };
+
+    /// Three directors, and those of earlier terms stay.
+    pub const DEPOSED: Self = Self {
+        name: "deposed",
+        directors: 3,
+        keep_deposed: true,
+        timed: 1,
         ..Self::LEADERS
     };
 
     /// Longer spans: more ways to interleave within one lease.
     pub const LONG: Self = Self {
         name: "long",
+        timed: 1,
         times: Times {
-            lease: 3,
-            kill: 1,
-            ratio: 2,
+            lease: 4,
+            kill: 2,
+            ratio: 3,
         },
         ..Self::LEADERS
     };
 
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LEADERS,
         Self::RESTARTS,
         Self::ABLATION,
@@ -124,6 +134,7 @@ impl Size {
         Self::MOVES,
         Self::BOTH,
         Self::SESSIONS,
+        Self::DEPOSED,
         Self::LONG,
     ];
 
@@ -139,6 +150,11 @@ impl Size {
     /// Whether a session needs no lease in this size.
     pub(super) fn steady(&self, seat: usize) -> bool {
         seat >= self.timed
+    }
+
+    /// Whether a session is exactly like the first one, but for its number.
+    pub(super) fn alike(&self, seat: usize) -> bool {
+        seat < self.open && !self.steady(seat) && self.restarts_of(seat) == self.restarts_of(0)
     }
 
     /// The size with this name.

@@ -3,6 +3,7 @@
 //!
 //! Messages are facts that stay: a claim that was made can arrive at any later time, often, or never.
 
+use std::fmt;
 use std::ops::{Index, IndexMut};
 
 /// Most directors and most sessions that a size may ask for.
@@ -286,5 +287,35 @@ impl State {
     pub fn executing(&self) -> usize {
         let runs = self.hosts.each();
         runs.filter(|(_, host)| host.run.is_some()).count()
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ledger = &self.ledger;
+        write!(f, "term {}, partition {:?}", ledger.term, ledger.partition)?;
+        for (at, director) in self.directors.each() {
+            if let Some(term) = director.leads {
+                write!(f, "\ndirector {at} believes to lead in term {term}")?;
+            }
+        }
+        for (seat, host) in self.hosts.each() {
+            let standing = ledger.standing[seat];
+            if standing == Standing::Unopened {
+                continue;
+            }
+            write!(
+                f,
+                "\nsession {seat}: {standing:?}, warden {:?}",
+                host.warden
+            )?;
+            if let Some(fatal) = host.fatal {
+                write!(f, ", certainly dead in {fatal} ticks")?;
+            }
+            if let Some(token) = host.run {
+                write!(f, ", token {token} EXECUTES")?;
+            }
+        }
+        Ok(())
     }
 }

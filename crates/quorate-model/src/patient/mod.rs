@@ -26,7 +26,7 @@ pub use state::{Action, Record, State};
 /// S1: the partition is free only when nothing of the session executes.
 pub const S1: &str = "S1 exclusive execution";
 /// The partition of a dead host is free after a bounded time, however many leaders there are.
-pub const BOUND: &str = "a dead host keeps its partition for less than 2 X";
+pub const BOUND: &str = "a dead host keeps its partition for a bounded time";
 /// A session expires under a later leader than the one that heard it last.
 pub const EXPIRED: &str = "a silent session expires under a leader that counted on";
 /// A session that was silent is heard again and goes on.
@@ -96,6 +96,9 @@ pub struct Patient {
     /// Leaders act at once and reign for one step at least, as [`BOUND`] takes for granted. Otherwise
     /// everybody may be late and leaders may change at any moment.
     pub prompt: bool,
+    /// The bound of [`BOUND`], in multiples of X. With records it is 2: a reign that brings one whole
+    /// step is shorter than two.
+    pub patience: u8,
 }
 
 impl Patient {
@@ -112,6 +115,7 @@ impl Patient {
             step: 3,
             keeping,
             prompt,
+            patience: 2,
         }
     }
 
@@ -120,8 +124,8 @@ impl Patient {
     }
 
     /// Ticks of a dead host after which nobody counts on.
-    const fn patience(&self) -> u8 {
-        2 * self.expiry()
+    const fn longest(&self) -> u8 {
+        self.patience * self.expiry()
     }
 
     /// What a leader would record now.
@@ -237,7 +241,7 @@ impl Patient {
         state.left = state.left.saturating_sub(units);
         state.reign = (state.reign + units).min(self.step);
         if !state.host && !state.expired {
-            state.dead_for = (state.dead_for + 1).min(self.patience());
+            state.dead_for = (state.dead_for + 1).min(self.longest());
         }
     }
 
@@ -333,7 +337,7 @@ impl Model for Patient {
         ];
         if self.prompt {
             properties.push(Property::always(BOUND, |model: &Self, state: &State| {
-                state.dead_for < model.patience()
+                state.dead_for < model.longest()
             }));
         }
         properties

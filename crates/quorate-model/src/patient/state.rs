@@ -56,6 +56,28 @@ impl State {
     }
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let session = if self.expired { "expired" } else { "open" };
+        write!(
+            f,
+            "session {session}, the ledger holds a silence of {} units, the leader waits {} more",
+            self.silent, self.left
+        )?;
+        if !self.host {
+            write!(f, ", host silent for {} ticks", self.dead_for)?;
+        }
+        if self.executing() {
+            let left = self.fatal.unwrap_or_default();
+            write!(
+                f,
+                ", the run EXECUTES and is certainly dead in {left} ticks"
+            )?;
+        }
+        Ok(())
+    }
+}
+
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {

@@ -38,6 +38,12 @@ fn a_new_process_beside_the_messages_of_the_old_one_does_no_harm() {
 }
 
 #[test]
+fn a_new_process_under_a_new_leader_does_no_harm() {
+    let states = all_is_well(Size::BOTH);
+    assert!(states > 200_000, "only {states} states: what was left out?");
+}
+
+#[test]
 fn one_leader_throughout_is_safe_and_useful() {
     all_is_well(Size::ONE_LEADER);
 }
