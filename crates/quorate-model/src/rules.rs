@@ -132,3 +132,18 @@ impl Rules {
 const fn bit(rule: Removed) -> u32 {
     1 << rule as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_has_a_name_and_a_switch_of_its_own() {
+        for rule in Removed::ALL {
+            assert_eq!(Removed::named(rule.name()), Some(rule));
+            let rules = Rules::without(&[rule]);
+            let missing = Removed::ALL.into_iter().filter(|other| !rules.hold(*other));
+            assert_eq!(missing.collect::<Vec<_>>(), [rule]);
+        }
+    }
+}

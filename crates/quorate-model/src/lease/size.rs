@@ -104,13 +104,11 @@ impl Size {
         ..Self::LEADERS
     };
 
-    /// Three directors, and those of earlier terms stay.
+    /// Two changes of leader between two directors, and the deposed one stays.
     pub const DEPOSED: Self = Self {
         name: "deposed",
-        directors: 3,
-        keep_deposed: true,
-        timed: 1,
-        ..Self::LEADERS
+        terms: 3,
+        ..Self::ABLATION
     };
 
     /// Longer spans: more ways to interleave within one lease.
