@@ -88,8 +88,8 @@ fn times(arguments: &Arguments, small: Times) -> anyhow::Result<Times> {
     );
     let expiry = (u32::from(times.lease) + u32::from(times.kill)) * u32::from(times.ratio);
     anyhow::ensure!(
-        expiry <= 100,
-        "(lease + kill) * ratio is {expiry}, and the model counts up to 100"
+        expiry <= 60,
+        "(lease + kill) * ratio is {expiry}; beyond 60 no search ends"
     );
     Ok(times)
 }
