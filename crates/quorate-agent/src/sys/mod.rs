@@ -16,6 +16,6 @@ pub(crate) use fork::{
 pub(crate) use launch::{Failure, Launch, Launched, Step, launch};
 pub(crate) use signals::{block_signals, take_signals};
 pub(crate) use socket::{peer_uid, standard_output, standard_streams};
-pub(crate) use timer::{KillTimer, boot_nanos};
+pub(crate) use timer::{Alarm, KillTimer, boot_nanos};
 pub(crate) use user::{User, find_user};
 pub use watch::watch;
