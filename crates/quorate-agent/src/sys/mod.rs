@@ -2,6 +2,7 @@
 //!
 //! Must decide nothing: each function is one call, or the steps of a child before it executes a program.
 
+mod discipline;
 mod fork;
 mod launch;
 mod signals;
@@ -10,6 +11,7 @@ mod timer;
 mod user;
 mod watch;
 
+pub use discipline::{Discipline, discipline};
 pub(crate) use fork::{
     Isolation, SingleThreaded, exit_now, forget_heap, keep_only, signal_everyone, signal_process,
 };
