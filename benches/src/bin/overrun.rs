@@ -134,11 +134,8 @@ async fn measure(count: usize) -> Outcome<()> {
 fn print(what: &str, nanos: impl Iterator<Item = u64>) -> Duration {
     let mut sorted: Vec<Duration> = nanos.map(Duration::from_nanos).collect();
     sorted.sort();
-    let at = |share: f64| {
-        let place = (share * sorted.len() as f64).ceil() as usize;
-        sorted[place.clamp(1, sorted.len()) - 1]
-    };
-    let (p50, p99, p999) = (at(0.5), at(0.99), at(0.999));
+    let at = |thousandths: usize| sorted[(thousandths * sorted.len()).div_ceil(1000).max(1) - 1];
+    let (p50, p99, p999) = (at(500), at(990), at(999));
     println!(
         "{what} past the deadline: p50 {p50:.3?}  p99 {p99:.3?}  p99.9 {p999:.3?}  max {:.3?}",
         sorted[sorted.len() - 1]
@@ -184,6 +181,10 @@ async fn once(ahead: Duration) -> Outcome<Option<Sample>> {
         let pid = Pid::from_raw(i32::try_from(pid)?).ok_or("no process")?;
         // One that is gone already was too late, which is seen below.
         let _gone = kill_process(pid, Signal::STOP);
+    }
+    // A signal takes a moment to stop a process that sleeps.
+    while !is_stopped(timekeeper) && boot_nanos() < deadline {
+        tokio::time::sleep(BEAT).await;
     }
     let in_time = is_stopped(timekeeper) && boot_nanos() < deadline && read(&file, 1)? != 0;
     client.proof.proven_dead(PROOF_WITHIN).await?;

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 /// Parts per million in the kernel's unit of a frequency, which has 16 binary places.
 const FREQUENCY_UNIT: f64 = 65_536.0;
 /// Microseconds per tick when nothing is corrected, at 100 ticks a second.
-const TICK: i64 = 10_000;
+const TICK: f64 = 10_000.0;
 /// Parts per million of one microsecond per tick.
 const TICK_PPM: f64 = 100.0;
 
@@ -32,9 +32,9 @@ pub fn discipline() -> io::Result<Discipline> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    let ticks = i64::from(state.tick) - TICK;
+    let ticks = state.tick as f64 - TICK;
     Ok(Discipline {
         synchronized: result != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0,
-        correction_ppm: state.freq as f64 / FREQUENCY_UNIT + ticks as f64 * TICK_PPM,
+        correction_ppm: state.freq as f64 / FREQUENCY_UNIT + ticks * TICK_PPM,
     })
 }

@@ -158,7 +158,7 @@ impl Holder {
                 kill_process(self.pid, Signal::TERM)?;
             }
             if line_open {
-                line_open = self.take_deadline()?;
+                line_open = self.take_deadlines()?;
             }
             if self
                 .deadline
@@ -174,29 +174,35 @@ impl Holder {
         }
     }
 
-    /// Takes one deadline, if there is one; tells whether the line is open. Whatever is said on it, the
-    /// timer only moves forward, and never out of reach.
-    fn take_deadline(&mut self) -> io::Result<bool> {
-        let mut bytes = [0; 8];
-        match recv(&self.line, &mut bytes, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => Ok(false),
-            Ok((_, 8)) => {
-                let deadline = super::reachable(u64::from_le_bytes(bytes));
-                if self.deadline.is_some_and(|armed| armed >= deadline) {
-                    return Ok(true);
-                }
-                match &self.guard {
-                    Guard::Kernel(timer) => timer.arm(deadline)?,
-                    Guard::Scan { alarm, .. } => alarm.set(deadline)?,
-                }
-                if self.deadline.replace(deadline).is_none() {
-                    send(&self.line, &bytes, SendFlags::NOSIGNAL)?;
-                }
-                Ok(true)
+    /// Takes the deadlines that are there, so that none is acted on that has been moved; tells whether the
+    /// line is open. Whatever is said on it, the timer only moves forward, and never out of reach.
+    fn take_deadlines(&mut self) -> io::Result<bool> {
+        loop {
+            let mut bytes = [0; 8];
+            match recv(&self.line, &mut bytes, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Ok(false),
+                Ok((_, 8)) => self.arm(u64::from_le_bytes(bytes))?,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(true),
+                Err(_) => return Ok(false),
             }
-            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(true),
-            Err(_) => Ok(false),
         }
+    }
+
+    /// The first time it is answered, so that the holder knows that the timer is armed.
+    fn arm(&mut self, deadline: u64) -> io::Result<()> {
+        let deadline = super::reachable(deadline);
+        if self.deadline.is_some_and(|armed| armed >= deadline) {
+            return Ok(());
+        }
+        match &self.guard {
+            Guard::Kernel(timer) => timer.arm(deadline)?,
+            Guard::Scan { alarm, .. } => alarm.set(deadline)?,
+        }
+        if self.deadline.replace(deadline).is_none() {
+            send(&self.line, &deadline.to_le_bytes(), SendFlags::NOSIGNAL)?;
+        }
+        Ok(())
     }
 
     /// The deadline has come, and the holder may be frozen in a way that not even its timer ends.

@@ -92,8 +92,9 @@ async fn without_namespaces_the_deadline_still_kills() {
 
 /// Runs a test of this file again as another user, or with less.
 fn again(test: &str, prefix: &[&str], folder: &Path) {
-    let output = Command::new(prefix[0])
-        .args(&prefix[1..])
+    let (program, words) = prefix.split_first().unwrap();
+    let output = Command::new(program)
+        .args(words)
         .arg(std::env::current_exe().unwrap())
         .args([&format!("warden_grades::{test}"), "--exact", "--nocapture"])
         .env("TMPDIR", folder)
