@@ -47,15 +47,14 @@ impl Shell {
     pub(super) async fn adopt(&mut self) {
         let dir = self.data.wardens();
         let living = warden_client::find(&dir);
-        for stale in std::fs::read_dir(&dir)
+        let stale = std::fs::read_dir(&dir)
             .into_iter()
             .flatten()
             .filter_map(Result::ok)
             .map(|entry| entry.path())
-            .filter(|path| !living.contains(path))
-        {
-            let _left = std::fs::remove_dir_all(stale);
-        }
+            .filter(|path| !living.contains(path));
+        // Before any work is taken: what a dead warden left executes without a right.
+        futures::future::join_all(stale.map(link::remove_folder)).await;
         // Each has its time limits: one that is frozen must not hold up the others.
         let asked = futures::future::join_all(living.into_iter().map(ask)).await;
         let all = asked.iter().all(Option::is_some);

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::Input;
 use crate::warden::client::{Client, Proof, Receiver, Sender, State, TalkError};
+use crate::warden::group::Leftover;
 use crate::warden::protocol::{self, Order, Reply};
 
 /// Orders that wait to be written: a few for each of a few thousand runs. A warden that is so far
@@ -27,6 +28,8 @@ use crate::warden::protocol::{self, Order, Reply};
 const ORDERS_MAX: usize = 32 * 1024;
 /// A warden that was told to end, or is gone, kills and proves within this, or its deadline does.
 pub(crate) const PROOF_WITHIN: Duration = Duration::from_secs(5);
+/// Emptying the control group of a dead warden takes milliseconds, unless its processes wait for a device.
+const CLEAR_WITHIN: Duration = Duration::from_secs(2);
 /// Writing the last orders to a socket on this machine takes milliseconds.
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
 /// Longer than any lease: the deadline is what ends runs whose agent does not come back.
@@ -111,16 +114,37 @@ impl Link {
         let Self { dir, proof, .. } = self;
         tasks.spawn(async move {
             match proof.proven_dead(PROOF_WITHIN).await {
-                Ok(()) => {
-                    // Left behind it would only be in the way of people.
-                    let _left = tokio::fs::remove_dir_all(&dir).await;
-                }
+                Ok(()) => remove_folder(dir).await,
                 Err(error) => {
                     tracing::error!(warden = %dir.display(), %error, "left to its deadline")
                 }
             }
         });
     }
+}
+
+/// Removes the folder of a dead warden, and before it what the warden left in its control group. The
+/// folder stays as long as something is left there, so that it is tried again at the next start.
+pub(crate) async fn remove_folder(dir: PathBuf) {
+    let removed = tokio::task::spawn_blocking(move || {
+        let Some(left) = Leftover::of(&dir) else {
+            // Left behind it would only be in the way of people.
+            let _left = std::fs::remove_dir_all(&dir);
+            return;
+        };
+        if left.clear(CLEAR_WITHIN) {
+            tracing::info!(warden = %dir.display(), "the control group of a dead warden is removed");
+            let _left = std::fs::remove_dir_all(&dir);
+        } else {
+            tracing::error!(
+                warden = %dir.display(),
+                group = %left,
+                "processes of a dead warden cannot be killed; they wait for a device, or are frozen"
+            );
+        }
+    });
+    // It cannot panic, and without a result there is nothing else to do.
+    let _done = removed.await;
 }
 
 /// What a living warden tells of its runs at first.

@@ -215,6 +215,25 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     Ok(())
 }
 
+/// Says what the kill path of a new warden was proven to be, and why it is not better.
+fn tell_containment(warden: WardenId, state: &warden_client::State) {
+    let grade = &state.containment;
+    let kernel = grade == crate::warden::KERNEL;
+    for why in &state.shortfalls {
+        if kernel {
+            tracing::info!(
+                warden = warden.0,
+                grade,
+                why,
+                "containment has no second line"
+            );
+        } else {
+            tracing::warn!(warden = warden.0, grade, why, "containment is weaker");
+        }
+    }
+    tracing::info!(warden = warden.0, grade, "the kill path is proven");
+}
+
 fn report_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
@@ -375,6 +394,7 @@ impl Shell {
 
     fn linked(&mut self, warden: WardenId, client: warden_client::Client) {
         let dir = self.data.warden(warden);
+        tell_containment(warden, &client.state);
         let link = Link::new(warden, dir, client, &self.inputs, &mut self.tasks);
         match self.holders.get_mut(&warden) {
             Some(holder) => {

@@ -38,7 +38,17 @@ impl SingleThreaded {
 
     /// Forks; the child calls `child` and ends with its result as exit code, also when it panics.
     pub(crate) fn fork(self, isolation: Isolation, child: impl FnOnce() -> i32) -> io::Result<Pid> {
-        let pid = raw_fork(isolation)?;
+        self.fork_into(isolation, None, child)
+    }
+
+    /// The same; the child is in this control group from its first instruction on.
+    pub(crate) fn fork_into(
+        self,
+        isolation: Isolation,
+        group: Option<BorrowedFd<'_>>,
+        child: impl FnOnce() -> i32,
+    ) -> io::Result<Pid> {
+        let pid = raw_fork(isolation, group)?;
         match Pid::from_raw(pid) {
             Some(pid) => Ok(pid),
             None => exit_now(catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED)),
@@ -47,32 +57,36 @@ impl SingleThreaded {
 }
 
 /// Zero in the child.
-fn raw_fork(isolation: Isolation) -> io::Result<libc::pid_t> {
+fn raw_fork(isolation: Isolation, group: Option<BorrowedFd<'_>>) -> io::Result<libc::pid_t> {
     let mut flags = 0;
     if isolation.pids {
-        flags |= libc::CLONE_NEWPID;
+        flags |= u64::from(libc::CLONE_NEWPID.unsigned_abs());
     }
     if isolation.users {
-        flags |= libc::CLONE_NEWUSER;
+        flags |= u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+    }
+    if group.is_some() {
+        flags |= CLONE_INTO_CGROUP;
     }
     let pid = if flags == 0 {
         // SAFETY: this process has one thread (`SingleThreaded`), so no lock is held in the child.
         unsafe { libc::fork() }
     } else {
         let arguments = CloneArguments {
-            flags: u64::from(flags.unsigned_abs()),
+            flags,
             exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+            group: group.map_or(0, |group| u64::from(group.as_raw_fd().unsigned_abs())),
             ..CloneArguments::default()
         };
-        // SAFETY: the arguments are those of version 0 of clone3 and outlive the call. Without a
-        // stack and CLONE_VM it is a fork; this process has one thread, so no lock is held in the child.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_clone3,
-                &raw const arguments,
-                size_of::<CloneArguments>(),
-            )
+        // A kernel that knows no groups here refuses the longer form.
+        let size = match group {
+            Some(_) => size_of::<CloneArguments>(),
+            None => CLONE_ARGUMENTS_FIRST,
         };
+        // SAFETY: the arguments are those of clone3, of the version with this size, and outlive the
+        // call. Without a stack and CLONE_VM it is a fork; this process has one thread, so no lock is
+        // held in the child.
+        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
         libc::pid_t::try_from(result).unwrap_or(-1)
     };
     if pid < 0 {
@@ -81,7 +95,12 @@ fn raw_fork(isolation: Isolation) -> io::Result<libc::pid_t> {
     Ok(pid)
 }
 
-/// The first version of the kernel's `struct clone_args`.
+/// Not in the C library's header of every system.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Bytes of the first version of [`CloneArguments`], without its last three fields.
+const CLONE_ARGUMENTS_FIRST: usize = 64;
+
+/// The third version of the kernel's `struct clone_args`.
 #[repr(C, align(8))]
 #[derive(Default)]
 struct CloneArguments {
@@ -93,6 +112,9 @@ struct CloneArguments {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    chosen_pids: u64,
+    chosen_pids_count: u64,
+    group: u64,
 }
 
 /// Ends this process without running anything that was registered for its end: that belongs to the

@@ -1,7 +1,13 @@
-//! The kernel's own kill.
+//! The kernel's own kill, and the clock that it goes by.
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 
 /// A timer of this process that sends SIGKILL to it: it needs no user code, so it works while the
 /// process is stopped or frozen. It is not inherited by a fork, and ends with the process.
@@ -30,12 +36,10 @@ impl KillTimer {
 
     /// Sets the moment, CLOCK_BOOTTIME in nanoseconds; a past one kills at once.
     pub(crate) fn arm(&self, deadline: u64) -> io::Result<()> {
-        const NANOS: u64 = 1_000_000_000;
-        // Zero would disarm the timer instead of firing it.
-        let deadline = deadline.max(1);
+        let (seconds, nanos) = parts_of(deadline);
         let moment = libc::timespec {
-            tv_sec: libc::time_t::try_from(deadline / NANOS).unwrap_or(libc::time_t::MAX),
-            tv_nsec: libc::c_long::try_from(deadline % NANOS).unwrap_or(0),
+            tv_sec: seconds,
+            tv_nsec: nanos,
         };
         let once = libc::itimerspec {
             it_interval: libc::timespec {
@@ -58,6 +62,49 @@ impl KillTimer {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+}
+
+/// A moment as the kernel takes it: seconds and nanoseconds. Zero would disarm a timer instead of
+/// firing it, so there is no moment zero.
+fn parts_of(deadline: u64) -> (i64, i64) {
+    const NANOS: u64 = 1_000_000_000;
+    let deadline = deadline.max(1);
+    let seconds = i64::try_from(deadline / NANOS).unwrap_or(i64::MAX);
+    let nanos = i64::try_from(deadline % NANOS).unwrap_or(0);
+    (seconds, nanos)
+}
+
+/// A timer that a loop waits for: readable once its moment has come, also when the machine was
+/// suspended meanwhile, which the time limit of a wait does not count.
+#[derive(Debug)]
+pub(crate) struct Alarm(OwnedFd);
+
+impl Alarm {
+    /// Makes one that is not set.
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        Ok(Self(timerfd_create(TimerfdClockId::Boottime, flags)?))
+    }
+
+    /// Sets the moment, CLOCK_BOOTTIME in nanoseconds.
+    pub(crate) fn set(&self, moment: u64) -> io::Result<()> {
+        let (tv_sec, tv_nsec) = parts_of(moment);
+        let once = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: Timespec { tv_sec, tv_nsec },
+        };
+        timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME, &once)?;
+        Ok(())
+    }
+}
+
+impl AsFd for Alarm {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::sys::watch;
 
+use super::group::Leftover;
 use super::protocol::{Order, PROTOCOL, Reply};
 use super::wire::{self, Inbox, WireError};
 use super::{LOG, SOCKET};
@@ -30,6 +31,8 @@ pub(crate) const READY: &str = "ready";
 const SPAWN_WITHIN: Duration = Duration::from_secs(20);
 /// A living warden answers in microseconds; a frozen one never.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// The kernel empties a control group in milliseconds; what takes longer waits for a device.
+const CLEAR_WITHIN: Duration = Duration::from_secs(2);
 /// Longest path a unix socket address holds.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -121,6 +124,8 @@ pub struct State {
     pub pid: u32,
     /// What it could prove of its kill path.
     pub containment: String,
+    /// Why that is not better, a sentence each, for people.
+    pub shortfalls: Vec<String>,
     /// The blob last kept.
     pub blob: Option<Vec<u8>>,
     /// The deadline as armed, CLOCK_BOOTTIME in nanoseconds.
@@ -227,16 +232,20 @@ impl Client {
                     protocol: PROTOCOL,
                     pid,
                     containment,
+                    shortfalls,
                     blob,
                     deadline,
                     runs,
                 },
                 descriptors,
             )) => {
-                let proof = Proof::new(containment == super::KERNEL, descriptors);
+                let by_kernel = containment == super::KERNEL;
+                let group = Leftover::of(&dir).filter(|_| containment == super::CGROUP);
+                let proof = Proof::new(by_kernel, group, descriptors);
                 let state = State {
                     pid,
                     containment,
+                    shortfalls,
                     blob,
                     deadline,
                     runs,
@@ -391,29 +400,37 @@ impl Receiver {
 ///
 /// In grade `kernel` all runs live in PID namespaces inside that of one process. The kernel lets that
 /// process become a zombie, and its pidfd readable, only after every process of the namespace and of
-/// those within it is gone. In the other grades the warden's second process scans until two passes
-/// find nothing, and says so by a byte.
+/// those within it is gone. In the other grades one of the warden's two processes looks until nothing
+/// is found, and says so by a byte. In grade `cgroup` whoever holds this is the third: once the process
+/// that held the runs is dead, it empties their control group itself.
 #[derive(Debug)]
 pub struct Proof {
     by_kernel: bool,
+    group: Option<Leftover>,
     holder: OwnedFd,
     scanned: OwnedFd,
     proven: AtomicBool,
 }
 
 impl Proof {
-    fn new(by_kernel: bool, descriptors: Vec<OwnedFd>) -> Result<Self, TalkError> {
+    fn new(
+        by_kernel: bool,
+        group: Option<Leftover>,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Self, TalkError> {
         let [holder, scanned] = <[OwnedFd; 2]>::try_from(descriptors)
             .map_err(|_other| TalkError::Wire(WireError::DescriptorsMissing))?;
         Ok(Self {
             by_kernel,
+            group,
             holder,
             scanned,
             proven: AtomicBool::new(false),
         })
     }
 
-    /// Waits until it is proven that nothing of the warden executes any more. Kills nothing.
+    /// Waits until it is proven that nothing of the warden executes any more. Kills nothing while the
+    /// process that holds the runs lives.
     ///
     /// # Errors
     /// When it is not proven within that time, or never can be.
@@ -429,10 +446,24 @@ impl Proof {
             return Ok(());
         }
         if self.by_kernel {
-            let holder = watch(self.holder.try_clone()?)?;
-            let _ready = holder.readable().await?;
-            return Ok(());
+            return self.holder_ended().await;
         }
+        match &self.group {
+            None => self.found_empty().await,
+            Some(group) => {
+                self.holder_ended().await?;
+                self.emptied(group.clone()).await
+            }
+        }
+    }
+
+    async fn holder_ended(&self) -> Result<(), Unproven> {
+        let holder = watch(self.holder.try_clone()?)?;
+        let _ready = holder.readable().await?;
+        Ok(())
+    }
+
+    async fn found_empty(&self) -> Result<(), Unproven> {
         let scanned = watch(self.scanned.try_clone()?)?;
         loop {
             let mut ready = scanned.readable().await?;
@@ -447,6 +478,16 @@ impl Proof {
                 Ok(Err(cause)) => return Err(cause.into()),
                 Err(_would_block) => {}
             }
+        }
+    }
+
+    async fn emptied(&self, group: Leftover) -> Result<(), Unproven> {
+        let cleared = tokio::task::spawn_blocking(move || group.clear(CLEAR_WITHIN));
+        if cleared.await.is_ok_and(|cleared| cleared) {
+            self.proven.store(true, Ordering::Relaxed);
+            Ok(())
+        } else {
+            Err(Unproven::NoProof)
         }
     }
 }

@@ -5,7 +5,9 @@
 //! the holder below it; see [`run`] and the modules. It must never need the agent to be safe: whatever
 //! dies, is killed or frozen, nothing that it holds executes after the deadline.
 
+mod birth;
 pub mod client;
+pub mod group;
 mod holder;
 mod init;
 mod job;
@@ -31,8 +33,23 @@ pub const LAST_WILL: &str = "last-will.json";
 pub const LOG: &str = "warden.log";
 /// Containment that the kernel itself proves.
 pub const KERNEL: &str = "kernel";
+/// Containment by a control group, which the warden or the agent must live to kill.
+pub const CGROUP: &str = "cgroup";
 /// Containment by scanning the process table.
 pub const SCAN: &str = "scan";
+
+/// Deadlines that are farther ahead are taken as this far, in nanoseconds: 30 days. None may be so far
+/// that the timer is as good as removed; a longer lease moves it on at each renewal.
+const DEADLINE_AHEAD_MAX: u64 = 30 * 24 * 3600 * 1_000_000_000;
+
+/// A deadline that comes.
+fn reachable(deadline: u64) -> u64 {
+    deadline.min(crate::sys::boot_nanos().saturating_add(DEADLINE_AHEAD_MAX))
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// What a warden is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]

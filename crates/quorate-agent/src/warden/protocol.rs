@@ -106,7 +106,7 @@ pub enum Reply {
     ///
     /// With the frame come two descriptors, the proof of death for the day the warden is gone: a
     /// pidfd of the process whose end empties every run (containment `kernel`), and the read end of a
-    /// pipe on which one byte tells that a scan found nothing any more (all other grades).
+    /// pipe on which one byte tells that nothing was found any more (all other grades).
     State {
         /// Protocol of the warden.
         protocol: u32,
@@ -114,6 +114,9 @@ pub enum Reply {
         pid: u32,
         /// `kernel`, `cgroup`, `scan` or `cooperative`: what it could prove of its kill path.
         containment: String,
+        /// Why that is not better, a sentence each, for people.
+        #[serde(default)]
+        shortfalls: Vec<String>,
         /// The blob last kept.
         blob: Option<Vec<u8>>,
         /// The deadline as armed; `None` before the first.

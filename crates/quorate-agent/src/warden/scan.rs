@@ -51,8 +51,13 @@ impl Scan {
     }
 
     /// Kills what is left of these runs, and strays that nobody can tell the run of; tells which runs
-    /// had something left. A stray counts for all of them.
-    pub(crate) fn kill_left(&mut self, runs: &[RunId], inits: &[i32]) -> BTreeSet<RunId> {
+    /// had something left. A stray counts for all of them; who `is_held` otherwise is none.
+    pub(crate) fn kill_left(
+        &mut self,
+        runs: &[RunId],
+        inits: &[i32],
+        is_held: impl Fn(Pid) -> bool,
+    ) -> BTreeSet<RunId> {
         let mut left = BTreeSet::new();
         // The children first: whoever is listed then carries its parent's cookie when it is looked
         // at. The other way round, a process that a live run forks in between has none to be found.
@@ -70,7 +75,7 @@ impl Scan {
         for pid in children {
             let number = pid.as_raw_nonzero().get();
             let known = inits.contains(&number) || found.iter().any(|&(found, _)| found == pid);
-            if known || !executes(pid) {
+            if known || is_held(pid) || !executes(pid) {
                 continue;
             }
             left.extend(runs);
@@ -150,7 +155,7 @@ impl Scan {
 }
 
 /// The children of this process, which the kernel also gives those whose own parents ended.
-fn children() -> io::Result<Vec<Pid>> {
+pub(crate) fn children() -> io::Result<Vec<Pid>> {
     let pid = getpid().as_raw_nonzero();
     let listed = match std::fs::read_to_string(format!("/proc/self/task/{pid}/children")) {
         Ok(listed) => listed,

@@ -8,46 +8,41 @@
 //!
 //! The timer must be held outside of the holder's namespace: the kernel ignores a SIGKILL that the
 //! init of a namespace sends to itself. When the timekeeper dies, for whatever reason, the kernel
-//! kills the holder, and with it everything. Must do nothing that can wait or fail beside that.
+//! kills the holder, and with it everything. Without namespaces both have a timer, and each ends what
+//! the other leaves. Must do nothing that can wait or fail beside that.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
-};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getpid, kill_process, pidfd_open,
-    set_child_subreaper, set_parent_process_death_signal, setrlimit, setsid, waitpid,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, kill_process, pidfd_open, setrlimit,
+    setsid,
 };
 
-use super::client::{READY, socket_path};
-use super::holder::{self, Arming, Inheritance};
-use super::init::{self, Common};
+use super::birth::{Birth, open_null};
+use super::client::READY;
+use super::group::Groups;
+use super::holder;
+use super::init;
 use super::scan::Scan;
-use super::{LAST_WILL, Options, SOCKET, trial};
+use super::{LAST_WILL, Options, SOCKET};
 use crate::sys::{
-    Isolation, KillTimer, SingleThreaded, block_signals, boot_nanos, keep_only, standard_output,
-    take_signals,
+    Alarm, KillTimer, SingleThreaded, block_signals, boot_nanos, standard_output, take_signals,
 };
 
 /// How long the last will may take: a handful of attempts to reach a director.
 const LAST_WILL_WITHIN: Duration = Duration::from_secs(20);
 /// Between two passes over the process table.
 const SCAN_EVERY: Duration = Duration::from_millis(10);
-/// What a holder says when its kill path is proven and it listens.
-const PROVEN: &[u8] = b"proven";
-/// Variable by which an operator asks for the weaker containment on a host where namespaces harm.
-const CONTAINMENT: &str = "QUORATE_WARDEN_CONTAINMENT";
+/// How long an empty control group may take to be removed.
+const TIDY_WITHIN: Duration = Duration::from_secs(1);
 
 /// Serves until everything is dead.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
@@ -107,217 +102,51 @@ fn raise_files_limit() -> (u64, u64) {
     before
 }
 
-fn open_null() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(
-        c"/dev/null",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
-}
-
-/// What a holder is made from.
-struct Birth<'a> {
-    options: &'a Options,
-    alone: SingleThreaded,
-    lock: &'a File,
-    oom_score: Option<Vec<u8>>,
-    files: (u64, u64),
-}
-
 /// A holder that lives, as its timekeeper sees it.
-struct Holder {
+pub(super) struct Holder {
     pid: Pid,
     line: OwnedFd,
-    timer: Option<KillTimer>,
-    /// For the byte that proves a death by scanning, and the way to it.
-    scan: Option<(Scan, OwnedFd)>,
+    guard: Guard,
+    groups: Option<Groups>,
+    /// Moves forward only.
+    deadline: Option<u64>,
 }
 
-impl Birth<'_> {
-    /// The best kind of holder that this host allows, proven.
-    fn holder(&self) -> io::Result<Holder> {
-        let own = Isolation {
-            pids: true,
-            users: false,
-        };
-        let in_user_namespace = Isolation {
-            pids: true,
-            users: true,
-        };
-        if std::env::var_os(CONTAINMENT).is_none_or(|wanted| wanted != super::SCAN) {
-            for isolation in [own, in_user_namespace] {
-                match self.try_holder(isolation) {
-                    Ok(Some(holder)) => return Ok(holder),
-                    Ok(None) => {}
-                    Err(cause) => eprintln!("warden: no containment by the kernel: {cause}"),
-                }
-            }
-        }
-        set_child_subreaper(Some(getpid()))?;
-        self.try_holder(Isolation::default())?
-            .ok_or_else(|| io::Error::other("the holder of the runs ended at once"))
-    }
-
-    /// `None` when it ended without having proven its kill path.
-    fn try_holder(&self, isolation: Isolation) -> io::Result<Option<Holder>> {
-        let (near, far) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let (scanned, scan_writes) = pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&scanned, true)?;
-        let scan = (!isolation.pids).then(|| Scan::new(own_pid(), boot_nanos()));
-        let timer = isolation.pids.then(KillTimer::new).transpose()?;
-        let uid = rustix::process::geteuid().as_raw();
-        let gid = rustix::process::getegid().as_raw();
-        let timekeeper = own_pid();
-        let pid = self.alone.fork(isolation, || {
-            // Above all not the other end of the line: its closing tells the timekeeper's death.
-            let kept = [
-                far.as_fd(),
-                scanned.as_fd(),
-                scan_writes.as_fd(),
-                self.lock.as_fd(),
-            ];
-            keep_only(&kept);
-            let mapped = if isolation.users {
-                map_user(uid, gid)
-            } else {
-                Ok(())
-            };
-            let descriptors = [far.as_fd(), scanned.as_fd(), scan_writes.as_fd()];
-            mapped
-                .and_then(|()| self.begin(isolation, timekeeper, descriptors, scan.clone()))
-                .unwrap_or_else(|cause| {
-                    eprintln!("warden: {cause}");
-                    holder::BROKEN
-                })
-        })?;
-        drop(far);
-        let mut answer = [0; 16];
-        let (_, count) = recv(&near, &mut answer, RecvFlags::empty())?;
-        if answer.get(..count) != Some(PROVEN) {
-            waitpid(Some(pid), WaitOptions::empty())?;
-            return Ok(None);
-        }
-        Ok(Some(Holder {
-            pid,
-            line: near,
-            timer,
-            scan: scan.map(|scan| (scan, scan_writes)),
-        }))
-    }
-
-    /// In the holder: proves the kill path, listens, says so, and serves.
-    fn begin(
-        &self,
-        isolation: Isolation,
-        timekeeper_pid: u32,
-        [line, scanned, scan_writes]: [BorrowedFd<'_>; 3],
-        scan: Option<Scan>,
-    ) -> io::Result<i32> {
-        let contained = scan.is_none();
-        if contained {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            // One that died before that call has closed its end of the line before.
-            if matches!(
-                recv(line, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK),
-                Ok((_, 0))
-            ) {
-                return Ok(holder::BROKEN);
-            }
-            if !trial::namespace_holds(self.alone)? {
-                return Err(io::Error::other("a hidden process outlived its namespace"));
-            }
-        } else {
-            // Not killed together with the timekeeper: somebody must look for what is left.
-            set_child_subreaper(Some(getpid()))?;
-        }
-        let inheritance = Inheritance {
-            alone: self.alone,
-            signals: block_signals()?,
-            listener: listen(&self.options.dir)?,
-            timekeeper: line.try_clone_to_owned()?,
-            arming: if contained {
-                Arming::Timekeeper
-            } else {
-                Arming::Own(KillTimer::new()?)
-            },
-            timekeeper_pid,
-            adopt_within: self.options.adopt_within,
-            common: Common {
-                null: open_null()?,
-                oom_score: self.oom_score.clone(),
-                files: self.files,
-                isolation: Isolation {
-                    pids: isolation.pids,
-                    users: false,
-                },
-                heap: heap_start(),
-            },
-            scan,
-            proof: [
-                pidfd_open(getpid(), PidfdFlags::empty())?,
-                scanned.try_clone_to_owned()?,
-            ],
-            socket: self.options.dir.join(SOCKET),
-        };
-        send(line, PROVEN, SendFlags::NOSIGNAL)?;
-        let code = holder::run(inheritance);
-        if !contained && code != holder::BROKEN {
-            rustix::io::write(scan_writes, b"e")?;
-        }
-        Ok(code)
-    }
-}
-
-/// The only user of the new namespace is that of the old one.
-fn map_user(uid: u32, gid: u32) -> io::Result<()> {
-    std::fs::write("/proc/self/setgroups", b"deny")?;
-    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
-}
-
-fn listen(dir: &Path) -> io::Result<UnixListener> {
-    let (path, _folder) = socket_path(dir)?;
-    // The lock says that whoever made it is gone.
-    match std::fs::remove_file(&path) {
-        Ok(()) => {}
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-        Err(cause) => return Err(cause),
-    }
-    let listener = UnixListener::bind(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-fn own_pid() -> u32 {
-    std::process::id()
-}
-
-/// Where the heap begins; zero when it cannot be known.
-fn heap_start() -> usize {
-    std::fs::read_to_string("/proc/self/maps")
-        .ok()
-        .and_then(|maps| {
-            let line = maps.lines().find(|line| line.ends_with("[heap]"))?;
-            usize::from_str_radix(line.split_once('-')?.0, 16).ok()
-        })
-        .unwrap_or(0)
+/// What ends everything at the deadline, and proves the end.
+pub(super) enum Guard {
+    /// The kernel: its timer kills this process, whose end is that of every namespace.
+    Kernel(KillTimer),
+    /// This process, beside the holder with a timer of its own: each ends what the other leaves.
+    Scan {
+        scan: Scan,
+        alarm: Alarm,
+        /// Takes the byte that proves the death.
+        proof: OwnedFd,
+    },
 }
 
 impl Holder {
+    pub(super) fn new(pid: Pid, line: OwnedFd, guard: Guard, groups: Option<Groups>) -> Self {
+        Self {
+            pid,
+            line,
+            guard,
+            groups,
+            deadline: None,
+        }
+    }
+
     /// Arms the timer and passes SIGTERM on until the holder has ended; its exit code, or `None` when
     /// it was killed.
     fn attend(&mut self, signals: &OwnedFd) -> io::Result<Option<i32>> {
-        let mut armed = false;
         let mut line_open = true;
         loop {
             let mut waits = vec![PollFd::new(signals, PollFlags::IN)];
             if line_open {
                 waits.push(PollFd::new(&self.line, PollFlags::IN));
+            }
+            if let Guard::Scan { alarm, .. } = &self.guard {
+                waits.push(PollFd::new(alarm, PollFlags::IN));
             }
             match poll(&mut waits, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -329,7 +158,13 @@ impl Holder {
                 kill_process(self.pid, Signal::TERM)?;
             }
             if line_open {
-                line_open = self.take_deadline(&mut armed)?;
+                line_open = self.take_deadlines()?;
+            }
+            if self
+                .deadline
+                .is_some_and(|deadline| deadline <= boot_nanos())
+            {
+                self.strike();
             }
             while let Some((pid, status)) = waitpid_any()? {
                 if pid == self.pid {
@@ -339,42 +174,77 @@ impl Holder {
         }
     }
 
-    /// Takes one deadline, if there is one; tells whether the line is open. The holder passes only
-    /// later ones on.
-    fn take_deadline(&mut self, armed: &mut bool) -> io::Result<bool> {
-        let mut deadline = [0; 8];
-        match recv(&self.line, &mut deadline, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => Ok(false),
-            Ok((_, 8)) => {
-                if let Some(timer) = &self.timer {
-                    timer.arm(u64::from_le_bytes(deadline))?;
-                }
-                if !*armed {
-                    *armed = true;
-                    send(&self.line, &deadline, SendFlags::NOSIGNAL)?;
-                }
-                Ok(true)
+    /// Takes the deadlines that are there, so that none is acted on that has been moved; tells whether the
+    /// line is open. Whatever is said on it, the timer only moves forward, and never out of reach.
+    fn take_deadlines(&mut self) -> io::Result<bool> {
+        loop {
+            let mut bytes = [0; 8];
+            match recv(&self.line, &mut bytes, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Ok(false),
+                Ok((_, 8)) => self.arm(u64::from_le_bytes(bytes))?,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(true),
+                Err(_) => return Ok(false),
             }
-            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(true),
-            Err(_) => Ok(false),
+        }
+    }
+
+    /// The first time it is answered, so that the holder knows that the timer is armed.
+    fn arm(&mut self, deadline: u64) -> io::Result<()> {
+        let deadline = super::reachable(deadline);
+        if self.deadline.is_some_and(|armed| armed >= deadline) {
+            return Ok(());
+        }
+        match &self.guard {
+            Guard::Kernel(timer) => timer.arm(deadline)?,
+            Guard::Scan { alarm, .. } => alarm.set(deadline)?,
+        }
+        if self.deadline.replace(deadline).is_none() {
+            send(&self.line, &deadline.to_le_bytes(), SendFlags::NOSIGNAL)?;
+        }
+        Ok(())
+    }
+
+    /// The deadline has come, and the holder may be frozen in a way that not even its timer ends.
+    fn strike(&mut self) {
+        // In grade `kernel` the timer has been quicker than this, or is about to be.
+        let _gone = kill_process(self.pid, Signal::KILL);
+        if let Some(groups) = &self.groups {
+            groups.kill_all();
+        }
+        match &self.guard {
+            Guard::Kernel(_) => {}
+            Guard::Scan { scan, alarm, .. } => {
+                scan.kill_everything();
+                // Everything that is left is looked for until the holder is reaped, but not in a spin.
+                let next = boot_nanos().saturating_add(super::nanos(SCAN_EVERY));
+                let _unset = alarm.set(next);
+            }
         }
     }
 
     /// The holder is reaped: proves what the kernel has not proven, and closes the session if nobody
     /// else can.
     fn bury(self, code: Option<i32>, options: &Options, signals: &OwnedFd) -> io::Result<()> {
-        if let Some((scan, proof)) = &self.scan {
-            let mut empty_passes = 0;
-            while empty_passes < 2 {
-                empty_passes = if scan.kill_everything() {
-                    0
-                } else {
-                    empty_passes + 1
-                };
-                while waitpid_any()?.is_some() {}
-                poll(&mut [], Timespec::try_from(SCAN_EVERY).ok().as_ref())?;
+        let groups = self.groups.as_ref();
+        match &self.guard {
+            Guard::Kernel(_) => {
+                // The namespace is empty, so this only tidies up.
+                if groups.is_some_and(|groups| !groups.clear(TIDY_WITHIN)) {
+                    eprintln!("warden: its control group cannot be removed");
+                }
             }
-            rustix::io::write(proof, b"e")?;
+            Guard::Scan { scan, proof, .. } => {
+                let mut empty_passes = 0;
+                while empty_passes < 2 {
+                    let left = scan.kill_everything()
+                        | groups.is_some_and(|groups| !groups.clear(Duration::ZERO));
+                    empty_passes = if left { 0 } else { empty_passes + 1 };
+                    while waitpid_any()?.is_some() {}
+                    poll(&mut [], Timespec::try_from(SCAN_EVERY).ok().as_ref())?;
+                }
+                rustix::io::write(proof, b"e")?;
+            }
         }
         let _gone = std::fs::remove_file(options.dir.join(SOCKET));
         match code {

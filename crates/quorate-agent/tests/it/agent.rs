@@ -3,15 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
 use quorate_agent::{Config, RunError, Stops, last_will, run};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::director::Director;
-use crate::support::{SOON, program};
+use crate::support::{Rig, SOON, program, program_of_grade};
+use crate::warden_groups::{execute, group, kill_both, start_hidden};
 
 struct Running {
     stops: Stops,
@@ -23,6 +25,15 @@ fn start(director: &Director, data_dir: &Path) -> Running {
 }
 
 fn start_adopting(director: &Director, data_dir: &Path, adopt_within: Duration) -> Running {
+    start_with(director, data_dir, adopt_within, program())
+}
+
+fn start_with(
+    director: &Director,
+    data_dir: &Path,
+    adopt_within: Duration,
+    program: PathBuf,
+) -> Running {
     let config = Config {
         name: "a1".parse().unwrap(),
         data_dir: data_dir.to_owned(),
@@ -30,7 +41,7 @@ fn start_adopting(director: &Director, data_dir: &Path, adopt_within: Duration) 
         labels: BTreeMap::new(),
         capacity: None,
         adopt_within,
-        program: program(),
+        program,
         token: None,
     };
     let stops = Stops::default();
@@ -359,4 +370,57 @@ async fn a_second_agent_on_the_same_folder_is_refused() {
         "{refused}"
     );
     first.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_warden_left_is_ended_before_the_next_agent_is_known_to_anybody() {
+    let mut rig = Rig::of_grade_below(CGROUP, "wardens/5").await;
+    let Some(group) = group(rig.dir()) else {
+        return;
+    };
+    rig.arm_in(Duration::from_secs(600)).await;
+    let pids = start_hidden(&mut rig, &group, 1).await;
+    kill_both(rig.client.state.pid).await;
+    assert!(execute(&pids), "nobody has ended what hid");
+    let director = Director::start().await;
+    let agent = start(&director, rig.folder.path());
+    until("the agent has registered", || {
+        director.look(|table| (!table.registered.is_empty()).then_some(()))
+    })
+    .await;
+    assert!(!execute(&pids));
+    // The folder of the next warden may be the same to the kernel, and its group have the same name.
+    assert!(!group.join("1.1").exists());
+    assert!(!rig.dir().exists());
+    agent.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_directors_are_told_the_grade_that_was_proven() {
+    for grade in [KERNEL, CGROUP, SCAN] {
+        let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+        let proven = Rig::of_grade(grade).await.client.state.containment.clone();
+        let program = program_of_grade(dir.path(), grade);
+        let agent = start_with(&director, dir.path(), Duration::ZERO, program);
+        let told = until("the agent has registered", || {
+            director.look(|table| Some(table.registered.first()?.containment.clone()))
+        })
+        .await;
+        assert_eq!(told, proven);
+        agent.leave().await;
+        let left = group_folders(dir.path());
+        assert_eq!(
+            left,
+            Vec::<PathBuf>::new(),
+            "what the agent made, it removes"
+        );
+    }
+}
+
+/// The groups that wardens of an agent have left.
+fn group_folders(data_dir: &Path) -> Vec<PathBuf> {
+    let wardens = std::fs::read_dir(data_dir.join("wardens")).unwrap();
+    wardens
+        .filter_map(|entry| group(&entry.unwrap().path()))
+        .collect()
 }

@@ -5,4 +5,5 @@ mod director;
 mod support;
 mod warden_faults;
 mod warden_grades;
+mod warden_groups;
 mod warden_runs;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use quorate_agent::warden::client::{Client, ConnectError};
+use quorate_agent::warden::group::Leftover;
 use quorate_agent::warden::protocol::{Order, Reply, RunId, StartRun};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -19,10 +20,23 @@ pub(crate) fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_quorate-test-warden"))
 }
 
+/// A program in this folder whose wardens use no better containment than this.
+pub(crate) fn program_of_grade(folder: &Path, grade: &str) -> PathBuf {
+    let wrapper = folder.join("wrapper");
+    let script = format!(
+        "#!/bin/sh\nQUORATE_WARDEN_CONTAINMENT={grade} exec {} \"$@\"\n",
+        program().display()
+    );
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o700)).unwrap();
+    wrapper
+}
+
 /// A folder and the warden in it. Dropping it kills the warden.
 pub(crate) struct Rig {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) client: Client,
+    dir: PathBuf,
     mark: String,
 }
 
@@ -32,36 +46,39 @@ impl Drop for Rig {
         for pid in self.processes() {
             kill(pid, Signal::KILL);
         }
+        // A killed warden removes nothing; that is for the next agent to do.
+        if let Some(left) = Leftover::of(&self.dir) {
+            let _left = left.clear(SOON);
+        }
     }
 }
 
 impl Rig {
     pub(crate) async fn new(adopt_within: Duration) -> Self {
-        Self::of_program(&program(), adopt_within).await
+        Self::of_program(&program(), adopt_within, "").await
     }
 
-    /// With a warden that is told not to use namespaces.
-    pub(crate) async fn scanning(adopt_within: Duration) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let wrapper = folder.path().join("wrapper");
-        let script = format!(
-            "#!/bin/sh\nQUORATE_WARDEN_CONTAINMENT=scan exec {} \"$@\"\n",
-            program().display()
-        );
-        std::fs::write(&wrapper, script).unwrap();
-        std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o700)).unwrap();
-        Self::of_program(&wrapper, adopt_within).await
+    /// With a warden that is told to use no better containment than this.
+    pub(crate) async fn of_grade(grade: &str) -> Self {
+        Self::of_grade_below(grade, "").await
     }
 
-    async fn of_program(program: &Path, adopt_within: Duration) -> Self {
+    /// The same, in a folder below that of the rig.
+    pub(crate) async fn of_grade_below(grade: &str, below: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let client = Client::spawn(program, folder.path(), adopt_within)
-            .await
-            .unwrap();
+        let program = program_of_grade(folder.path(), grade);
+        Self::of_program(&program, Duration::from_secs(60), below).await
+    }
+
+    async fn of_program(program: &Path, adopt_within: Duration, below: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join(below);
+        let client = Client::spawn(program, &dir, adopt_within).await.unwrap();
         let mark = format!("QUORATE_TEST_MARK={}", folder.path().display());
         Self {
             folder,
             client,
+            dir,
             mark,
         }
     }
@@ -74,7 +91,7 @@ impl Rig {
     }
 
     pub(crate) fn dir(&self) -> &Path {
-        self.folder.path()
+        &self.dir
     }
 
     pub(crate) async fn send(&mut self, order: Order) {

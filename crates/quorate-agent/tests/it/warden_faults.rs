@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use quorate_agent::warden::client::{Client, ConnectError, Unproven, find};
+use quorate_agent::warden::group::Leftover;
 use quorate_agent::warden::protocol::{Order, Reply};
+use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
 use rustix::process::Signal;
 
 use crate::support::{
@@ -249,6 +251,11 @@ async fn with_no_time_to_adopt_all_is_killed_and_the_last_will_executed() {
     assert!(!rig.dir().join("warden.sock").exists());
     let gone = Client::connect(rig.dir()).await;
     assert!(matches!(gone, Err(ConnectError::Absent { .. })), "{gone:?}");
+    drop(rig);
+    // The one that stood in was killed with the rig.
+    if let Some(left) = Leftover::of(other.path()) {
+        assert!(left.clear(SOON));
+    }
 }
 
 #[tokio::test]
@@ -378,4 +385,155 @@ async fn an_agent_that_does_not_read_slows_nobody_but_itself() {
     for _ in 0..sent {
         assert!(matches!(rig.recv().await.0, Reply::Started { .. }));
     }
+}
+
+/// A frozen group of version 1, which not even SIGKILL thaws. Dropping it thaws and removes it.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    /// `None`, which is told, where there is no such thing.
+    fn new(dir: &std::path::Path) -> Option<Self> {
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        let path = std::path::Path::new("/sys/fs/cgroup/freezer").join(format!("quorate{name}"));
+        let made = std::fs::create_dir(&path);
+        if made.is_err() || !path.join("freezer.state").exists() {
+            eprintln!("not run: this host has no freezer of version 1 that may be used");
+            return None;
+        }
+        Some(Self(path))
+    }
+
+    async fn freeze(&self, pids: &[u32]) {
+        for pid in pids {
+            std::fs::write(self.0.join("tasks"), pid.to_string()).unwrap();
+        }
+        std::fs::write(self.0.join("freezer.state"), "FROZEN").unwrap();
+        eventually("they are frozen", || {
+            std::fs::read_to_string(self.0.join("freezer.state")).unwrap() == "FROZEN\n"
+        })
+        .await;
+    }
+
+    fn thaw(&self) {
+        let _gone = std::fs::write(self.0.join("freezer.state"), "THAWED");
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.thaw();
+        let late = std::time::Instant::now() + SOON;
+        while std::fs::remove_dir(&self.0).is_err() && std::time::Instant::now() < late {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_timekeeper_that_not_even_a_kill_wakes_leaves_the_deadline_to_the_holder() {
+    for grade in [KERNEL, SCAN] {
+        let mut rig = Rig::of_grade(grade).await;
+        let Some(freezer) = Freezer::new(rig.dir()) else {
+            return;
+        };
+        let deadline = rig.arm_in(Duration::from_millis(2500)).await;
+        let _outputs = start_trees(&mut rig).await;
+        freezer.freeze(&[rig.client.state.pid]).await;
+        assert!(
+            boot_nanos() < deadline,
+            "the host is too slow for this test"
+        );
+        eventually("nothing executes", || {
+            rig.processes().is_empty() || grade == SCAN && boot_nanos() > deadline + 200_000_000
+        })
+        .await;
+        assert!(boot_nanos() >= deadline, "not before the deadline");
+        if grade == SCAN {
+            // What hid is left to the timekeeper, and nobody says that it is gone before.
+            let proven = rig.client.proof.proven_dead(Duration::ZERO).await;
+            assert!(proven.is_err(), "{proven:?}");
+            freezer.thaw();
+        }
+        is_proven_dead(&rig).await;
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_that_cannot_die_is_not_told_before_it_has() {
+    for grade in [KERNEL, SCAN] {
+        let mut rig = Rig::of_grade(grade).await;
+        let Some(freezer) = Freezer::new(rig.dir()) else {
+            return;
+        };
+        rig.arm_in(Duration::from_secs(600)).await;
+        let order = rig.script(1, "(setsid sleep 1000 &) ; echo up; sleep 1000");
+        rig.start(order).await;
+        eventually("all is up", || rig.processes().len() >= 3).await;
+        let pids = rig.processes();
+        freezer.freeze(&pids).await;
+        rig.send(Order::Kill { run: run(1) }).await;
+        // Another run ends meanwhile, so the warden goes on; the first is not among what it tells.
+        let order = rig.command(2, &["true"]);
+        rig.start(order).await;
+        assert_eq!(rig.ended(2).await, (Some(0), None));
+        let told = tokio::time::timeout(Duration::from_millis(200), rig.client.receiver.recv());
+        assert!(told.await.is_err(), "{grade}: nothing is told");
+        freezer.thaw();
+        assert_eq!(rig.ended(1).await, (None, Some(9)), "{grade}");
+        assert!(
+            !pids
+                .iter()
+                .any(|&pid| matches!(state(pid), Some('R' | 'S' | 'D' | 'T')))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_tree_that_forks_without_end_dies_in_every_grade() {
+    for grade in [KERNEL, CGROUP, SCAN] {
+        let mut rig = Rig::of_grade(grade).await;
+        if rig.client.state.containment != grade {
+            eprintln!("not run: this host allows no {grade}");
+            continue;
+        }
+        rig.arm_in(Duration::from_secs(600)).await;
+        // Twenty that replace themselves by a child as fast as they can; no more at a time.
+        let chain = "chain() { (chain &) ; } ; i=0; while [ $i -lt 20 ]; do (chain &) ; i=$((i+1)); done; sleep 1000";
+        let order = rig.script(1, chain);
+        rig.start(order).await;
+        eventually("they fork", || rig.processes().len() >= 5).await;
+        rig.send(Order::Kill { run: run(1) }).await;
+        assert_eq!(rig.ended(1).await, (None, Some(9)), "{grade}");
+        assert_eq!(rig.processes(), Vec::<u32>::new(), "{grade}");
+    }
+}
+
+#[tokio::test]
+async fn no_deadline_is_so_far_that_the_timer_is_as_good_as_removed() {
+    let mut rig = Rig::new(Duration::from_secs(60)).await;
+    rig.send(Order::Arm { deadline: u64::MAX }).await;
+    let order = rig.command(1, &["true"]);
+    assert_eq!(rig.result(order).await.1, Some(0));
+    rig.send(Order::Forget { run: run(1) }).await;
+    rig.adopt().await;
+    let armed = rig.client.state.deadline.unwrap();
+    let month = Duration::from_secs(30 * 24 * 3600 + 60);
+    assert!(armed < boot_nanos() + u64::try_from(month.as_nanos()).unwrap());
+}
+
+#[tokio::test]
+async fn a_run_whose_output_somebody_else_holds_open_ends_all_the_same() {
+    let mut rig = Rig::armed().await;
+    let order = rig.script(1, "echo up; sleep 1000");
+    let (pid, output) = rig.start(order).await;
+    // A process that is none of the warden's opens the write end.
+    let held = std::fs::File::options()
+        .write(true)
+        .open(format!("/proc/{pid}/fd/1"))
+        .unwrap();
+    rig.send(Order::Kill { run: run(1) }).await;
+    assert_eq!(rig.ended(1).await, (None, Some(9)));
+    rig.send(Order::End).await;
+    is_proven_dead(&rig).await;
+    drop((held, output));
 }

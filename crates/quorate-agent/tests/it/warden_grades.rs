@@ -1,18 +1,21 @@
 //! What a warden achieves on hosts that give it less.
 
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use quorate_agent::warden::protocol::Order;
-use quorate_agent::warden::{KERNEL, SCAN};
+use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
 use rustix::process::Signal;
 
-use crate::support::{Rig, children, eventually, kill, processes_with, program, run, text};
+use crate::support::{Rig, SOON, children, eventually, kill, processes_with, program, run, text};
 use crate::warden_faults::{is_proven_dead, start_trees};
 
 #[tokio::test]
 async fn without_namespaces_a_scan_finds_daemons_and_the_grade_says_so() {
-    let mut rig = Rig::scanning(Duration::from_secs(60)).await;
+    let mut rig = Rig::of_grade(SCAN).await;
     assert_eq!(rig.client.state.containment, SCAN);
     rig.arm_in(Duration::from_secs(600)).await;
     let hide = "(setsid sh -c '(setsid sleep 1000 &) ; sleep 1000' &)";
@@ -44,7 +47,7 @@ async fn without_namespaces_a_scan_finds_daemons_and_the_grade_says_so() {
 #[tokio::test]
 async fn without_namespaces_the_end_of_a_run_costs_no_other_run_a_daemon() {
     const DAEMONS: usize = 200;
-    let mut rig = Rig::scanning(Duration::from_secs(60)).await;
+    let mut rig = Rig::of_grade(SCAN).await;
     rig.arm_in(Duration::from_secs(600)).await;
     let all = format!(
         "i=0; while [ $i -lt {DAEMONS} ]; do (setsid sleep 1000 &) ; i=$((i+1)); done; sleep 1000"
@@ -62,7 +65,7 @@ async fn without_namespaces_the_end_of_a_run_costs_no_other_run_a_daemon() {
 #[tokio::test]
 async fn without_namespaces_each_process_of_a_warden_guards_the_other() {
     for which in ["timekeeper", "holder"] {
-        let mut rig = Rig::scanning(Duration::from_secs(60)).await;
+        let mut rig = Rig::of_grade(SCAN).await;
         rig.arm_in(Duration::from_secs(600)).await;
         let _outputs = start_trees(&mut rig).await;
         let timekeeper = rig.client.state.pid;
@@ -81,44 +84,75 @@ async fn without_namespaces_each_process_of_a_warden_guards_the_other() {
 
 #[tokio::test]
 async fn without_namespaces_the_deadline_still_kills() {
-    let mut rig = Rig::scanning(Duration::from_secs(60)).await;
+    let mut rig = Rig::of_grade(SCAN).await;
     rig.arm_in(Duration::from_secs(4)).await;
     let _outputs = start_trees(&mut rig).await;
     is_proven_dead(&rig).await;
 }
 
+/// Runs a test of this file again as another user, or with less.
+fn again(test: &str, prefix: &[&str], folder: &Path) {
+    let (program, words) = prefix.split_first().unwrap();
+    let output = Command::new(program)
+        .args(words)
+        .arg(std::env::current_exe().unwrap())
+        .args([&format!("warden_grades::{test}"), "--exact", "--nocapture"])
+        .env("TMPDIR", folder)
+        .env(AGAIN, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{prefix:?}: {told}");
+    eprintln!("{told}");
+}
+
+/// Set in a test that [`again`] runs.
+const AGAIN: &str = "QUORATE_TEST_AGAIN";
+const OTHER_USER: [&str; 4] = [
+    "setpriv",
+    "--reuid=65533",
+    "--regid=65533",
+    "--clear-groups",
+];
+/// No way to any namespace: an inner user namespace in which none may be made, and no capability.
+const NO_NAMESPACES: [&str; 6] = [
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "sh",
+    "-c",
+    "echo 0 > /proc/sys/user/max_user_namespaces && \
+     exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs \"$0\" \"$@\"",
+];
+
+/// A folder of the other user; `None`, which is told, when this one cannot act for it.
+fn folder_of_other_user() -> Option<tempfile::TempDir> {
+    let folder = tempfile::tempdir().unwrap();
+    let reachable = Command::new(OTHER_USER[0])
+        .args(&OTHER_USER[1..])
+        .args(["test", "-x"])
+        .arg(program())
+        .status();
+    if !reachable.is_ok_and(|status| status.success()) {
+        eprintln!("not run: another user cannot read the programs under test");
+        return None;
+    }
+    std::os::unix::fs::chown(folder.path(), Some(65_533), Some(65_533)).unwrap();
+    Some(folder)
+}
+
+fn is_again() -> bool {
+    std::env::var_os(AGAIN).is_some()
+}
+
 #[tokio::test]
 async fn an_ordinary_user_gets_the_kernels_containment_where_user_namespaces_are_allowed() {
-    const NAME: &str = "warden_grades::an_ordinary_user_gets_the_kernels_containment_where_user_namespaces_are_allowed";
     if rustix::process::geteuid().is_root() {
-        // The same test as another user, who must be able to read what it consists of.
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().display();
-        let reachable = Command::new("setpriv")
-            .args([
-                "--reuid=65533",
-                "--regid=65533",
-                "--clear-groups",
-                "test",
-                "-x",
-            ])
-            .arg(program())
-            .status();
-        if !reachable.is_ok_and(|status| status.success()) {
-            eprintln!("not run: another user cannot read the programs under test");
-            return;
+        if let Some(folder) = folder_of_other_user() {
+            let name =
+                "an_ordinary_user_gets_the_kernels_containment_where_user_namespaces_are_allowed";
+            again(name, &OTHER_USER, folder.path());
         }
-        std::os::unix::fs::chown(folder.path(), Some(65_533), Some(65_533)).unwrap();
-        let output = Command::new("setpriv")
-            .args(["--reuid=65533", "--regid=65533", "--clear-groups"])
-            .arg(std::env::current_exe().unwrap())
-            .args([NAME, "--exact", "--nocapture"])
-            .env("TMPDIR", path.to_string())
-            .output()
-            .unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{told}");
-        eprintln!("{told}");
         return;
     }
     let mut rig = Rig::new(Duration::from_secs(60)).await;
@@ -144,6 +178,97 @@ async fn an_ordinary_user_gets_the_kernels_containment_where_user_namespaces_are
     let _outputs = start_trees_after(&mut rig).await;
     kill(rig.client.state.pid, Signal::KILL);
     is_proven_dead(&rig).await;
+}
+
+/// What a grade promises of its kill path, with a warden that is not told which it shall have.
+async fn keeps_its_promise(wanted: &str) {
+    let mut rig = Rig::new(Duration::from_secs(60)).await;
+    let state = rig.client.state.clone();
+    if state.containment != wanted {
+        eprintln!(
+            "not run: the grade here is {}: {:?}",
+            state.containment, state.shortfalls
+        );
+        return;
+    }
+    let told = |begin: &str| state.shortfalls.iter().any(|text| text.starts_with(begin));
+    assert!(told("no namespaces: "), "{state:?}");
+    assert!(told("no namespaces of a user: "), "{state:?}");
+    assert_eq!(
+        told("no kill by control groups: "),
+        wanted == SCAN,
+        "{state:?}"
+    );
+    let deadline = rig.arm_in(Duration::from_millis(2500)).await;
+    let order = rig.script(20, "(setsid sleep 1000 &) ; echo up; exit 7");
+    assert_eq!(rig.result(order).await.1, Some(7));
+    assert_eq!(rig.processes(), Vec::<u32>::new(), "after Ended");
+    let _outputs = start_trees(&mut rig).await;
+    is_proven_dead(&rig).await;
+    assert!(crate::support::boot_nanos() >= deadline);
+}
+
+#[tokio::test]
+async fn an_ordinary_user_without_namespaces_has_a_scan_and_is_told_why() {
+    if is_again() {
+        keeps_its_promise(SCAN).await;
+    } else if rustix::process::geteuid().is_root()
+        && let Some(folder) = folder_of_other_user()
+    {
+        let prefix = [OTHER_USER.as_slice(), &NO_NAMESPACES].concat();
+        let name = "an_ordinary_user_without_namespaces_has_a_scan_and_is_told_why";
+        again(name, &prefix, folder.path());
+    } else {
+        eprintln!("not run: only root can become another user");
+    }
+}
+
+#[tokio::test]
+async fn an_ordinary_user_without_namespaces_has_a_control_group_where_one_is_delegated() {
+    if is_again() {
+        keeps_its_promise(CGROUP).await;
+        return;
+    }
+    let Some((folder, delegated)) = folder_of_other_user().zip(Delegated::new()) else {
+        eprintln!("not run: no control group can be delegated here");
+        return;
+    };
+    let join = format!(
+        "echo 0 > {}/cgroup.procs && exec \"$0\" \"$@\"",
+        delegated.0.display()
+    );
+    let prefix = [["sh", "-c", &join].as_slice(), &OTHER_USER, &NO_NAMESPACES].concat();
+    let name = "an_ordinary_user_without_namespaces_has_a_control_group_where_one_is_delegated";
+    again(name, &prefix, folder.path());
+}
+
+/// A control group that belongs to the other user. Dropping it removes it.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new() -> Option<Self> {
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+        let mount = mounts
+            .into_iter()
+            .map(Path::new)
+            .find(|mount| mount.join("cgroup.procs").exists())?;
+        let group = mount.join(format!("quorate-test-{}", std::process::id()));
+        std::fs::create_dir(&group).ok()?;
+        for file in ["", "cgroup.procs", "cgroup.subtree_control"] {
+            std::os::unix::fs::chown(group.join(file), Some(65_533), Some(65_533)).ok()?;
+        }
+        Some(Self(group))
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        // Its processes have ended; the kernel may need a moment to see it.
+        let late = std::time::Instant::now() + SOON;
+        while std::fs::remove_dir(&self.0).is_err() && std::time::Instant::now() < late {
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// Under tokens that are still free.

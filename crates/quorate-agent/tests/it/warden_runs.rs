@@ -346,7 +346,8 @@ async fn three_hundred_runs_three_times_leave_no_zombie_and_no_descriptor() {
         }
         assert_eq!(rig.processes(), Vec::<u32>::new());
     }
-    eventually("all is forgotten", || descriptors() == before).await;
+    // The first count may have seen those of the greeting, which the holder was about to close.
+    eventually("all is forgotten", || descriptors() <= before).await;
     assert_eq!(children(holder), Vec::<u32>::new());
     assert_eq!(children(timekeeper), [holder]);
 }

@@ -95,6 +95,8 @@ pub(crate) enum Command {
     Agent(AgentArgs),
     #[command(flatten)]
     Ask(Ask),
+    /// Check whether this machine is fit for a director or an agent
+    Doctor(DoctorArgs),
     /// Check files without asking a cluster
     Validate(FilesArgs),
     /// Print a completion script for a shell
@@ -294,6 +296,16 @@ pub(crate) struct AgentArgs {
     /// Close the sessions that a warden left in this folder, and end; started by a warden
     #[arg(long, hide = true, value_name = "DIR")]
     pub(crate) last_will: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The data folder of a director or an agent, in use or to be; its disk is tried
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where a director is to listen, or does [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
 }
 
 #[derive(Debug, Args)]

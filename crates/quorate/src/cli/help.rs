@@ -218,6 +218,16 @@ pub(super) const COMMANDS: &[Help] = &[
         exits: READS_NAMED,
     },
     Help {
+        name: "doctor",
+        examples: &[
+            "quorate doctor",
+            "quorate doctor --data-dir /var/lib/quorate/a1",
+            "quorate doctor --address 127.0.0.1:7400 -o json",
+        ],
+        note: "It needs no cluster; the directors are asked only when --address or QUORATE_ADDRESS names them.\nNothing is changed: what it starts and writes, it removes. Run it as the user of the daemon.",
+        exits: &[Exit::Unhealthy],
+    },
+    Help {
         name: "validate",
         examples: &["quorate validate feeds.toml"],
         note: "",

@@ -6,6 +6,7 @@ mod agents;
 mod apply;
 mod args;
 mod daemon;
+mod doctor;
 mod events;
 mod help;
 mod list;
@@ -77,6 +78,7 @@ fn dispatch(root: Root) -> Result<Exit, Failure> {
         Command::Up(args) => crate::up::run(&args, &global, output),
         Command::Director(args) => daemon::director(args, &global),
         Command::Agent(args) => daemon::agent(args, &global),
+        Command::Doctor(args) => one_thread()?.block_on(doctor::doctor(&args, &global, output)),
         Command::Validate(args) => apply::validate(&args, output),
         Command::Completion(args) => meta::completion(&args, output),
         Command::Man(args) => meta::man(&args),

@@ -12,6 +12,7 @@ mod cluster_faults;
 mod cluster_operate;
 mod docs;
 mod files;
+mod kill_path;
 mod one;
 mod recorder;
 mod referee;

@@ -33,8 +33,14 @@ impl One {
 
     /// Starts `up` with one agent and waits until its summary is there.
     pub(crate) fn start(job: &str) -> Self {
+        Self::start_with(job, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn start_with(job: &str, variables: &[(&str, &str)]) -> Self {
         let mut one = Self::folder(job);
         let mut command = one.command(&["up", "job.toml", "--listen", &one.address()]);
+        command.envs(variables.iter().copied());
         let error = std::fs::File::create(one.dir().join("up.err")).expect("a file");
         let out = std::fs::File::create(one.dir().join("up.out")).expect("a file");
         command.stdout(out).stderr(error);
@@ -48,6 +54,11 @@ impl One {
 
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The process of `up`.
+    pub(crate) fn up_pid(&self) -> u32 {
+        self.up.as_ref().expect("it was started").id()
     }
 
     pub(crate) fn address(&self) -> String {
@@ -107,6 +118,8 @@ impl One {
 impl Drop for One {
     fn drop(&mut self) {
         if let Some(up) = &mut self.up {
+            // A test may have stopped it and failed then.
+            signal(up.id(), Signal::CONT);
             signal(up.id(), Signal::TERM);
             up.wait().expect("it ends");
         }

@@ -9,10 +9,11 @@ use std::os::unix::net::UnixStream;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
+use super::super::nanos;
 use super::super::protocol::{Order, PROTOCOL, Reply};
 use super::super::wire::{self, Inbox, WireError};
-use super::super::{KERNEL, SCAN};
-use super::{GUESTS_MAX, Holder, nanos};
+use super::super::{CGROUP, KERNEL, SCAN};
+use super::{GUESTS_MAX, Holder};
 use crate::sys::{boot_nanos, peer_uid};
 
 /// Frames that wait for a slow agent; while there are more, its orders are not read.
@@ -184,11 +185,13 @@ impl Holder {
         let state = Reply::State {
             protocol: PROTOCOL,
             pid: self.born.timekeeper_pid,
-            containment: match &self.born.scan {
-                None => KERNEL,
-                Some(_) => SCAN,
+            containment: match (&self.born.scan, &self.born.groups) {
+                (None, _) => KERNEL,
+                (Some(_), Some(_)) => CGROUP,
+                (Some(_), None) => SCAN,
             }
             .to_owned(),
+            shortfalls: self.born.shortfalls.clone(),
             blob: self.blob.clone(),
             deadline: self.deadline,
             // Those that are being launched tell of themselves in a moment.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use rustix::event::epoll;
 
+use super::super::nanos;
 use super::super::protocol::Reply;
-use super::{ABANDONED, ENDED, Holder, nanos};
+use super::{ABANDONED, ENDED, Holder};
 use crate::sys::boot_nanos;
 
 /// How long an agent may take to read that nothing executes any more.

@@ -20,10 +20,12 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use self::agent::Agent;
 use self::ending::Ending;
 use self::runs::Run;
+use super::group::Groups;
 use super::init::Common;
+use super::nanos;
 use super::protocol::RunId;
 use super::scan::Scan;
-use crate::sys::{KillTimer, SingleThreaded, boot_nanos, take_signals};
+use crate::sys::{Alarm, KillTimer, SingleThreaded, boot_nanos, take_signals};
 
 /// Exit code: everything is dead, and the agent was told so.
 pub(crate) const ENDED: i32 = 0;
@@ -34,8 +36,8 @@ pub(crate) const BROKEN: i32 = 11;
 
 /// An agent that starts a warden connects at once; this is for a host that is slow.
 const FIRST_AGENT_WITHIN: Duration = Duration::from_secs(10);
-/// How often a scan looks for what is left of runs that end.
-const SCAN_EVERY: Duration = Duration::from_millis(10);
+/// How often it is looked at what is left of runs that end.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
 /// Connections that have not said Hello; an agent says it at once.
@@ -44,18 +46,10 @@ const GUESTS_MAX: usize = 8;
 const SIGNALS: u64 = 0;
 const LISTENER: u64 = 1;
 const TIMEKEEPER: u64 = 2;
+const DEADLINE: u64 = 3;
 /// Connections count up from here, runs from [`RUNS`].
 const CONNECTIONS: u64 = 16;
 const RUNS: u64 = 1 << 40;
-
-/// Who kills at the deadline.
-#[derive(Debug)]
-pub(crate) enum Arming {
-    /// The timekeeper, at the other end of the line: its end takes this process along.
-    Timekeeper,
-    /// A timer of this process.
-    Own(KillTimer),
-}
 
 /// What the timekeeper hands to the holder at its birth.
 #[derive(Debug)]
@@ -64,12 +58,20 @@ pub(crate) struct Inheritance {
     pub(crate) signals: OwnedFd,
     pub(crate) listener: UnixListener,
     pub(crate) timekeeper: OwnedFd,
-    pub(crate) arming: Arming,
+    /// The kernel's kill of this process at the deadline, where the end of the timekeeper is not its own.
+    pub(crate) timer: Option<KillTimer>,
+    /// Wakes this process at the deadline: should the timekeeper be frozen so that not even its timer
+    /// ends it, this is the second of the two that end everything.
+    pub(crate) alarm: Alarm,
     pub(crate) timekeeper_pid: u32,
     pub(crate) adopt_within: Duration,
     pub(crate) common: Common,
     /// Names this holder in the environment of its runs, where they are found by scanning.
     pub(crate) scan: Option<Scan>,
+    /// One for each run, where there are such.
+    pub(crate) groups: Option<Groups>,
+    /// Why containment is not better.
+    pub(crate) shortfalls: Vec<String>,
     /// See [`super::protocol::Reply::State`].
     pub(crate) proof: [OwnedFd; 2],
     /// Removes the name of the socket.
@@ -94,8 +96,8 @@ struct Holder {
     await_next: Option<Duration>,
     /// Until when an agent may come, in nanoseconds; `None` while one is there.
     adopt_until: Option<u64>,
-    /// When the next scan is due; `None` while nothing drains.
-    scan_at: Option<u64>,
+    /// When it is next looked at what is left of runs; `None` while nothing drains.
+    look_at: Option<u64>,
     ending: Option<Ending>,
 }
 
@@ -108,10 +110,6 @@ pub(crate) fn run(born: Inheritance) -> i32 {
             BROKEN
         }
     }
-}
-
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Holder {
@@ -132,13 +130,14 @@ impl Holder {
             next_connection: CONNECTIONS,
             await_next: None,
             adopt_until: Some(boot_nanos().saturating_add(first)),
-            scan_at: None,
+            look_at: None,
             ending: None,
             born,
         };
         holder.watch(holder.born.signals.as_fd(), SIGNALS)?;
         holder.watch(holder.born.listener.as_fd(), LISTENER)?;
         holder.watch(holder.born.timekeeper.as_fd(), TIMEKEEPER)?;
+        holder.watch(holder.born.alarm.as_fd(), DEADLINE)?;
         Ok(holder)
     }
 
@@ -178,8 +177,12 @@ impl Holder {
     /// What is due by the clock. An exit code ends the holder.
     fn tick(&mut self) -> io::Result<Option<i32>> {
         let now = boot_nanos();
-        if self.scan_at.is_some_and(|at| at <= now) {
-            self.scan(now);
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.kill_all();
+            return Ok(Some(BROKEN));
+        }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at_draining(now);
         }
         if self.adopt_until.is_some_and(|until| until <= now) {
             self.adopt_until = None;
@@ -191,7 +194,7 @@ impl Holder {
     /// How long nothing is due.
     fn wait(&self) -> Option<rustix::event::Timespec> {
         let next = [
-            self.scan_at,
+            self.look_at,
             self.adopt_until,
             self.ending.as_ref().and_then(Ending::told_until),
         ]
@@ -213,6 +216,8 @@ impl Holder {
                 self.take_timekeeper();
                 Ok(())
             }
+            // That it came is seen at the next turn of the loop.
+            DEADLINE => Ok(()),
             key if key >= RUNS => {
                 if let Some(&run) = self.run_by_key.get(&key) {
                     self.take_messages(run);

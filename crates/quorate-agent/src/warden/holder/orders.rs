@@ -7,7 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::super::protocol::{Order, Reply, RunId, StartRun};
-use super::{Arming, Holder};
+use super::super::reachable;
+use super::Holder;
 use crate::sys::boot_nanos;
 
 /// The timekeeper answers in microseconds. One that does not is frozen: nothing may be started, and
@@ -63,23 +64,23 @@ impl Holder {
     /// Forward only: what an agent says can never lengthen a life that it shortened before, nor the
     /// other way round.
     fn arm(&mut self, deadline: u64) -> io::Result<()> {
+        let deadline = reachable(deadline);
         if self.deadline.is_some_and(|armed| armed >= deadline) {
             return Ok(());
         }
-        match &self.born.arming {
-            Arming::Own(timer) => timer.arm(deadline)?,
-            Arming::Timekeeper => {
-                send(
-                    &self.born.timekeeper,
-                    &deadline.to_le_bytes(),
-                    SendFlags::NOSIGNAL,
-                )?;
-                // Later ones may arrive late: that shortens a life and never lengthens it. Before the
-                // first fork the timer must be known to be armed.
-                if self.deadline.is_none() {
-                    self.await_first_arming()?;
-                }
-            }
+        if let Some(timer) = &self.born.timer {
+            timer.arm(deadline)?;
+        }
+        self.born.alarm.set(deadline)?;
+        send(
+            &self.born.timekeeper,
+            &deadline.to_le_bytes(),
+            SendFlags::NOSIGNAL,
+        )?;
+        // Later ones may arrive late: that shortens a life and never lengthens it. Before the first
+        // fork the timer must be known to be armed.
+        if self.deadline.is_none() {
+            self.await_first_arming()?;
         }
         self.deadline = Some(deadline);
         Ok(())

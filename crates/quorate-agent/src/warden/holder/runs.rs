@@ -1,5 +1,6 @@
 //! The runs that a holder holds: forked, told, signalled, reaped, forgotten.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -12,8 +13,9 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
 use super::super::init::{self, MESSAGE_BYTES_MAX, Message, Outcome, SignalOrder};
 use super::super::job::Job;
+use super::super::nanos;
 use super::super::protocol::{Reply, RunId, StartRun};
-use super::Holder;
+use super::{Holder, LOOK_EVERY};
 use crate::sys::boot_nanos;
 
 /// One run.
@@ -32,15 +34,17 @@ pub(super) struct Run {
     /// Read end of the output, for the agent and those after it.
     output: OwnedFd,
     notify: Option<(UnixDatagram, PathBuf)>,
+    /// Whether its processes are in a control group of their own.
+    grouped: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Its init lives.
     Lives(Pid),
-    /// Its init is reaped, but only scans can tell whether anything else is left.
+    /// Its init is reaped, but it is still to be shown that nothing else is left.
     Drains {
-        /// Scans in a row that found nothing.
+        /// Looks in a row that found nothing.
         empty_passes: u8,
     },
     /// Nothing of it executes any more.
@@ -163,14 +167,18 @@ impl Holder {
         let id = start.run;
         let cookie = self.born.scan.as_ref().map(|scan| scan.cookie(id));
         let parts = Parts::new(start, cookie.as_deref())?;
+        let group = self.make_group(id)?;
         let common = &self.born.common;
-        let pid = self
-            .born
-            .alone
-            .fork(common.isolation, || {
-                init::run(&parts.job, common, parts.far.as_fd(), parts.write.as_fd())
-            })
-            .map_err(|cause| format!("the run cannot be forked: {cause}"))?;
+        let forked =
+            self.born
+                .alone
+                .fork_into(common.isolation, group.as_ref().map(AsFd::as_fd), || {
+                    init::run(&parts.job, common, parts.far.as_fd(), parts.write.as_fd())
+                });
+        let pid = forked.map_err(|cause| {
+            self.is_group_gone(id);
+            format!("the run cannot be forked: {cause}")
+        })?;
         let key = self.next_run;
         self.next_run += 1;
         let run = Run {
@@ -182,6 +190,7 @@ impl Holder {
             control: Some(parts.near),
             output: parts.output,
             notify: parts.notify,
+            grouped: group.is_some(),
         };
         if let Some(control) = &run.control
             && let Err(cause) = self.watch(control.as_fd(), key)
@@ -193,6 +202,28 @@ impl Holder {
         self.run_by_pid.insert(pid.as_raw_nonzero().get(), id);
         self.runs.insert(id, run);
         Ok(())
+    }
+
+    /// A group for a run. Where the kernel contains it anyway, one that cannot be made is done without.
+    fn make_group(&self, id: RunId) -> Result<Option<OwnedFd>, String> {
+        let Some(groups) = &self.born.groups else {
+            return Ok(None);
+        };
+        match groups.make_run(id) {
+            Ok(group) => Ok(Some(group)),
+            Err(cause) if self.born.scan.is_none() => {
+                eprintln!("warden: a run goes without a control group: {cause}");
+                Ok(None)
+            }
+            Err(cause) => Err(format!(
+                "the control group of the run cannot be made: {cause}"
+            )),
+        }
+    }
+
+    fn is_group_gone(&self, id: RunId) -> bool {
+        let groups = self.born.groups.as_ref();
+        groups.is_none_or(|groups| groups.is_run_gone(id))
     }
 
     /// Init said something.
@@ -256,6 +287,11 @@ impl Holder {
         if let Some(run) = self.runs.get(&id)
             && let Stage::Lives(init) = run.stage
         {
+            if run.grouped
+                && let Some(groups) = &self.born.groups
+            {
+                groups.kill_run(id);
+            }
             if let Some(scan) = &self.born.scan {
                 scan.signal(id, libc::SIGKILL);
             }
@@ -265,6 +301,9 @@ impl Holder {
     }
 
     pub(super) fn kill_all(&mut self) {
+        if let Some(groups) = &self.born.groups {
+            groups.kill_all();
+        }
         if let Some(scan) = &self.born.scan {
             // One pass for all of them; those that follow kill what it missed.
             scan.kill_found();
@@ -324,12 +363,25 @@ impl Holder {
             self.tell(id);
         }
         self.close_line(id);
-        if self.born.scan.is_none() {
+        if self.born.scan.is_none() && self.is_emptied(id) {
             self.finish(id);
         } else if let Some(run) = self.runs.get_mut(&id) {
             run.stage = Stage::Drains { empty_passes: 0 };
-            self.scan_at = Some(boot_nanos());
+            self.look_at = Some(boot_nanos());
         }
+    }
+
+    /// Whether nothing is left in the group of a run; what is, is killed.
+    fn is_emptied(&self, id: RunId) -> bool {
+        let grouped = self.runs.get(&id).is_some_and(|run| run.grouped);
+        let (true, Some(groups)) = (grouped, &self.born.groups) else {
+            return true;
+        };
+        let gone = groups.is_run_gone(id);
+        if !gone {
+            groups.kill_run(id);
+        }
+        gone
     }
 
     /// The tree is proven empty.
@@ -349,24 +401,35 @@ impl Holder {
         }
     }
 
-    /// One pass over the process table for all runs that drain: what is found is killed, and two
-    /// passes in a row that find nothing are the proof.
-    pub(super) fn scan(&mut self, now: u64) {
-        self.scan_at = None;
+    /// One look at all runs that drain: what is found is killed. Nothing in the group of a run and,
+    /// where the kernel does not contain it, two passes over the process table in a row that find
+    /// nothing, are the proof.
+    pub(super) fn look_at_draining(&mut self, now: u64) {
+        self.look_at = None;
         let draining: Vec<RunId> = self
             .runs
             .iter()
             .filter(|(_, run)| matches!(run.stage, Stage::Drains { .. }))
             .map(|(&id, _)| id)
             .collect();
-        let Some(scan) = &mut self.born.scan else {
-            return;
-        };
         if draining.is_empty() {
             return;
         }
+        let mut left: BTreeSet<RunId> = draining
+            .iter()
+            .copied()
+            .filter(|&id| !self.is_emptied(id))
+            .collect();
         let inits: Vec<i32> = self.run_by_pid.keys().copied().collect();
-        let left = scan.kill_left(&draining, &inits);
+        let passes = match &mut self.born.scan {
+            Some(scan) => {
+                let groups = self.born.groups.as_ref();
+                let is_held = |pid| groups.is_some_and(|groups| groups.holds(pid));
+                left.extend(scan.kill_left(&draining, &inits, is_held));
+                2
+            }
+            None => 1,
+        };
         let mut proven = Vec::new();
         for id in draining {
             if let Some(run) = self.runs.get_mut(&id)
@@ -377,10 +440,11 @@ impl Holder {
                 } else {
                     *empty_passes + 1
                 };
-                if *empty_passes >= 2 {
+                if *empty_passes >= passes {
                     proven.push(id);
+                } else {
+                    self.look_at = Some(now.saturating_add(nanos(LOOK_EVERY)));
                 }
-                self.scan_at = Some(now.saturating_add(super::nanos(super::SCAN_EVERY)));
             }
         }
         for id in proven {
