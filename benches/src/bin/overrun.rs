@@ -23,7 +23,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use quorate_agent::warden::client::Client;
+use quorate_agent::warden::client::{Client, Terms};
 use quorate_agent::warden::protocol::{Order, Reply, RunId, StartRun};
 use quorate_agent::warden::{KERNEL, Options, run};
 use rustix::process::{Pid, Signal, kill_process};
@@ -155,7 +155,12 @@ async fn once(ahead: Duration) -> Outcome<Option<Sample>> {
         .open(&beats)?;
     file.set_len(2 * BEAT_BYTES)?;
     let program = std::env::current_exe()?;
-    let mut client = Client::spawn(&program, folder.path(), Duration::from_secs(60)).await?;
+    let mut client = Client::spawn(
+        &program,
+        folder.path(),
+        Terms::of_a_trial(Duration::from_secs(60)),
+    )
+    .await?;
     if client.state.containment != KERNEL {
         return Err(format!(
             "no containment by the kernel: {:?}",

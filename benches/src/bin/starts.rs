@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use quorate_agent::warden::client::Client;
+use quorate_agent::warden::client::{Client, Terms};
 use quorate_agent::warden::protocol::{Order, Reply, RunId, StartRun};
 use quorate_agent::warden::{Options, run};
 
@@ -142,7 +142,12 @@ fn floor(count: u64) -> Outcome<Sample> {
 async fn ours(count: u64, report: bool) -> Outcome<Sample> {
     let folder = tempfile::tempdir()?;
     let program = std::env::current_exe()?;
-    let client = Client::spawn(&program, folder.path(), Duration::from_secs(5)).await?;
+    let client = Client::spawn(
+        &program,
+        folder.path(),
+        Terms::of_a_trial(Duration::from_secs(5)),
+    )
+    .await?;
     let (timekeeper, containment) = (client.state.pid, client.state.containment.clone());
     let (mut sender, mut receiver) = (client.sender, client.receiver);
     sender.send(&Order::Arm { deadline: u64::MAX }).await?;

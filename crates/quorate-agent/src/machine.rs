@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use crate::sys::{Discipline, discipline};
-use crate::warden::client::{Client, ConnectError};
+use crate::warden::client::{Client, ConnectError, Terms};
 use crate::warden::group::Leftover;
 use crate::warden::protocol::Order;
 
@@ -29,7 +29,7 @@ pub struct KillPath {
 /// When no warden can be started here.
 pub async fn prove_kill_path(program: &Path, dir: &Path) -> Result<KillPath, ConnectError> {
     let began = Instant::now();
-    let spawned = Client::spawn(program, dir, Duration::ZERO).await;
+    let spawned = Client::spawn(program, dir, Terms::of_a_trial(Duration::ZERO)).await;
     let took = began.elapsed();
     let proven = match spawned {
         Ok(mut client) => {

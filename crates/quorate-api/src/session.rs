@@ -287,6 +287,10 @@ pub struct Refusal {
 /// `POST /v1/sessions/{id}/close`: everything of the session is proven dead.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CloseRequest {
+    /// The agent process that asks, when the reason is `left`: a later process may have taken the session
+    /// over since, and what it runs has not ended. A death is a death, whoever tells of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<u64>,
     /// `left`, `agent_died` or `warden_died`.
     pub reason: String,
 }

@@ -328,8 +328,12 @@ impl World {
         let Some(opened) = holder.and_then(|holder| holder.opened) else {
             return;
         };
-        let session = opened.session;
-        self.agent_call(n, warden, What::Close, Call::Close { session, reason });
+        let close = Call::Close {
+            session: opened.session,
+            incarnation: Some(opened.incarnation),
+            reason,
+        };
+        self.agent_call(n, warden, What::Close, close);
     }
 
     fn keep(&mut self, n: usize, warden: WardenId, kept: Kept) {

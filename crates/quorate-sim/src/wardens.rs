@@ -368,7 +368,12 @@ impl World {
             tries,
         };
         let reason = CloseReason::AgentDied;
-        self.call(origin, Call::Close { session, reason });
+        let close = Call::Close {
+            session,
+            incarnation: None,
+            reason,
+        };
+        self.call(origin, close);
     }
 
     /// The warden itself dies, and everything that it holds with it.

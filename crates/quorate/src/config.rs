@@ -146,7 +146,10 @@ mod tests {
     #[test]
     fn a_hook_that_could_not_be_run_is_refused_with_what_to_write() {
         for (text, expected) in [
-            ("[director.fence.a]\ncommand = ['power-off']", "not the whole path"),
+            (
+                "[director.fence.a]\ncommand = ['power-off']",
+                "not the whole path",
+            ),
             ("[director.fence.a]\ncommand = []", "not the whole path"),
             (
                 "[director.fence.a]\ncommand = ['/bin/true']\ntimeout = '0s'",

@@ -112,12 +112,17 @@ impl Caller {
         }
     }
 
-    pub(crate) async fn close(self, session: SessionId, reason: CloseReason) -> Event {
+    pub(crate) async fn close(self, opened: Opened, reason: CloseReason) -> Event {
         let warden = self.warden;
         let request = CloseRequest {
+            incarnation: Some(opened.incarnation.0),
             reason: reason_name(reason).to_owned(),
         };
-        match self.client.close(session.0, &self.secret, &request).await {
+        match self
+            .client
+            .close(opened.session.0, &self.secret, &request)
+            .await
+        {
             Ok(()) => Event::Closed { warden },
             // It is over, which is what was asked for.
             Err(error) if is_over(&error) => Event::Closed { warden },

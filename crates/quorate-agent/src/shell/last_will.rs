@@ -14,7 +14,11 @@ use super::calls::is_over;
 use super::files::Job;
 use crate::warden::LAST_WILL;
 
+/// Pause after the first try; it doubles up to [`AGAIN_AFTER_MAX`].
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
+/// A will of work that is kept without a lease is told for as long as directors may be away.
+const TRIES_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// What is needed to close a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +76,10 @@ pub async fn last_will(dir: &Path) -> Result<(), LastWillError> {
     let will = read.map_err(|cause| LastWillError::Unreadable { path, cause })?;
     let client = Client::new(will.directors, will.token)?;
     let request = CloseRequest {
+        incarnation: None,
         reason: "agent_died".to_owned(),
     };
-    let mut last = None;
+    let (mut last, mut pause) = (None, AGAIN_AFTER);
     let close = async {
         loop {
             match client.close(will.session, &will.secret, &request).await {
@@ -82,9 +87,11 @@ pub async fn last_will(dir: &Path) -> Result<(), LastWillError> {
                 Err(error) if is_over(&error) => return,
                 Err(error) => last = Some(error),
             }
-            tokio::time::sleep(AGAIN_AFTER).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(AGAIN_AFTER_MAX);
         }
     };
-    let closed = tokio::time::timeout(Duration::from_millis(will.expiry_ms), close).await;
+    let limit = Duration::from_millis(will.expiry_ms).min(TRIES_FOR);
+    let closed = tokio::time::timeout(limit, close).await;
     closed.map_err(|_elapsed| LastWillError::Late(last))
 }

@@ -315,7 +315,7 @@ impl Shell {
     /// Carries out one effect; the answer is an event that follows from it at once.
     fn carry_out(&mut self, effect: Effect) -> Option<Event> {
         match effect {
-            Effect::SpawnWarden { warden, .. } => self.spawn_warden(warden),
+            Effect::SpawnWarden { warden, lease } => self.spawn_warden(warden, lease),
             Effect::Open { warden, lease } => self.open(warden, lease),
             Effect::Resume { warden, session } => {
                 let process = self.process;
@@ -356,8 +356,8 @@ impl Shell {
                 self.call(warden, |caller| caller.report(report));
             }
             Effect::Close { warden, reason } => {
-                let session = self.holders.get(&warden)?.opened?.session;
-                self.call(warden, |caller| caller.close(session, reason));
+                let opened = self.holders.get(&warden)?.opened?;
+                self.call(warden, |caller| caller.close(opened, reason));
             }
             Effect::Discard { warden, why } => self.discard(warden, why),
             Effect::WakeAt(moment) => self.alarm = Some(moment),
@@ -366,14 +366,17 @@ impl Shell {
         None
     }
 
-    fn spawn_warden(&mut self, warden: WardenId) {
+    fn spawn_warden(&mut self, warden: WardenId, lease: Duration) {
         self.holders.insert(warden, Holder::new());
         let dir = self.data.warden(warden);
         let program = self.config.program.clone();
-        let adopt_within = self.config.adopt_within;
+        let terms = warden_client::Terms {
+            adopt_within: self.config.adopt_within,
+            lease,
+        };
         let inputs = self.inputs.clone();
         self.tasks.spawn(async move {
-            let spawned = warden_client::Client::spawn(&program, &dir, adopt_within).await;
+            let spawned = warden_client::Client::spawn(&program, &dir, terms).await;
             let input = match spawned {
                 Ok(client) => Input::Linked {
                     warden,

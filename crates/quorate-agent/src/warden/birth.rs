@@ -180,7 +180,7 @@ impl Birth<'_> {
             waitpid(Some(pid), WaitOptions::empty())?;
             return Err(io::Error::other("the holder of the runs ended at once"));
         }
-        Ok(Holder::new(pid, near, guard, groups))
+        Ok(Holder::new(pid, near, guard, groups, self.options.lease))
     }
 
     /// In the holder: listens, says so, and serves.
@@ -214,6 +214,7 @@ impl Birth<'_> {
             alarm: Alarm::new()?,
             timekeeper_pid,
             adopt_within: self.options.adopt_within,
+            lease: self.options.lease,
             common: Common {
                 null: open_null()?,
                 oom_score: self.oom_score.clone(),

@@ -134,6 +134,26 @@ pub struct State {
     pub runs: u32,
 }
 
+/// On what terms a warden is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How long it waits for a new agent when the connection to the last one is lost.
+    pub adopt_within: Duration,
+    /// The lease of its class: no deadline is farther ahead.
+    pub lease: Duration,
+}
+
+impl Terms {
+    /// Those of a warden that serves no lease class: its deadlines are bounded by a day.
+    #[must_use]
+    pub const fn of_a_trial(adopt_within: Duration) -> Self {
+        Self {
+            adopt_within,
+            lease: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
 /// A connection to a living warden, greeted and answered.
 #[derive(Debug)]
 pub struct Client {
@@ -155,11 +175,7 @@ impl Client {
     ///
     /// # Errors
     /// When it cannot be started, or refuses, or another one lives there.
-    pub async fn spawn(
-        program: &Path,
-        dir: &Path,
-        adopt_within: Duration,
-    ) -> Result<Self, ConnectError> {
+    pub async fn spawn(program: &Path, dir: &Path, terms: Terms) -> Result<Self, ConnectError> {
         let not_started = |reason: String| ConnectError::NotStarted {
             dir: dir.to_owned(),
             reason,
@@ -170,7 +186,9 @@ impl Client {
             .arg("--dir")
             .arg(dir)
             .arg("--adopt-within")
-            .arg(format!("{}ms", adopt_within.as_millis()))
+            .arg(format!("{}ms", terms.adopt_within.as_millis()))
+            .arg("--lease")
+            .arg(format!("{}ms", terms.lease.as_millis()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::from(log))

@@ -17,7 +17,7 @@ mod timekeeper;
 mod trial;
 mod wire;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,13 +38,10 @@ pub const CGROUP: &str = "cgroup";
 /// Containment by scanning the process table.
 pub const SCAN: &str = "scan";
 
-/// Deadlines that are farther ahead are taken as this far, in nanoseconds: 30 days. None may be so far
-/// that the timer is as good as removed; a longer lease moves it on at each renewal.
-const DEADLINE_AHEAD_MAX: u64 = 30 * 24 * 3600 * 1_000_000_000;
-
-/// A deadline that comes.
-fn reachable(deadline: u64) -> u64 {
-    deadline.min(crate::sys::boot_nanos().saturating_add(DEADLINE_AHEAD_MAX))
+/// A deadline is never farther ahead than the lease of the warden's class, because it counts from when a
+/// renewal was sent (R1): whatever is said to a warden, its timer cannot be moved out of reach.
+fn reachable(deadline: u64, lease: Duration) -> u64 {
+    deadline.min(crate::sys::boot_nanos().saturating_add(nanos(lease)))
 }
 
 fn nanos(span: Duration) -> u64 {
@@ -58,13 +55,17 @@ pub struct Options {
     pub dir: PathBuf,
     /// How long it waits for a new agent when the connection to the last one is lost.
     pub adopt_within: Duration,
+    /// The lease of its class: no deadline is farther ahead.
+    pub lease: Duration,
     /// The program that knows `agent --last-will DIR`.
     pub program: PathBuf,
 }
 
 /// Why a warden cannot be started with these arguments.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a warden is started by its agent, as: warden --dir DIR --adopt-within 5000ms")]
+#[error(
+    "a warden is started by its agent, as: warden --dir DIR --adopt-within 5000ms --lease 10000ms"
+)]
 pub struct ArgumentError;
 
 impl Options {
@@ -77,31 +78,32 @@ impl Options {
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, ArgumentError> {
         let mut dir = None;
-        let mut adopt_within = None;
+        let (mut adopt_within, mut lease) = (None, None);
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or(ArgumentError)?;
             match name.to_str() {
                 Some("--dir") => dir = Some(PathBuf::from(value)),
-                Some("--adopt-within") => {
-                    adopt_within = value
-                        .to_str()
-                        .and_then(|text| text.strip_suffix("ms"))
-                        .and_then(|millis| millis.parse().ok())
-                        .map(Duration::from_millis);
-                }
+                Some("--adopt-within") => adopt_within = millis(&value),
+                Some("--lease") => lease = millis(&value),
                 Some(_) | None => return Err(ArgumentError),
             }
         }
-        match (dir, adopt_within) {
-            (Some(dir), Some(adopt_within)) => Ok(Self {
+        match (dir, adopt_within, lease) {
+            (Some(dir), Some(adopt_within), Some(lease)) => Ok(Self {
                 dir,
                 adopt_within,
+                lease,
                 program,
             }),
-            (_, _) => Err(ArgumentError),
+            (_, _, _) => Err(ArgumentError),
         }
     }
+}
+
+fn millis(value: &OsStr) -> Option<Duration> {
+    let digits = value.to_str()?.strip_suffix("ms")?;
+    digits.parse().ok().map(Duration::from_millis)
 }
 
 /// Serves as a warden until everything it held is dead.

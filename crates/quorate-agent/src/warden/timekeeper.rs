@@ -108,6 +108,8 @@ pub(super) struct Holder {
     line: OwnedFd,
     guard: Guard,
     groups: Option<Groups>,
+    /// No deadline is farther ahead than this.
+    lease: Duration,
     /// Moves forward only.
     deadline: Option<u64>,
 }
@@ -126,9 +128,16 @@ pub(super) enum Guard {
 }
 
 impl Holder {
-    pub(super) fn new(pid: Pid, line: OwnedFd, guard: Guard, groups: Option<Groups>) -> Self {
+    pub(super) fn new(
+        pid: Pid,
+        line: OwnedFd,
+        guard: Guard,
+        groups: Option<Groups>,
+        lease: Duration,
+    ) -> Self {
         Self {
             pid,
+            lease,
             line,
             guard,
             groups,
@@ -191,7 +200,7 @@ impl Holder {
 
     /// The first time it is answered, so that the holder knows that the timer is armed.
     fn arm(&mut self, deadline: u64) -> io::Result<()> {
-        let deadline = super::reachable(deadline);
+        let deadline = super::reachable(deadline, self.lease);
         if self.deadline.is_some_and(|armed| armed >= deadline) {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use quorate_agent::warden::client::{Client, ConnectError};
+use quorate_agent::warden::client::{Client, ConnectError, Terms};
 use quorate_agent::warden::group::Leftover;
 use quorate_agent::warden::protocol::{Order, Reply, RunId, StartRun};
 use rustix::process::{Pid, Signal, kill_process};
@@ -73,7 +73,9 @@ impl Rig {
     async fn of_program(program: &Path, adopt_within: Duration, below: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join(below);
-        let client = Client::spawn(program, &dir, adopt_within).await.unwrap();
+        let client = Client::spawn(program, &dir, Terms::of_a_trial(adopt_within))
+            .await
+            .unwrap();
         let mark = format!("QUORATE_TEST_MARK={}", folder.path().display());
         Self {
             folder,
@@ -206,7 +208,7 @@ impl Rig {
 
 async fn spare() -> (Client, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let client = Client::spawn(&program(), folder.path(), Duration::ZERO)
+    let client = Client::spawn(&program(), folder.path(), Terms::of_a_trial(Duration::ZERO))
         .await
         .unwrap();
     (client, folder)

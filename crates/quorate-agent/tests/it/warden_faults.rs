@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use quorate_agent::warden::client::{Client, ConnectError, Unproven, find};
+use quorate_agent::warden::client::{Client, ConnectError, Terms, Unproven, find};
 use quorate_agent::warden::group::Leftover;
 use quorate_agent::warden::protocol::{Order, Reply};
 use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
@@ -207,7 +207,7 @@ async fn a_second_agent_is_refused_while_the_first_is_there() {
         matches!(second, Err(ConnectError::Busy { .. })),
         "{second:?}"
     );
-    let second = Client::spawn(&program(), rig.dir(), Duration::ZERO).await;
+    let second = Client::spawn(&program(), rig.dir(), Terms::of_a_trial(Duration::ZERO)).await;
     let Err(ConnectError::NotStarted { reason, .. }) = second else {
         panic!("{second:?}")
     };
@@ -235,7 +235,7 @@ async fn with_no_time_to_adopt_all_is_killed_and_the_last_will_executed() {
     let timekeeper = client.state.pid;
     // The crash of an agent closes its socket; the proof it held dies with it, so a copy is looked at.
     let other = tempfile::tempdir().unwrap();
-    let spare = Client::spawn(&program(), other.path(), Duration::ZERO)
+    let spare = Client::spawn(&program(), other.path(), Terms::of_a_trial(Duration::ZERO))
         .await
         .unwrap();
     let Client { proof, .. } = std::mem::replace(client, spare);
@@ -329,9 +329,10 @@ async fn malformed_orders_close_the_connection_and_harm_no_run() {
         for alone in [false, true] {
             if alone {
                 let dir = tempfile::tempdir().unwrap();
-                let spare = Client::spawn(&program(), dir.path(), Duration::ZERO)
-                    .await
-                    .unwrap();
+                let spare =
+                    Client::spawn(&program(), dir.path(), Terms::of_a_trial(Duration::ZERO))
+                        .await
+                        .unwrap();
                 drop(std::mem::replace(&mut rig.client, spare));
             }
             let mut stream = UnixStream::connect(&socket).unwrap();

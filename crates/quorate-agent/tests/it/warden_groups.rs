@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quorate_agent::warden::client::{Client, Unproven};
+use quorate_agent::warden::client::{Client, Terms, Unproven};
 use quorate_agent::warden::group::Leftover;
 use quorate_agent::warden::protocol::Order;
 use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
@@ -159,9 +159,13 @@ async fn a_warden_in_the_folder_of_one_that_died_ends_what_that_one_left() {
     rig.arm_in(Duration::from_secs(600)).await;
     let pids = start_hidden(&mut rig, &group, 1).await;
     kill_both(rig.client.state.pid).await;
-    let next = Client::spawn(&crate::support::program(), rig.dir(), Duration::ZERO)
-        .await
-        .unwrap();
+    let next = Client::spawn(
+        &crate::support::program(),
+        rig.dir(),
+        Terms::of_a_trial(Duration::ZERO),
+    )
+    .await
+    .unwrap();
     assert!(!execute(&pids), "before it says that it is ready");
     rig.client = next;
     assert_eq!(members(&group), Vec::<u32>::new());

@@ -126,6 +126,12 @@ impl Batch {
         None
     }
 
+    /// Whether another process begins to speak for a session in this very entry.
+    pub(super) fn resumes(&self, session: SessionId) -> bool {
+        let mut records = self.records.iter();
+        records.any(|record| matches!(record, Record::SessionResumed { session: resumed, .. } if *resumed == session))
+    }
+
     pub(super) fn mint_session(&mut self) -> SessionId {
         let minted = self.next_session;
         self.next_session = minted.next();

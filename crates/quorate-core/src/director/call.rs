@@ -90,6 +90,8 @@ pub enum Call {
     Close {
         /// The session.
         session: SessionId,
+        /// The process that speaks for it, which must be the present one when it leaves.
+        incarnation: Option<Incarnation>,
         /// Why.
         reason: CloseReason,
     },

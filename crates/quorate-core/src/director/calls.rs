@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::cluster::{Refused, State};
-use crate::ids::{AgentName, PartitionId, PartitionKey, ServiceName, SessionId, Token};
+use crate::ids::{
+    AgentName, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
+};
 use crate::record::{CloseReason, Desired, Record, Schedulable};
 use crate::time::Moment;
 
@@ -27,6 +29,13 @@ impl Director {
             let Some((id, call)) = self.queue.pop_front() else {
                 return;
             };
+            if let Some(session) = speaks_for(&call)
+                && batch.resumes(session)
+            {
+                // Whether its process still speaks for the session is known after this very entry.
+                self.queue.push_front((id, call));
+                return;
+            }
             if (compares(&call) && batch.changes_specs) || self.may_be_another(&call, batch) {
                 // It would be compared with what this very entry changes.
                 self.queue.push_front((id, call));
@@ -102,7 +111,11 @@ impl Director {
             Call::Resume { session, process } => self.decide_resume(batch, session, process),
             Call::Report(report) => self.decide_report(*report),
             Call::Conditional(conditional) => self.decide_conditional(now, batch, *conditional),
-            Call::Close { session, reason } => Ok(self.decide_close(session, reason)),
+            Call::Close {
+                session,
+                incarnation,
+                reason,
+            } => self.decide_close(session, incarnation, reason),
         }
     }
 
@@ -136,13 +149,25 @@ impl Director {
         Ok((vec![Record::AgentSet { agent, schedulable }], reply))
     }
 
-    fn decide_close(&self, session: SessionId, reason: CloseReason) -> (Vec<Record>, Reply) {
+    /// Ends a session. Who leaves must be the present process: a message of an earlier one may come late, when
+    /// the next has taken the session over and runs something.
+    fn decide_close(
+        &self,
+        session: SessionId,
+        incarnation: Option<Incarnation>,
+        reason: CloseReason,
+    ) -> Decided {
+        let agent = self.cluster.agent_of(session);
+        let present = agent.map(crate::cluster::Agent::incarnation);
+        if reason == CloseReason::Left && present.is_some() && incarnation != present {
+            return Err(fenced());
+        }
         // A proof of death counts as much after the lease is over as before, when it is waited for.
-        let unfenced = self.cluster.expired().contains_key(&session);
+        let unfenced = self.cluster.expired().contains_key(&session) && reason != CloseReason::Left;
         let open = unfenced || self.cluster.session(session).is_some();
         let record = open.then_some(Record::SessionClosed { session, reason });
         let reply = Reply::Done { notes: Vec::new() };
-        (record.into_iter().collect(), reply)
+        Ok((record.into_iter().collect(), reply))
     }
 
     /// The answer to a call whose records are folded.
@@ -303,11 +328,33 @@ fn compares(call: &Call) -> bool {
     }
 }
 
+/// The session that a call counts for only while its process is the present one.
+fn speaks_for(call: &Call) -> Option<SessionId> {
+    match call {
+        Call::Report(report) => Some(report.session),
+        Call::Close { session, .. } => Some(*session),
+        Call::Apply { .. }
+        | Call::Remove { .. }
+        | Call::Partitions { .. }
+        | Call::SetDesired { .. }
+        | Call::Restart { .. }
+        | Call::SetAgent { .. }
+        | Call::Evict { .. }
+        | Call::Conditional(_)
+        | Call::Register { .. }
+        | Call::Resume { .. } => None,
+    }
+}
+
 pub(super) fn not_found(what: &'static str, name: &str) -> Refusal {
     Refusal::NotFound {
         what,
         name: name.to_owned(),
     }
+}
+
+pub(super) fn fenced() -> Refusal {
+    Refusal::Fenced("a newer process speaks for this agent".to_owned())
 }
 
 pub(super) fn over() -> Refusal {

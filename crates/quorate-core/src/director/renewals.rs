@@ -35,6 +35,18 @@ pub(super) struct Renewals {
     seen: BTreeMap<AgentName, (Incarnation, VecDeque<Attempt>)>,
 }
 
+/// What an attempt is beside those that were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempted {
+    /// It was sent after all of them.
+    Newly,
+    /// It was sent before one of them, or is a repeat: it tells nothing new, and a network that repeats it
+    /// for ever must not keep a dead host's session open.
+    Before,
+    /// The same attempt came with another nonce: two copies of one process are running.
+    ByCopy,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Attempt {
     counter: u64,
@@ -64,8 +76,8 @@ impl Renewals {
         self.seen.remove(agent);
     }
 
-    /// Whether the same attempt came with another nonce: two copies of one process are running.
-    fn is_copy(&mut self, agent: &AgentName, renewal: &Renewal) -> bool {
+    /// What an attempt is beside those before it.
+    fn judge(&mut self, agent: &AgentName, renewal: &Renewal) -> Attempted {
         let fresh = || (renewal.incarnation, VecDeque::new());
         let (incarnation, attempts) = self.seen.entry(agent.clone()).or_insert_with(fresh);
         if *incarnation != renewal.incarnation {
@@ -73,8 +85,14 @@ impl Renewals {
         }
         let same = attempts.iter().find(|seen| seen.counter == renewal.counter);
         if let Some(same) = same {
-            return same.nonce != renewal.nonce;
+            return if same.nonce == renewal.nonce {
+                Attempted::Before
+            } else {
+                Attempted::ByCopy
+            };
         }
+        let newest = attempts.iter().map(|seen| seen.counter).max();
+        let late = newest.is_some_and(|newest| renewal.counter < newest);
         if attempts.len() == ATTEMPTS {
             attempts.pop_front();
         }
@@ -82,7 +100,11 @@ impl Renewals {
             counter: renewal.counter,
             nonce: renewal.nonce,
         });
-        false
+        if late {
+            Attempted::Before
+        } else {
+            Attempted::Newly
+        }
     }
 }
 
@@ -110,7 +132,8 @@ impl Director {
                 .findings
                 .extend(found.map(|found| (agent.clone(), found)));
         }
-        if agent.is_some_and(|agent| self.renewals.is_copy(&agent, &renewal)) {
+        let attempted = agent.map(|agent| self.renewals.judge(&agent, &renewal));
+        if attempted == Some(Attempted::ByCopy) {
             let lost = renewal.sessions.into_iter();
             let answer = RenewalAnswer::Answered {
                 renewed: Vec::new(),
@@ -120,7 +143,8 @@ impl Director {
             return;
         }
         for session in &renewal.sessions {
-            if self.lost(now, *session, renewal.incarnation).is_some() {
+            let repeated = attempted == Some(Attempted::Before);
+            if repeated || self.lost(now, *session, renewal.incarnation).is_some() {
                 continue;
             }
             if let Some(open) = self.cluster.session(*session) {

@@ -6,16 +6,15 @@ use crate::record::{MoveReason, Record, RunReport};
 
 use super::Director;
 use super::batch::Reply;
-use super::call::{Refusal, Release, Report};
-use super::calls::{Decided, over};
+use super::call::{Release, Report};
+use super::calls::{Decided, fenced, over};
 
 impl Director {
     pub(super) fn decide_report(&mut self, report: Report) -> Decided {
         let session = report.session;
         let agent = self.cluster.agent_of(session).ok_or_else(over)?;
         if report.incarnation != agent.incarnation() {
-            let why = "a newer process speaks for this agent";
-            return Err(Refusal::Fenced(why.to_owned()));
+            return Err(fenced());
         }
         let newest = self.is_newest(&report);
         let mut records = Vec::new();

@@ -291,7 +291,16 @@ async fn close(
             return Err(wrong("reason", "that is for the directors to say"));
         }
     };
-    app.change(Call::Close { session, reason }).await
+    let incarnation = request.incarnation.map(Incarnation);
+    if reason == CloseReason::Left && incarnation.is_none() {
+        return Err(wrong("incarnation", "say which process leaves"));
+    }
+    app.change(Call::Close {
+        session,
+        incarnation,
+        reason,
+    })
+    .await
 }
 
 /// What the session is to hold, as changes since `index`; waits for one.

@@ -68,6 +68,7 @@ async fn a_worker_registers_renews_resumes_and_leaves() {
     );
 
     let close = CloseRequest {
+        incarnation: Some(worker.opened.incarnation),
         reason: "left".to_owned(),
     };
     worker
@@ -116,6 +117,7 @@ async fn only_the_secret_speaks_for_a_session() {
     let report = worker.client.report(id, &worker.secret, &report).await;
     assert_eq!(code(report), Code::Unauthenticated);
     let close = CloseRequest {
+        incarnation: Some(worker.opened.incarnation),
         reason: "left".to_owned(),
     };
     let close = worker.client.close(id, &worker.secret, &close).await;

@@ -65,6 +65,8 @@ pub(crate) struct Inheritance {
     pub(crate) alarm: Alarm,
     pub(crate) timekeeper_pid: u32,
     pub(crate) adopt_within: Duration,
+    /// No deadline is farther ahead than this.
+    pub(crate) lease: Duration,
     pub(crate) common: Common,
     /// Names this holder in the environment of its runs, where they are found by scanning.
     pub(crate) scan: Option<Scan>,

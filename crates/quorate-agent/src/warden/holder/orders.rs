@@ -64,7 +64,7 @@ impl Holder {
     /// Forward only: what an agent says can never lengthen a life that it shortened before, nor the
     /// other way round.
     fn arm(&mut self, deadline: u64) -> io::Result<()> {
-        let deadline = reachable(deadline);
+        let deadline = reachable(deadline, self.born.lease);
         if self.deadline.is_some_and(|armed| armed >= deadline) {
             return Ok(());
         }

@@ -400,6 +400,7 @@ fn closing_twice_is_done_twice_and_calls_about_nothing_are_refused() {
     let mut world = World::with_session(&["p"]);
     let close = Call::Close {
         session: SessionId(1),
+        incarnation: Some(Incarnation(1)),
         reason: CloseReason::Left,
     };
     assert!(done(&world.ask(close.clone())));

@@ -142,6 +142,7 @@ fn an_expired_session_can_do_nothing_any_more_but_prove_that_it_is_dead() {
     ));
     world.ask(Call::Close {
         session: SessionId(1),
+        incarnation: None,
         reason: CloseReason::AgentDied,
     });
     assert!(

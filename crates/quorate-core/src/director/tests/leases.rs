@@ -228,3 +228,80 @@ fn a_newer_process_fences_the_one_before_it() {
         Answer::Refused(super::super::call::Refusal::Fenced(_))
     ));
 }
+
+#[test]
+fn who_leaves_must_be_the_present_process_because_a_message_may_come_late() {
+    let mut world = World::with_session(&["p"]);
+    let leaves = |incarnation| Call::Close {
+        session: SessionId(1),
+        incarnation: Some(incarnation),
+        reason: crate::record::CloseReason::Left,
+    };
+    let resumed = world.ask(Call::Resume {
+        session: SessionId(1),
+        process: 8,
+    });
+    let Answer::Opened { incarnation, .. } = resumed else {
+        panic!("{resumed:?}")
+    };
+    let answer = world.ask(leaves(Incarnation(1)));
+    assert!(matches!(
+        answer,
+        Answer::Refused(super::super::call::Refusal::Fenced(_))
+    ));
+    assert!(open(&world), "what the next process runs has not ended");
+    world.ask(leaves(incarnation));
+    assert!(!open(&world));
+}
+
+#[test]
+fn who_leaves_in_the_same_moment_as_the_next_process_resumes_is_too_late() {
+    let mut world = World::with_session(&["p"]);
+    world.append = Append::Held;
+    world.ask_later(0, register("b", 2, "other"));
+    world.run(0);
+    // Both are decided for the next entry.
+    world.ask_later(
+        0,
+        Call::Resume {
+            session: SessionId(1),
+            process: 8,
+        },
+    );
+    let leaves = Call::Close {
+        session: SessionId(1),
+        incarnation: Some(Incarnation(1)),
+        reason: crate::record::CloseReason::Left,
+    };
+    let id = world.ask_later(0, leaves);
+    let order = world.held(0);
+    let Effect::Append { append, .. } = order else {
+        panic!()
+    };
+    let outcome = world.land(&order);
+    world.append = Append::Works;
+    world.tell(0, Event::AppendAnswered { append, outcome });
+    let answer = &world.nodes[0].answers[&id];
+    assert!(
+        matches!(
+            answer,
+            Answer::Refused(super::super::call::Refusal::Fenced(_))
+        ),
+        "{answer:?}"
+    );
+    assert!(open(&world));
+}
+
+#[test]
+fn what_a_network_repeats_or_delivers_late_keeps_no_session_open() {
+    let mut world = World::with_session(&["p"]);
+    assert_eq!(world.renew(1), renewed());
+    assert_eq!(world.renew(3), renewed());
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(3));
+        assert_eq!(world.renew(3), renewed(), "a repeat is answered again");
+        assert_eq!(world.renew(2), renewed());
+    }
+    world.pass(X - Duration::from_secs(9) + Duration::from_millis(1));
+    assert!(!open(&world));
+}
