@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quorate_core::director;
+use quorate_core::ids::ClusterId;
 use quorate_core::planner::PlannerConfig;
 use quorate_ledger::Ledger;
 use tokio::net::TcpListener;
@@ -68,16 +69,17 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
     })
 }
 
-/// Opens and runs a director until it is told to stop.
+/// Opens and runs a director of this cluster until it is told to stop.
 ///
 /// # Errors
 /// As [`RunError`] says.
 pub async fn run<L: Ledger>(
     config: Config,
     ledger: L,
+    cluster: ClusterId,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    bind(config).await?.run(ledger, shutdown).await
+    bind(config).await?.run(ledger, cluster, shutdown).await
 }
 
 impl Bound {
@@ -87,13 +89,15 @@ impl Bound {
         self.address
     }
 
-    /// Runs until it is told to stop, or must.
+    /// Runs until it is told to stop, or must. `cluster` is that of the ledger, the same in all its
+    /// directors.
     ///
     /// # Errors
     /// As [`RunError`] says.
     pub async fn run<L: Ledger>(
         self,
         ledger: L,
+        cluster: ClusterId,
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
         // A director that ends by itself takes its server with it.
@@ -123,7 +127,7 @@ impl Bound {
         let roots = Roots::new(self.config.source_roots.clone());
         let sources = tokio::spawn(sources::run(roots, wanted, to_readings));
         let readings = tokio::spawn(readings::hand_in(handle.clone(), readings));
-        let app = app(&self.config, &address, handle, &shutdown);
+        let app = app(&self.config, cluster, &address, handle, &shutdown);
         let writes = app.writes.clone();
         let server = server::serve(self.listener, routes::router(app), limits, shutdown.clone());
         let server = tokio::spawn(server);
@@ -165,11 +169,18 @@ fn planner(config: &Config) -> PlannerConfig {
     }
 }
 
-fn app(config: &Config, address: &str, handle: Handle, shutdown: &CancellationToken) -> App {
+fn app(
+    config: &Config,
+    cluster: ClusterId,
+    address: &str,
+    handle: Handle,
+    shutdown: &CancellationToken,
+) -> App {
     App {
         handle,
         limits: Arc::new(config.limits.clone()),
         name: config.name.clone(),
+        cluster,
         address: Arc::from(address),
         roots: Roots::new(config.source_roots.clone()),
         planner: planner(config),
