@@ -31,9 +31,14 @@ impl One {
         }
     }
 
-    /// Starts `up` with one agent and waits until its summary is there.
+    /// A folder with a job file, in which `up` runs it.
     pub(crate) fn start(job: &str) -> Self {
-        let mut one = Self::folder(job);
+        Self::folder(job).up()
+    }
+
+    /// Starts `up` with one agent and waits until its summary is there.
+    pub(crate) fn up(self) -> Self {
+        let mut one = self;
         let mut command = one.command(&["up", "job.toml", "--listen", &one.address()]);
         let error = std::fs::File::create(one.dir().join("up.err")).expect("a file");
         let out = std::fs::File::create(one.dir().join("up.out")).expect("a file");
