@@ -52,6 +52,9 @@ pub struct SessionOpened {
     pub session: u64,
     /// This agent process; a higher one fences it.
     pub incarnation: u64,
+    /// Random identity of the cluster: tokens are compared only within one.
+    #[serde(default)]
+    pub cluster: u64,
     /// L: how long after sending its last successful renewal it may execute.
     pub lease_ms: u64,
     /// H: time between renewals.

@@ -115,6 +115,21 @@ impl fmt::Display for Token {
 #[serde(transparent)]
 pub struct Era(pub u16);
 
+/// Random identity of a cluster, below 2^53: two clusters count their tokens independently, so a
+/// resource that remembers a token remembers with it whose it is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct ClusterId(pub u64);
+
+/// As people and fences see it: 16 hexadecimal digits.
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// Names one batch of records for ever: who wrote it and the how-manieth of that writer it was.
 ///
 /// A leader that finds its own batch at a position knows that its append of unknown outcome succeeded.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quorate_core::director;
+use quorate_core::ids::ClusterId;
 use quorate_core::planner::PlannerConfig;
 use quorate_ledger::Ledger;
 use tokio::net::TcpListener;
@@ -73,16 +74,17 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
     })
 }
 
-/// Opens and runs a director until it is told to stop.
+/// Opens and runs a director of this cluster until it is told to stop.
 ///
 /// # Errors
 /// As [`RunError`] says.
 pub async fn run<L: Ledger>(
     config: Config,
     ledger: L,
+    cluster: ClusterId,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    bind(config).await?.run(ledger, shutdown).await
+    bind(config).await?.run(ledger, cluster, shutdown).await
 }
 
 impl Bound {
@@ -92,13 +94,15 @@ impl Bound {
         self.address
     }
 
-    /// Runs until it is told to stop, or must.
+    /// Runs until it is told to stop, or must. `cluster` is that of the ledger, the same in all its
+    /// directors.
     ///
     /// # Errors
     /// As [`RunError`] says.
     pub async fn run<L: Ledger>(
         self,
         ledger: L,
+        cluster: ClusterId,
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
         // A director that ends by itself takes its server with it.
@@ -133,6 +137,7 @@ impl Bound {
         let places = Arc::new(Places::new(self.budget, &limits));
         let app = app(
             &self.config,
+            cluster,
             (self.budget, &places),
             &address,
             handle,
@@ -193,6 +198,7 @@ fn planner(config: &Config) -> PlannerConfig {
 
 fn app(
     config: &Config,
+    cluster: ClusterId,
     (budget, places): (Budget, &Arc<Places>),
     address: &str,
     handle: Handle,
@@ -202,6 +208,7 @@ fn app(
         handle,
         limits: Arc::new(config.limits.clone()),
         name: config.name.clone(),
+        cluster,
         address: Arc::from(address),
         roots: Roots::new(config.source_roots.clone()),
         planner: planner(config),

@@ -9,7 +9,7 @@ use quorate_core::agent::{
 };
 use quorate_core::director::call::{Answer, Call, Renewal};
 use quorate_core::director::{WorkDelta, WorkItem, WorkState};
-use quorate_core::ids::{AgentName, Position, ServiceName, SessionId};
+use quorate_core::ids::{AgentName, ClusterId, Position, ServiceName, SessionId};
 use quorate_core::lease::LeaseTimes;
 use quorate_core::record::{AgentInfo, CloseReason, Containment, Place};
 use quorate_core::time::Moment;
@@ -373,6 +373,7 @@ impl World {
                 opened: Opened {
                     session,
                     incarnation,
+                    cluster: ClusterId(1),
                     times: lease,
                 },
             },

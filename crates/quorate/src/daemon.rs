@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use quorate_core::ids::DirectorName;
+use quorate_core::ids::{ClusterId, DirectorName};
 use quorate_director::{Bound, Config, RunError};
 use quorate_raft::{Embedded, OpenError, Options};
 use tokio::signal::unix::{SignalKind, signal};
@@ -96,8 +96,9 @@ impl Director {
     /// When it must end by itself.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
         let ledger = Arc::clone(&self.ledger);
+        let cluster = ClusterId(ledger.cluster_id());
         let ended = tokio::select! {
-            ended = self.bound.run(ledger, shutdown) => ended.map_err(of_director),
+            ended = self.bound.run(ledger, cluster, shutdown) => ended.map_err(of_director),
             failed = self.ledger.failed() => Err(Failure::new(
                 Code::DataDir,
                 chain(&failed),

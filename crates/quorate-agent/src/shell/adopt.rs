@@ -72,8 +72,8 @@ impl Shell {
         }
     }
 
-    /// Removes what runs have left that ended with an agent process or a machine.
-    fn sweep(&self, held: &BTreeSet<Token>) {
+    /// Removes what runs and sessions have left that ended with an agent process or a machine.
+    fn sweep(&mut self, held: &BTreeSet<Token>) {
         let folders = std::fs::read_dir(self.data.runs()).into_iter().flatten();
         for path in folders.filter_map(Result::ok).map(|entry| entry.path()) {
             let token = path.file_name().and_then(|name| name.to_str());
@@ -81,6 +81,11 @@ impl Shell {
             if token.is_none_or(|token| !held.contains(&token)) {
                 self.do_later(Job::Remove(path));
             }
+        }
+        let holders = &self.holders;
+        let lives = |warden| holders.contains_key(&warden);
+        for job in self.leases.forget_gone(lives) {
+            self.do_later(job);
         }
     }
 

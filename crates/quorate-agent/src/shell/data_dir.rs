@@ -3,7 +3,7 @@
 //! ```text
 //! agent.lock  agent_id
 //! wardens/<n>/           socket, log and last will of a warden
-//! leases/<n>             deadline of a session, for its runs
+//! leases/<n>             deadline of a session, where there is no memory to keep it in
 //! runs/<token>/          what a run needs: its data, its notify socket, where its output goes
 //! logs/<service>/<key>/  current.log, 1.log, 2.log …
 //! ```
@@ -11,7 +11,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
@@ -101,8 +103,8 @@ impl DataDir {
         last.map_or(WardenId(1), |last| WardenId(last.0 + 1))
     }
 
-    pub(crate) fn lease(&self, warden: WardenId) -> PathBuf {
-        self.root.join("leases").join(warden.0.to_string())
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.root.join("leases")
     }
 
     pub(crate) fn runs(&self) -> PathBuf {
@@ -131,7 +133,8 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
         .create(path)
 }
 
-/// Writes a file as a whole: a reader sees the old or the new one.
+/// Writes a file as a whole: a reader sees the old or the new one. It gets this mode whatever the umask
+/// of the process is.
 pub(crate) fn write_whole(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
     let mut file = OpenOptions::new()
@@ -140,6 +143,7 @@ pub(crate) fn write_whole(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()
         .truncate(true)
         .mode(mode)
         .open(&beside)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     drop(file);
     fs::rename(&beside, path)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::agent::{Item, RunId, WardenId};
-use quorate_core::ids::{AgentName, Token};
+use quorate_core::ids::{AgentName, ClusterId, Token};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Input;
@@ -32,6 +32,7 @@ pub(crate) enum Job {
         run: RunId,
         item: Arc<Item>,
         agent: AgentName,
+        cluster: ClusterId,
         run_dir: PathBuf,
         lease_file: PathBuf,
     },
@@ -118,11 +119,13 @@ fn carry_out(job: Job, failing: &mut BTreeSet<&'static str>) -> Option<Done> {
             run,
             item,
             agent,
+            cluster,
             run_dir,
             lease_file,
         } => {
             let places = Places {
                 agent: &agent,
+                cluster,
                 run_dir: &run_dir,
                 lease_file: &lease_file,
             };

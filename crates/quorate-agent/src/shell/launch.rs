@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use quorate_core::agent::{Item, RunId};
-use quorate_core::ids::AgentName;
+use quorate_core::ids::{AgentName, ClusterId};
 use quorate_core::spec::OnChange;
 use quorate_core::spec::template::{self, Context, ExpandError, Expanded, TemplateError};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use crate::warden::protocol::{self, StartRun};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const TARGET: &str = "target.json";
 const DATA: &str = "data.json";
+const TOKEN: &str = "token";
 const NOTIFY: &str = "notify.sock";
 
 /// Why a run cannot be started.
@@ -65,6 +66,7 @@ impl LogTarget {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Places<'a> {
     pub(crate) agent: &'a AgentName,
+    pub(crate) cluster: ClusterId,
     pub(crate) run_dir: &'a Path,
     pub(crate) lease_file: &'a Path,
 }
@@ -92,6 +94,8 @@ pub(crate) fn prepare(
     write_whole(&target_path, 0o600, &text).map_err(failed(target_path))?;
 
     let mut env = environment(places, run, item);
+    let path = write_token(places, run, item)?;
+    env.push(("QUORATE_TOKEN_FILE".to_owned(), shown(&path)));
     if spec.on_change == OnChange::Signal {
         let path = write_data(places.run_dir, item)?;
         env.push(("QUORATE_DATA_FILE".to_owned(), shown(&path)));
@@ -120,14 +124,24 @@ pub(crate) fn prepare(
 
 /// Writes the data of a partition where its run finds it.
 pub(crate) fn write_data(run_dir: &Path, item: &Item) -> Result<PathBuf, LaunchError> {
-    let path = run_dir.join(DATA);
+    let text = item.data.as_deref().unwrap_or("null");
+    write_for_run(run_dir.join(DATA), item, text)
+}
+
+/// Writes the token where programs find it whose environment is not passed on. What is in the file is a
+/// promise to programs (`docs/fencing.md`): lines are added, never changed.
+fn write_token(places: Places<'_>, run: RunId, item: &Item) -> Result<PathBuf, LaunchError> {
+    let text = format!("token={}\ncluster={}\n", run.token, places.cluster);
+    write_for_run(places.run_dir.join(TOKEN), item, &text)
+}
+
+fn write_for_run(path: PathBuf, item: &Item, text: &str) -> Result<PathBuf, LaunchError> {
     // Another user must be able to read it; the folder cannot be listed.
     let mode = if item.how.spec.user.is_some() {
         0o644
     } else {
         0o600
     };
-    let text = item.data.as_deref().unwrap_or("null");
     match write_whole(&path, mode, text.as_bytes()) {
         Ok(()) => Ok(path),
         Err(cause) => Err(LaunchError::File { path, cause }),
@@ -146,6 +160,7 @@ fn environment(places: Places<'_>, run: RunId, item: &Item) -> Vec<(String, Stri
         ("QUORATE_KEY", item.key.to_string()),
         ("QUORATE_DATA", data.to_owned()),
         ("QUORATE_TOKEN", run.token.to_string()),
+        ("QUORATE_CLUSTER", places.cluster.to_string()),
         ("QUORATE_AGENT", places.agent.to_string()),
         ("QUORATE_RUN", format!("{}.{}", run.token, run.attempt)),
         ("QUORATE_ATTEMPT", run.attempt.to_string()),

@@ -20,6 +20,7 @@ mod files;
 mod identity;
 mod last_will;
 mod launch;
+mod leases;
 mod link;
 mod logs;
 mod notify;
@@ -52,6 +53,7 @@ use files::{Done, Files, Job, Pending};
 use last_will::LastWill;
 pub use last_will::{LastWillError, last_will};
 use launch::{LaunchError, LogTarget};
+use leases::{Lease, LeaseFiles};
 use link::{Descriptors, Link, wire_id};
 use logs::Logs;
 use renewal::Renewed;
@@ -133,6 +135,7 @@ struct Shell {
     renewed: watch::Sender<renewal::Sessions>,
     logs: Logs,
     files: Files,
+    leases: LeaseFiles,
     pending: Pending,
     targets: BTreeMap<Token, LogTarget>,
     /// Tasks that wait for a run to become ready.
@@ -169,6 +172,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
         sessions,
         inputs.clone(),
     )?;
+    let leases = LeaseFiles::open(data.leases(), data.agent_id());
     let mut shell = Shell {
         machine: Agent::new(&[FIRST_LEASE], data.first_warden()),
         config,
@@ -180,6 +184,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
         renewed,
         logs,
         files,
+        leases,
         pending: Pending::default(),
         targets: BTreeMap::new(),
         notified: BTreeMap::new(),
@@ -490,26 +495,33 @@ impl Shell {
     }
 
     fn arm(&mut self, warden: WardenId, deadline: Moment) -> Option<Event> {
-        let deadline = deadline.as_nanos();
-        let lost = self.order(warden, Order::Arm { deadline });
-        let text = format!("{{\"deadline_boottime_ms\":{}}}\n", deadline / 1_000_000);
-        self.do_later(Job::Write {
-            what: "the lease file of a session",
-            path: self.data.lease(warden),
-            mode: 0o644,
-            bytes: text.into_bytes(),
-        });
+        // The warden first: a run must not read a deadline that is not armed.
+        let lost = self.order(
+            warden,
+            Order::Arm {
+                deadline: deadline.as_nanos(),
+            },
+        );
+        let cluster = self.holders.get(&warden)?.opened?.cluster;
+        if let Some(job) = self.leases.write(warden, Lease { deadline, cluster }) {
+            self.do_later(job);
+        }
         lost
     }
 
     fn start(&mut self, warden: WardenId, run: RunId, item: Arc<Item>) -> Option<Event> {
+        let Some(opened) = self.holders.get(&warden).and_then(|holder| holder.opened) else {
+            let cause = Cause::new("its session is not open");
+            return Some(Event::NotStarted { warden, run, cause });
+        };
         let job = Job::Prepare {
             warden,
             run,
             item,
             agent: self.config.name.clone(),
+            cluster: opened.cluster,
             run_dir: self.data.run(run.token),
-            lease_file: self.data.lease(warden),
+            lease_file: self.leases.path(warden),
         };
         if self.files.hand(job) {
             self.pending.began(run.token, Some(run));
@@ -635,7 +647,9 @@ impl Shell {
         self.renewed.send_modify(|sessions| {
             sessions.remove(&warden);
         });
-        self.do_later(Job::Remove(self.data.lease(warden)));
+        if let Some(job) = self.leases.remove(warden) {
+            self.do_later(job);
+        }
         if let Some(holder) = self.holders.remove(&warden) {
             holder.dropped.cancel();
             if let Some(link) = holder.link {

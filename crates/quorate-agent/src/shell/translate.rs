@@ -9,7 +9,9 @@ use quorate_api::session::{
     WorkState,
 };
 use quorate_core::agent::{Item, Opened, Report, Service, Wanted, Work};
-use quorate_core::ids::{Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token};
+use quorate_core::ids::{
+    ClusterId, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
+};
 use quorate_core::lease::LeaseTimes;
 use quorate_core::record::{Exit, ExitClass, ReleaseOutcome, RunPhase};
 use quorate_core::spec::ServiceSpec;
@@ -101,6 +103,7 @@ pub(crate) fn opened(answer: &SessionOpened) -> Opened {
     Opened {
         session: SessionId(answer.session),
         incarnation: Incarnation(answer.incarnation),
+        cluster: ClusterId(answer.cluster),
         times: LeaseTimes {
             lease: Duration::from_millis(answer.lease_ms),
             renew_every: Duration::from_millis(answer.renew_every_ms.max(10)),

@@ -109,6 +109,13 @@ fn reported(director: &Director, token: u64, phase: &str) -> Option<(u32, u32)> 
     })
 }
 
+/// What a lease file says, which is all of it.
+fn deadline(lease: &str) -> u64 {
+    let rest = lease.strip_suffix("cluster=00000000000000c1\n").unwrap();
+    let deadline = rest.strip_prefix("deadline_boottime_ms=").unwrap();
+    deadline.trim_end().parse().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_runs_prints_becomes_ready_and_is_given_back_when_the_agent_leaves() {
     let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
@@ -128,6 +135,7 @@ async fn a_partition_runs_prints_becomes_ready_and_is_given_back_when_the_agent_
         "QUORATE_KEY=key 3",
         r#"QUORATE_DATA={"url":"tcp://x"}"#,
         "QUORATE_TOKEN=3",
+        "QUORATE_CLUSTER=00000000000000c1",
         "QUORATE_AGENT=a1",
         "QUORATE_RUN=3.1",
         "QUORATE_ATTEMPT=1",
@@ -137,20 +145,26 @@ async fn a_partition_runs_prints_becomes_ready_and_is_given_back_when_the_agent_
             "{line} in {env}"
         );
     }
-    let lease = env
-        .lines()
-        .find_map(|line| line.strip_prefix("QUORATE_LEASE_FILE="))
-        .unwrap();
-    assert!(
-        read(Path::new(lease))
-            .unwrap()
-            .contains("deadline_boottime_ms")
+    let file = |name: &str| {
+        let path = env.lines().find_map(|line| line.strip_prefix(name));
+        Path::new(path.unwrap()).to_owned()
+    };
+    assert_eq!(
+        read(&file("QUORATE_TOKEN_FILE=")).as_deref(),
+        Some("token=3\ncluster=00000000000000c1\n")
     );
+    let lease = file("QUORATE_LEASE_FILE=");
+    let first = deadline(&read(&lease).unwrap());
+    until("a later deadline", || {
+        read(&lease).filter(|text| deadline(text) > first)
+    })
+    .await;
     let log = dir.path().join("logs/feeds/key 3/current.log");
     until("output", || read(&log).filter(|text| text == "hello\n")).await;
 
     agent.leave().await;
     assert!(!lives(pid));
+    assert!(!lease.exists());
     director.look(|table| {
         let released: Vec<_> = table.reports.iter().flat_map(|r| &r.release).collect();
         assert_eq!(released.len(), 1);

@@ -133,6 +133,7 @@ fn opened() -> SessionOpened {
     SessionOpened {
         session: 7,
         incarnation: 1,
+        cluster: 0xc1,
         lease_ms: millis(times.lease),
         renew_every_ms: 100,
         grace_ms: millis(times.grace),

@@ -28,7 +28,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use crate::director::call::Report;
-use crate::ids::{Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token};
+use crate::ids::{
+    ClusterId, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
+};
 use crate::lease::LeaseTimes;
 use crate::record::{Cause, CloseReason};
 use crate::spec::ServiceSpec;
@@ -145,6 +147,8 @@ pub struct Opened {
     pub session: SessionId,
     /// This agent process.
     pub incarnation: Incarnation,
+    /// The cluster whose tokens its runs get.
+    pub cluster: ClusterId,
     /// Times of its class.
     pub times: LeaseTimes,
 }

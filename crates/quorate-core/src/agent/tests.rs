@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::Era;
+use crate::ids::{ClusterId, Era};
 use crate::record::{ReleaseOutcome, RunPhase};
 
 const NOW: Moment = Moment::from_millis(1_000_000);
@@ -15,6 +15,7 @@ fn opened() -> Opened {
     Opened {
         session: SessionId(5),
         incarnation: Incarnation(2),
+        cluster: ClusterId(9),
         times: LeaseTimes::of(LEASE),
     }
 }

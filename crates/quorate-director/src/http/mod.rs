@@ -16,7 +16,7 @@ mod words;
 
 use std::sync::Arc;
 
-use quorate_core::ids::DirectorName;
+use quorate_core::ids::{ClusterId, DirectorName};
 use quorate_core::planner::PlannerConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ pub(crate) struct App {
     pub(crate) handle: Handle,
     pub(crate) limits: Arc<Limits>,
     pub(crate) name: DirectorName,
+    pub(crate) cluster: ClusterId,
     pub(crate) address: Arc<str>,
     /// Folders that files of partitions may be read from.
     pub(crate) roots: Roots,

@@ -121,6 +121,7 @@ async fn opened(app: &App, call: Call) -> Result<Indexed<SessionOpened>, Failure
     let opened = SessionOpened {
         session: session.0,
         incarnation: incarnation.0,
+        cluster: app.cluster.0,
         lease_ms: millis(lease.lease),
         renew_every_ms: millis(lease.renew_every),
         grace_ms: millis(lease.grace),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use quorate_api::client::Client;
 use quorate_api::resources::ApplyRequest;
 use quorate_api::session::{RegisterRequest, SessionOpened};
-use quorate_core::ids::DirectorName;
+use quorate_core::ids::{ClusterId, DirectorName};
 use quorate_director::{Config, Limits, RunError};
 use quorate_ledger::memory::MemoryLedger;
 use serde_json::{Value, json};
@@ -37,6 +37,9 @@ pub(crate) fn config(folder: &TempDir, limits: Limits) -> Config {
     config
 }
 
+/// That of every director of these tests.
+pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
+
 impl Desk {
     pub(crate) async fn start() -> Self {
         Self::with(Limits::default()).await
@@ -57,7 +60,7 @@ impl Desk {
         let bound = quorate_director::bind(config).await.unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(bound.run(ledger.clone(), shutdown.clone()));
+        let running = tokio::spawn(bound.run(ledger.clone(), CLUSTER, shutdown.clone()));
         let client = Client::new(vec![address.to_string()], None).unwrap();
         let desk = Self {
             address,

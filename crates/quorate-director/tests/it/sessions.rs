@@ -10,7 +10,7 @@ use quorate_api::session::{
 };
 use serde_json::json;
 
-use crate::desk::{Desk, Worker, listed, registration, until};
+use crate::desk::{CLUSTER, Desk, Worker, listed, registration, until};
 
 fn renewal(worker: &Worker, counter: u64) -> RenewRequest {
     RenewRequest {
@@ -43,6 +43,7 @@ async fn a_worker_registers_renews_resumes_and_leaves() {
         .unwrap();
     assert_eq!(again, worker.opened, "the same secret is the same session");
     assert_eq!(worker.opened.renew_every_ms, 2000);
+    assert_eq!(worker.opened.cluster, CLUSTER.0);
 
     let answer = renew(&worker, 1).await.unwrap();
     assert_eq!(answer.renewed, [worker.opened.session]);

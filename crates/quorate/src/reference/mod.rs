@@ -145,7 +145,9 @@ key  = "feed_id"
 | `{{key}}` `{{data}}` `{{data.FIELD}}` `{{token}}` `{{agent}}` | of the partition when it starts, in `command` and `env`; `{{{{` stands for `{{` |
 
 A run finds in its environment `QUORATE_SERVICE`, `QUORATE_KEY`, `QUORATE_DATA` (its record as JSON),
-`QUORATE_TOKEN`, `QUORATE_AGENT`, `QUORATE_RUN`, `QUORATE_ATTEMPT` and `QUORATE_LEASE_FILE`.
+`QUORATE_TOKEN` and `QUORATE_CLUSTER` (and both in the file `QUORATE_TOKEN_FILE`), `QUORATE_AGENT`,
+`QUORATE_RUN`, `QUORATE_ATTEMPT` and `QUORATE_LEASE_FILE`. What the token and the lease are for:
+[fencing](fencing.md).
 "#;
 
 /// The whole document, as it stands in `docs/service-file.md`. Writing to a string cannot fail.

@@ -11,6 +11,7 @@ mod cluster_demonstration;
 mod cluster_faults;
 mod cluster_operate;
 mod docs;
+mod fencing;
 mod files;
 mod kill_path;
 mod one;

@@ -31,14 +31,23 @@ impl One {
         }
     }
 
-    /// Starts `up` with one agent and waits until its summary is there.
+    /// A folder with a job file, in which `up` runs it.
     pub(crate) fn start(job: &str) -> Self {
-        Self::start_with(job, &[])
+        Self::folder(job).up_with(&[])
     }
 
     /// The same with variables of the environment.
     pub(crate) fn start_with(job: &str, variables: &[(&str, &str)]) -> Self {
-        let mut one = Self::folder(job);
+        Self::folder(job).up_with(variables)
+    }
+
+    /// Starts `up` with one agent and waits until its summary is there.
+    pub(crate) fn up(self) -> Self {
+        self.up_with(&[])
+    }
+
+    fn up_with(self, variables: &[(&str, &str)]) -> Self {
+        let mut one = self;
         let mut command = one.command(&["up", "job.toml", "--listen", &one.address()]);
         command.envs(variables.iter().copied());
         let error = std::fs::File::create(one.dir().join("up.err")).expect("a file");

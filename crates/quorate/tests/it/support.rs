@@ -1,5 +1,6 @@
 //! Runs the program in a clean environment and keeps what it printed.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use assert_cmd::Command;
@@ -64,4 +65,16 @@ pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
     let pid = i32::try_from(pid).expect("a process id");
     let pid = rustix::process::Pid::from_raw(pid).expect("not zero");
     rustix::process::kill_process(pid, signal).expect("it can be told");
+}
+
+/// Says that a test cannot run because this machine lacks something; a failure where everything is asked
+/// for (`QUORATE_TEST_REQUIRE=all`), so that nothing is left out unseen where changes are judged.
+pub(crate) fn lacks(why: &str) {
+    let required = std::env::var_os("QUORATE_TEST_REQUIRE").is_some_and(|value| value == "all");
+    assert!(!required, "not run: {why}");
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    // Past the capture of output, which would show it for failed tests only.
+    let told = writeln!(std::io::stderr(), "{test}: not run: {why}");
+    told.expect("standard error");
 }
