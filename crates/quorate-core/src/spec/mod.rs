@@ -149,7 +149,7 @@ impl Default for Stop {
 
 /// What happens after a run has ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self", deny_unknown_fields, default)]
+#[serde(remote = "Self", from = "GivenRestart")]
 pub struct Restart {
     /// Shortest and longest wait before the next attempt, written `1s..1m`; it doubles in between.
     pub backoff: String,
@@ -171,6 +171,47 @@ impl Default for Restart {
             give_up_after: 0,
             reset_after: Span(Duration::from_secs(60)),
             on: ExitPolicies::default(),
+        }
+    }
+}
+
+/// [`Restart`] as it is written: what is not said may depend on what is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GivenRestart {
+    backoff: String,
+    move_after: Option<u32>,
+    give_up_after: u32,
+    reset_after: Span,
+    on: ExitPolicies,
+}
+
+impl Default for GivenRestart {
+    fn default() -> Self {
+        let usual = Restart::default();
+        Self {
+            backoff: usual.backoff,
+            move_after: None,
+            give_up_after: usual.give_up_after,
+            reset_after: usual.reset_after,
+            on: usual.on,
+        }
+    }
+}
+
+impl From<GivenRestart> for Restart {
+    fn from(given: GivenRestart) -> Self {
+        let usual = Self::default().move_after;
+        let adapted = match given.give_up_after {
+            0 => usual,
+            most => usual.min(most),
+        };
+        Self {
+            backoff: given.backoff,
+            move_after: given.move_after.unwrap_or(adapted),
+            give_up_after: given.give_up_after,
+            reset_after: given.reset_after,
+            on: given.on,
         }
     }
 }

@@ -118,7 +118,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 name: "move_after",
                 kind: "whole number",
                 default: "5",
-                limits: "0: never; at most `give_up_after`",
+                limits: "0: never; at most `give_up_after`, which takes the place of the default where it is less",
                 meaning: "Failed attempts in a row on one agent before the partition moves to another.",
                 example: "3",
                 refused: &["-1", r#""3""#],
@@ -130,7 +130,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 limits: "0: never",
                 meaning: "Failed attempts in a row over all agents before the partition is left `failed` until `quorate start`.",
                 example: "50",
-                refused: &["-1", "4"],
+                refused: &["-1", r#""3""#],
             },
             Key {
                 name: "reset_after",
