@@ -154,6 +154,7 @@ pub struct Restart {
     /// Shortest and longest wait before the next attempt, written `1s..1m`; it doubles in between.
     pub backoff: String,
     /// Failed attempts in a row on one agent before the partition moves to another; 0 means never.
+    /// Where nobody says: 5, or `give_up_after` if that comes first.
     pub move_after: u32,
     /// Failed attempts in a row over all agents before it is left `failed`; 0 means never.
     pub give_up_after: u32,
@@ -376,9 +377,10 @@ pub struct Ramp {
     /// Starts per time, written `20/s` or `100/m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<String>,
-    /// After an agent has joined, planned moves and the very first placement wait this long for others.
+    /// After an agent has joined, planned moves and the very first placement wait this long for others;
+    /// after a change of what is wanted, moves for balance wait until nothing has changed for this long.
     pub settle: Option<Span>,
-    /// With this many agents present nothing waits for `settle`.
+    /// With this many agents present nothing waits for `settle` after a join.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect_agents: Option<u32>,
 }
