@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_core::ids::DirectorName;
+use quorate_core::spec::validate::TAKEOVER_MAX;
 
 /// What a director is told when it starts.
 #[derive(Clone, Debug)]
@@ -19,12 +20,15 @@ pub struct Config {
     pub source_roots: Vec<PathBuf>,
     /// How many agents to wait for before the very first placement, if that is known.
     pub expect_agents: Option<u32>,
+    /// How long a change of leader takes at most over its ledger. A lease whose work would not survive
+    /// that is refused.
+    pub takeover: Duration,
     /// What it takes at most.
     pub limits: Limits,
 }
 
 impl Config {
-    /// A configuration with the usual limits.
+    /// A configuration with the usual limits, over the embedded ledger.
     #[must_use]
     pub fn new(name: DirectorName, data_dir: PathBuf, listen: SocketAddr) -> Self {
         Self {
@@ -33,6 +37,7 @@ impl Config {
             listen,
             source_roots: Vec::new(),
             expect_agents: None,
+            takeover: TAKEOVER_MAX,
             limits: Limits::default(),
         }
     }

@@ -106,6 +106,7 @@ impl Bound {
             address: address.clone(),
             queue_max: QUEUE_MAX,
             snapshot_every: SNAPSHOT_EVERY,
+            takeover: self.config.takeover,
             planner: planner(&self.config),
         };
         let limits = Arc::new(self.config.limits.clone());
@@ -173,6 +174,7 @@ fn app(config: &Config, address: &str, handle: Handle, shutdown: &CancellationTo
         address: Arc::from(address),
         roots: Roots::new(config.source_roots.clone()),
         planner: planner(config),
+        takeover: config.takeover,
         shutdown: shutdown.clone(),
         streams: Arc::new(Semaphore::new(config.limits.event_streams)),
         writes: TaskTracker::new(),

@@ -49,9 +49,12 @@ impl Desk {
     }
 
     pub(crate) async fn over(ledger: MemoryLedger, folder: TempDir, limits: Limits) -> Self {
-        let bound = quorate_director::bind(config(&folder, limits))
-            .await
-            .unwrap();
+        let config = config(&folder, limits);
+        Self::configured(ledger, folder, config).await
+    }
+
+    pub(crate) async fn configured(ledger: MemoryLedger, folder: TempDir, config: Config) -> Self {
+        let bound = quorate_director::bind(config).await.unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(bound.run(ledger.clone(), shutdown.clone()));
