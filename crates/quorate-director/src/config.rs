@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_core::ids::{DirectorName, HookName};
+use quorate_core::spec::validate::TAKEOVER_MAX;
 
 /// What a director is told when it starts.
 #[derive(Clone, Debug)]
@@ -22,12 +23,15 @@ pub struct Config {
     pub expect_agents: Option<u32>,
     /// What makes sure that a silent agent can do no more harm, by the names that specifications use.
     pub fences: BTreeMap<HookName, FenceHook>,
+    /// How long a change of leader takes at most over its ledger. A lease whose work would not survive
+    /// that is refused.
+    pub takeover: Duration,
     /// What it takes at most.
     pub limits: Limits,
 }
 
 impl Config {
-    /// A configuration with the usual limits.
+    /// A configuration with the usual limits, over the embedded ledger.
     #[must_use]
     pub fn new(name: DirectorName, data_dir: PathBuf, listen: SocketAddr) -> Self {
         Self {
@@ -37,6 +41,7 @@ impl Config {
             source_roots: Vec::new(),
             expect_agents: None,
             fences: BTreeMap::new(),
+            takeover: TAKEOVER_MAX,
             limits: Limits::default(),
         }
     }

@@ -115,6 +115,7 @@ impl Bound {
             address: address.clone(),
             queue_max: QUEUE_MAX,
             snapshot_every: SNAPSHOT_EVERY,
+            takeover: self.config.takeover,
             planner: planner(&self.config),
             fences: self.config.fences.keys().cloned().collect(),
         };
@@ -212,6 +213,7 @@ fn app(
         address: Arc::from(address),
         roots: Roots::new(config.source_roots.clone()),
         planner: planner(config),
+        takeover: config.takeover,
         shutdown: shutdown.clone(),
         streams: Arc::new(Semaphore::new(config.limits.event_streams)),
         held: Arc::new(Semaphore::new(budget.held)),

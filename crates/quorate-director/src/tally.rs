@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use quorate_api::resources::{Counts, PartitionState};
 use quorate_core::cluster::{Partition, Service, State};
-use quorate_core::ids::{PartitionKey, ServiceName};
+use quorate_core::ids::{PartitionKey, ServiceName, SessionId};
 
 use crate::engine::Reading;
 use crate::http::App;
@@ -102,6 +102,40 @@ pub(crate) async fn tally(app: &App, only: Option<ServiceName>) -> Result<Tally,
         place = next;
         if place.is_none() {
             return Ok(tally);
+        }
+    }
+}
+
+/// How many partitions of a service each agent has.
+pub(crate) async fn by_agent(
+    app: &App,
+    service: &ServiceName,
+) -> Result<BTreeMap<String, u64>, Failure> {
+    let mut agents: BTreeMap<String, u64> = BTreeMap::new();
+    let mut place = None;
+    loop {
+        let service = service.clone();
+        let step = app.query(move |reading| {
+            let mut sessions: BTreeMap<SessionId, u64> = BTreeMap::new();
+            let next = walk(reading, Some(&service), place.as_ref(), |_, partition| {
+                if let Some(holder) = partition.holder() {
+                    *sessions.entry(holder.session).or_default() += 1;
+                }
+                true
+            });
+            let named = sessions.into_iter().filter_map(|(session, count)| {
+                let agent = reading.cluster().agent_of(session)?;
+                Some((agent.name().to_string(), count))
+            });
+            (named.collect::<Vec<_>>(), next)
+        });
+        let (counted, next) = step.await?;
+        for (agent, count) in counted {
+            *agents.entry(agent).or_default() += count;
+        }
+        place = next;
+        if place.is_none() {
+            return Ok(agents);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The state as people see it: from the fold's types to those of the API. Looks, and decides nothing.
 
+use std::collections::BTreeMap;
+
 use quorate_api::resources::{
-    AgentState, AgentView, Counts, ExitView, PartitionState, PartitionView, ServiceView, SourceView,
+    AgentState, AgentView, Counts, ExitView, PartitionState, PartitionView, ServiceState,
+    ServiceView, SourceView,
 };
 use quorate_api::session::WorkResponse;
 use quorate_api::session::{WorkItem, WorkService, WorkState};
@@ -23,12 +26,18 @@ pub(crate) fn service(service: &Service, partitions: Counts) -> ServiceView {
     let millis = u64::try_from(spec.lease_class().as_millis()).unwrap_or(u64::MAX);
     ServiceView {
         name: service.name().to_string(),
+        state: match service.desired() {
+            _ if service.removed() => ServiceState::Removing,
+            Desired::Running => ServiceState::Active,
+            Desired::Stopped => ServiceState::Stopped,
+        },
         stopped: service.desired() == Desired::Stopped,
         partitions,
         source: source(service),
         lease_ms: millis,
         spec_version: service.spec_version().0,
         spec: None,
+        agents: BTreeMap::new(),
     }
 }
 

@@ -10,6 +10,7 @@ use quorate_core::director::event::{AppendOutcome, Event, Now, ProofId, ReadOutc
 use quorate_core::director::{Config, Director, WorkDelta};
 use quorate_core::ids::{DirectorName, Epoch, Position, SessionId};
 use quorate_core::planner::PlannerConfig;
+use quorate_core::spec::validate::TAKEOVER_MAX;
 use quorate_core::time::WallTime;
 
 use crate::clock::{Clock, MILLI, SECOND};
@@ -98,6 +99,7 @@ impl World {
             address: address(n),
             queue_max: 1_000,
             snapshot_every: 60,
+            takeover: TAKEOVER_MAX,
             planner: PlannerConfig {
                 settle: Duration::from_secs(1),
                 ..PlannerConfig::default()
@@ -641,7 +643,12 @@ fn party(origin: &Origin) -> Party {
 pub(crate) fn is_over(answer: &Answer) -> bool {
     match answer {
         Answer::Refused(Refusal::Fenced(_) | Refusal::NotFound { .. }) => true,
-        Answer::Refused(Refusal::Conflict(_) | Refusal::Condition(_) | Refusal::Overloaded)
+        Answer::Refused(
+            Refusal::Conflict(_)
+            | Refusal::Condition(_)
+            | Refusal::Invalid(_)
+            | Refusal::Overloaded,
+        )
         | Answer::Done { .. }
         | Answer::Opened { .. }
         | Answer::Reported { .. }

@@ -50,7 +50,9 @@ impl World {
         });
         let key = key.transpose().ok()?;
         Some(match self.random.below(12) {
-            0 => Call::Remove { service },
+            0 => Call::Remove {
+                services: vec![service],
+            },
             1 => Call::SetDesired {
                 service,
                 key,

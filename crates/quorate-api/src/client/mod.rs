@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use error::{AddressError, Error};
 pub use events::EventStream;
 pub use logs::{LogFilter, LogStream};
-pub use resources::{EventFilter, Indexed, PartitionFilter, Wait};
+pub use resources::{AgentFilter, EventFilter, Indexed, PartitionFilter, Wait};
 
 /// How long a call without a wait of its own may take at one director.
 pub const CALL_TIME: Duration = Duration::from_secs(30);

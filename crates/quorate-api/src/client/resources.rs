@@ -46,6 +46,15 @@ pub struct PartitionFilter {
     pub labels: Vec<String>,
 }
 
+/// Which agents to list. The default is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentFilter {
+    /// Only those that are not active.
+    pub problems: bool,
+    /// With these labels, `name=value`.
+    pub labels: Vec<String>,
+}
+
 /// Which events to hear. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventFilter {
@@ -58,13 +67,25 @@ pub struct EventFilter {
 }
 
 impl Client {
-    /// All services.
+    /// All services, those that are being removed included.
     ///
     /// # Errors
     /// As [`Error`] says.
     pub async fn services(&self, wait: Option<Wait>) -> Result<Indexed<Vec<ServiceView>>, Error> {
         self.list(routes::SERVICES.to_owned(), Vec::new(), wait)
             .await
+    }
+
+    /// Services with something that does not run as it should, or whose source is refused.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn services_with_problems(
+        &self,
+        wait: Option<Wait>,
+    ) -> Result<Indexed<Vec<ServiceView>>, Error> {
+        let problems = vec![("problems", "true".to_owned())];
+        self.list(routes::SERVICES.to_owned(), problems, wait).await
     }
 
     /// One service with its specification.
@@ -94,6 +115,18 @@ impl Client {
     /// As [`Error`] says.
     pub async fn remove_service(&self, name: &str) -> Result<Done, Error> {
         let call = Call::write(Method::DELETE, fill(routes::SERVICE, &[name]));
+        Ok(self.call(call).await?.1)
+    }
+
+    /// Removes services, all or nothing; their runs are stopped.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn remove_services(&self, names: &[&str]) -> Result<Done, Error> {
+        let mut call = Call::write(Method::DELETE, routes::SERVICES.to_owned());
+        for name in names {
+            call = call.query("name", *name);
+        }
         Ok(self.call(call).await?.1)
     }
 
@@ -211,7 +244,20 @@ impl Client {
     /// # Errors
     /// As [`Error`] says.
     pub async fn agents(&self, wait: Option<Wait>) -> Result<Indexed<Vec<AgentView>>, Error> {
-        self.list(routes::AGENTS.to_owned(), Vec::new(), wait).await
+        self.agents_where(&AgentFilter::default(), wait).await
+    }
+
+    /// The agents that the filter lets through.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn agents_where(
+        &self,
+        filter: &AgentFilter,
+        wait: Option<Wait>,
+    ) -> Result<Indexed<Vec<AgentView>>, Error> {
+        self.list(routes::AGENTS.to_owned(), filter.query(), wait)
+            .await
     }
 
     /// One agent.
@@ -277,6 +323,22 @@ impl Client {
         wait: Option<Wait>,
     ) -> Result<Progress, Error> {
         let mut call = Call::get(routes::PROGRESS.to_owned());
+        if let Some(service) = service {
+            call = call.query("service", service);
+        }
+        Ok(self.call(waiting(call, wait)).await?.1)
+    }
+
+    /// The same as the leader sees it, who alone knows whether everything has settled.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn settling(
+        &self,
+        service: Option<&str>,
+        wait: Option<Wait>,
+    ) -> Result<Progress, Error> {
+        let mut call = Call::get(routes::PROGRESS.to_owned()).query("leader", true);
         if let Some(service) = service {
             call = call.query("service", service);
         }
@@ -374,6 +436,14 @@ impl PartitionFilter {
             add("label", Some(label));
         }
         query
+    }
+}
+
+impl AgentFilter {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let labels = self.labels.iter().map(|label| ("label", label.clone()));
+        let problems = self.problems.then(|| ("problems", "true".to_owned()));
+        problems.into_iter().chain(labels).collect()
     }
 }
 

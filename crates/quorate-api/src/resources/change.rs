@@ -24,8 +24,44 @@ pub struct ApplyAnswer {
     /// Names of the services that were put.
     #[serde(default)]
     pub services: Vec<String>,
+    /// What became of each of them. One whose list comes from a file counts without that list.
+    #[serde(default)]
+    pub changes: Vec<AppliedService>,
     /// What to tell the person about it.
     pub notes: Vec<String>,
+}
+
+/// What an apply made of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppliedService {
+    /// Its name.
+    pub service: String,
+    /// What became of it.
+    pub change: AppliedKind,
+}
+
+/// What an apply made of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AppliedKind {
+    /// It is new, or comes back while what was removed under its name still stops.
+    Created,
+    /// It differs from what was in force.
+    Changed,
+    /// It was already so; nothing was written.
+    Unchanged,
+}
+
+impl AppliedKind {
+    /// As it is written on the wire and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+        }
+    }
 }
 
 /// Answer to every other write.

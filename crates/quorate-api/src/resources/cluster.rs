@@ -133,6 +133,10 @@ pub struct Progress {
     pub failing: u64,
     /// Those that no agent has.
     pub waiting: u64,
+    /// Those of `waiting` that time alone will not start: no agent meets what their service requires, or
+    /// none has a place left. Counted by the leader; 0 elsewhere.
+    #[serde(default)]
+    pub unplaceable: u64,
     /// Those that are being stopped.
     pub stopping: u64,
     /// Those that were given up; not in `total`.
@@ -141,6 +145,9 @@ pub struct Progress {
     pub stopped: u64,
     /// Milliseconds until those run that have not failed, at the present pace; `null` while that is not known.
     pub eta_ms: Option<u64>,
-    /// Nothing is on its way: all that can run runs, nothing moves or stops.
+    /// The leader has looked at everything up to `index`, wants to change nothing and has nothing on its
+    /// way: every partition runs and is ready, is stopped, has failed for good, or is `unplaceable`. A
+    /// start, stop, restart or move that is under way or waits for its turn is not settled. Only the
+    /// leader knows; it is false elsewhere, so ask with `leader=true`.
     pub settled: bool,
 }

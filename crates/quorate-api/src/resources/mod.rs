@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use change::{
-    ApplyAnswer, ApplyRequest, Done, Event, HistoryEntry, HistoryView, Plan, PlannedMove,
-    PlannedStart, PlannedStop, PlannedWait, ServiceChange, ServiceChangeKind,
+    AppliedKind, AppliedService, ApplyAnswer, ApplyRequest, Done, Event, HistoryEntry, HistoryView,
+    Plan, PlannedMove, PlannedStart, PlannedStop, PlannedWait, ServiceChange, ServiceChangeKind,
 };
 pub use cluster::{AgentState, AgentView, DirectorRole, DirectorView, EvictRequest, Progress};
 pub use service::{
-    Counts, ExcludedAgent, ExitView, PartitionState, PartitionView, ServiceView, SourceView, Why,
+    Counts, ExcludedAgent, ExitView, PartitionState, PartitionView, ServiceState, ServiceView,
+    SourceView, Why,
 };
 
 /// One page of a list.

@@ -11,6 +11,9 @@ use utoipa::ToSchema;
 pub struct ServiceView {
     /// Its name.
     pub name: String,
+    /// What is wanted of it.
+    #[serde(default)]
+    pub state: ServiceState,
     /// Whether somebody stopped it.
     pub stopped: bool,
     /// How many of its partitions are in which state.
@@ -25,6 +28,36 @@ pub struct ServiceView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub spec: Option<serde_json::Value>,
+    /// How many of its partitions each agent has; only when one service is asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agents: BTreeMap<String, u64>,
+}
+
+/// What is wanted of a service.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// It is to run.
+    #[default]
+    Active,
+    /// Somebody stopped it.
+    Stopped,
+    /// It was removed, and is gone as soon as its last run has ended.
+    Removing,
+}
+
+impl ServiceState {
+    /// As it is written on the wire and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Stopped => "stopped",
+            Self::Removing => "removing",
+        }
+    }
 }
 
 /// How many partitions are in which state.

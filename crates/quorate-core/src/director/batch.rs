@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use crate::cluster::Cluster;
-use crate::ids::{Incarnation, PartitionId, SessionId, Token};
+use crate::ids::{Incarnation, PartitionId, ServiceName, SessionId, Token};
 use crate::record::{ENTRY_BYTES_MAX, Exit, Record};
 
-use super::call::CallId;
+use super::call::{Applied, CallId, Refusal};
 
 /// Room for the header and the frame of an entry.
 const FRAME_BYTES: usize = 1024;
@@ -28,9 +28,16 @@ pub(super) struct Job {
 pub(super) enum Reply {
     Done {
         notes: Vec<String>,
+        applied: Vec<(ServiceName, Applied)>,
     },
-    /// Done, and the caller hears a refusal all the same: a list that lost too much.
-    Refused(super::call::Refusal),
+    /// Not done, certainly.
+    Refused(Refusal),
+    /// A source was read. What is told of it may be done, and the reader hears a refusal all the same: a
+    /// list that lost too much, or that could not be read.
+    Listed {
+        service: ServiceName,
+        refusal: Option<Refusal>,
+    },
     Opened {
         secret_hash: String,
         process: u64,
@@ -46,14 +53,37 @@ pub(super) enum Reply {
     },
 }
 
+impl Reply {
+    /// It is done, and there is nothing to say about it.
+    pub(super) fn done() -> Self {
+        Self::noted(Vec::new())
+    }
+
+    /// It is done, and this is to be told.
+    pub(super) fn noted(notes: Vec<String>) -> Self {
+        let applied = Vec::new();
+        Self::Done { notes, applied }
+    }
+}
+
 /// What is left of a call that did not fit one entry; it goes first into the next.
 #[derive(Debug)]
 pub(super) struct Carry {
     pub(super) job: (CallId, Reply),
     pub(super) records: VecDeque<Record>,
+    /// None of its records is written yet, and they fit one entry: they wait for one with room for all.
+    pub(super) whole: bool,
 }
 
 impl Carry {
+    pub(super) fn new(job: (CallId, Reply), records: Vec<Record>) -> Self {
+        Self {
+            job,
+            records: VecDeque::from(records),
+            whole: false,
+        }
+    }
+
     pub(super) fn id(&self) -> CallId {
         self.job.0
     }
@@ -104,9 +134,17 @@ impl Batch {
         fits
     }
 
-    /// Takes the records of a call, as many as fit; what does not is given back.
+    /// Takes the records of a call. What fits one entry is never spread over two, so that a leader that
+    /// dies in between leaves no half of it; of what does not, as much as fits is taken. The rest is
+    /// given back.
     pub(super) fn take(&mut self, mut carry: Carry) -> Option<Carry> {
         let first = self.records.len();
+        let bytes: usize = carry.records.iter().map(weigh).sum();
+        let fits_alone = bytes <= RECORDS_BYTES_MAX;
+        carry.whole = fits_alone && self.bytes + bytes > RECORDS_BYTES_MAX && first > 0;
+        if carry.whole {
+            return Some(carry);
+        }
         while let Some(record) = carry.records.pop_front() {
             let bytes = weigh(&record);
             if self.bytes + bytes > RECORDS_BYTES_MAX && !self.records.is_empty() {

@@ -7,7 +7,7 @@ use crate::lease::LeaseTimes;
 use crate::record::{
     AgentInfo, Cause, CloseReason, Desired, Exit, ReleaseOutcome, RunReport, Schedulable,
 };
-use crate::spec::{PartitionSpec, ServiceSpec};
+use crate::spec::{PartitionSpec, Problem, ServiceSpec};
 
 /// Pairs an answer with its call. The shell draws them in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,10 +22,10 @@ pub enum Call {
         /// The services.
         services: Vec<(ServiceName, ServiceSpec)>,
     },
-    /// Removes a service.
+    /// Removes services, all or nothing.
     Remove {
-        /// Its name.
-        service: ServiceName,
+        /// Their names.
+        services: Vec<ServiceName>,
     },
     /// A source was read: this is now the whole list. The shrink guard is applied here.
     Partitions {
@@ -183,6 +183,8 @@ pub enum Answer {
         position: Position,
         /// What to tell the person about it, such as partitions that stay as they were.
         notes: Vec<String>,
+        /// What became of each service of a [`Call::Apply`]; empty for every other call.
+        applied: Vec<(ServiceName, Applied)>,
     },
     /// A session is open.
     Opened {
@@ -213,6 +215,17 @@ pub enum Answer {
     },
 }
 
+/// What an apply made of one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is new, or comes back while what was removed under its name still stops.
+    Created,
+    /// Its specification or its list differs from what was in force.
+    Changed,
+    /// It was already so; nothing was written about it.
+    Unchanged,
+}
+
 /// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -230,6 +243,9 @@ pub enum Refusal {
     /// The object is not as the caller knows it.
     #[error("{0}")]
     Condition(String),
+    /// It breaks a rule of this cluster.
+    #[error("{0}")]
+    Invalid(Problem),
     /// The caller's session or incarnation is over.
     #[error("{0}")]
     Fenced(String),

@@ -1,12 +1,14 @@
 //! What a call becomes: records for the next entry, and how to answer after the fold.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
 use crate::cluster::{Refused, State};
 use crate::ids::{
     AgentName, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
 };
 use crate::record::{CloseReason, Desired, Record, Schedulable};
+use crate::spec::Span;
+use crate::spec::validate::short_lease;
 use crate::time::Moment;
 
 use super::Director;
@@ -44,6 +46,7 @@ impl Director {
             batch.changes_specs |= compares(&call);
             match self.decide_call(now, batch, call) {
                 Ok((records, reply)) if records.is_empty() => {
+                    self.note_list(&reply);
                     self.proofs.wait(Waiting::Call(id, reply));
                 }
                 Ok((records, _)) if !records.iter().all(batch::fits_alone) => {
@@ -53,12 +56,17 @@ impl Director {
                     self.refuse(id, refusal);
                 }
                 Ok((records, reply)) => {
-                    let records = VecDeque::from(records);
-                    let job = (id, reply);
-                    self.carry = batch.take(Carry { job, records });
+                    self.carry = batch.take(Carry::new((id, reply), records));
                 }
                 Err(refusal) => self.refuse(id, refusal),
             }
+        }
+    }
+
+    /// The planner waits for lists that come from outside.
+    pub(super) fn note_list(&mut self, reply: &Reply) {
+        if let (Reply::Listed { service, .. }, Some(planning)) = (reply, &mut self.planning) {
+            planning.planner.listed(service);
         }
     }
 
@@ -72,13 +80,7 @@ impl Director {
     pub(super) fn decide_call(&mut self, now: Moment, batch: &mut Batch, call: Call) -> Decided {
         match call {
             Call::Apply { services } => self.decide_apply(services),
-            Call::Remove { service } => {
-                self.known_service(&service)?;
-                Ok((
-                    vec![Record::ServiceRemoved { name: service }],
-                    Reply::Done { notes: Vec::new() },
-                ))
-            }
+            Call::Remove { services } => self.decide_remove(services),
             Call::Partitions { service, reading } => self.decide_partitions(service, reading),
             Call::SetDesired {
                 service,
@@ -89,7 +91,7 @@ impl Director {
                 self.known(&service, key.as_ref())?;
                 let notes = self.stopped_note(&service);
                 let record = Record::RestartAsked { service, key };
-                Ok((vec![record], Reply::Done { notes }))
+                Ok((vec![record], Reply::noted(notes)))
             }
             Call::SetAgent { agent, schedulable } => self.decide_agent(agent, schedulable),
             Call::Evict { agent, reason } => self.decide_evict(now, agent, reason),
@@ -136,13 +138,25 @@ impl Director {
             key,
             desired,
         };
-        Ok((vec![record], Reply::Done { notes }))
+        Ok((vec![record], Reply::noted(notes)))
+    }
+
+    /// All of them or, when one of the names is none, nothing.
+    fn decide_remove(&self, services: Vec<ServiceName>) -> Decided {
+        let names = BTreeSet::from_iter(services);
+        for name in &names {
+            self.known_service(name)?;
+        }
+        let records = names
+            .into_iter()
+            .map(|name| Record::ServiceRemoved { name });
+        Ok((records.collect(), Reply::done()))
     }
 
     fn decide_agent(&self, agent: AgentName, schedulable: Schedulable) -> Decided {
         let known = self.cluster.agents().get(&agent);
         let known = known.ok_or_else(|| not_found("agent", agent.as_str()))?;
-        let reply = Reply::Done { notes: Vec::new() };
+        let reply = Reply::done();
         if known.schedulable() == schedulable {
             return Ok((Vec::new(), reply));
         }
@@ -166,7 +180,7 @@ impl Director {
         let unfenced = self.cluster.expired().contains_key(&session) && reason != CloseReason::Left;
         let open = unfenced || self.cluster.session(session).is_some();
         let record = open.then_some(Record::SessionClosed { session, reason });
-        let reply = Reply::Done { notes: Vec::new() };
+        let reply = Reply::done();
         Ok((record.into_iter().collect(), reply))
     }
 
@@ -175,9 +189,15 @@ impl Director {
         match (&reply, refused) {
             // Each claim is told for itself, and a session that was opened twice is open.
             (Reply::Reported { .. } | Reply::Opened { .. } | Reply::Resumed { .. }, _)
-            | (Reply::Refused(_), _)
+            | (
+                Reply::Refused(_)
+                | Reply::Listed {
+                    refusal: Some(_), ..
+                },
+                _,
+            )
             | (_, None) => self.reply(reply),
-            (Reply::Done { .. }, Some(refused)) => {
+            (Reply::Done { .. } | Reply::Listed { .. }, Some(refused)) => {
                 Answer::Refused(Refusal::Conflict(refused.to_string()))
             }
         }
@@ -186,11 +206,17 @@ impl Director {
     /// The answer as the fold shows it.
     pub(super) fn reply(&self, reply: Reply) -> Answer {
         match reply {
-            Reply::Done { notes } => Answer::Done {
+            Reply::Done { notes, applied } => Answer::Done {
                 position: self.cluster.position(),
                 notes,
+                applied,
             },
-            Reply::Refused(refusal) => Answer::Refused(refusal),
+            Reply::Refused(refusal)
+            | Reply::Listed {
+                refusal: Some(refusal),
+                ..
+            } => Answer::Refused(refusal),
+            Reply::Listed { refusal: None, .. } => self.reply(Reply::done()),
             Reply::Opened {
                 secret_hash,
                 process,
@@ -265,6 +291,14 @@ impl Director {
             State::Assumed(_) => Ok(()),
             State::Stopping(..) => Err("it is to be stopped"),
             State::Assigned(_) | State::Unassigned(_) => Err("it was not assumed"),
+        }
+    }
+
+    /// R17: work under the lease must survive a change of leader.
+    pub(super) fn long_enough(&self, at: &str, lease: Span) -> Result<(), Refusal> {
+        match short_lease(at, lease, self.config.takeover) {
+            None => Ok(()),
+            Some(problem) => Err(Refusal::Invalid(problem)),
         }
     }
 

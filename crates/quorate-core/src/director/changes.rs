@@ -9,7 +9,7 @@ use crate::spec::{self, PartitionSpec, ServiceSpec};
 
 use super::Director;
 use super::batch::{Reply, weigh};
-use super::call::Refusal;
+use super::call::{Applied, Refusal};
 use super::calls::Decided;
 
 /// Most bytes of the records in one part of a staged change. The rest of the entry stays free for
@@ -25,7 +25,10 @@ impl Director {
     pub(super) fn decide_apply(&self, services: Vec<(ServiceName, ServiceSpec)>) -> Decided {
         let mut records = Vec::new();
         let mut notes = Vec::new();
+        let mut applied = Vec::new();
         for (name, spec) in services {
+            let before = records.len();
+            self.long_enough(&format!("service.{name}.lease"), spec.lease)?;
             self.known_hook(&name, &spec)?;
             notes.extend(self.stopped_note(&name));
             let listed = spec::expand::partitions(&name, &spec);
@@ -37,14 +40,19 @@ impl Director {
                     spec: Box::new(spec),
                 });
             }
-            let Some(listed) = listed else {
-                continue;
+            if let Some(listed) = listed {
+                let difference = self.difference(known, &listed);
+                notes.extend(stopping_note(&name, difference.running_removed));
+                records.extend(difference.records(&name));
+            }
+            let became = match known {
+                None => Applied::Created,
+                Some(_) if records.len() > before => Applied::Changed,
+                Some(_) => Applied::Unchanged,
             };
-            let difference = self.difference(known, &listed);
-            notes.extend(stopping_note(&name, difference.running_removed));
-            records.extend(difference.records(&name));
+            applied.push((name, became));
         }
-        Ok((self.staged(records)?, Reply::Done { notes }))
+        Ok((self.staged(records)?, Reply::Done { notes, applied }))
     }
 
     fn known_hook(&self, name: &ServiceName, spec: &ServiceSpec) -> Result<(), Refusal> {
@@ -70,7 +78,7 @@ impl Director {
     ) -> Decided {
         self.known_service(&name)?;
         let Some(service) = self.cluster.service(&name) else {
-            return Ok((Vec::new(), Reply::Done { notes: Vec::new() }));
+            return Ok((Vec::new(), Reply::done()));
         };
         let listed = match reading {
             Ok(listed) => listed,
@@ -83,11 +91,15 @@ impl Director {
         let mut records = difference.records(&name);
         if service.problem().is_some() {
             records.push(Record::SourceStatus {
-                service: name,
+                service: name.clone(),
                 problem: None,
             });
         }
-        Ok((self.staged(records)?, Reply::Done { notes: Vec::new() }))
+        let reply = Reply::Listed {
+            service: name,
+            refusal: None,
+        };
+        Ok((self.staged(records)?, reply))
     }
 
     fn difference<'a>(
@@ -229,7 +241,10 @@ fn problem_status(service: &Service, mut problem: String) -> (Vec<Record>, Reply
         service: service.name().clone(),
         problem: Some(problem),
     });
-    let reply = Reply::Refused(Refusal::Conflict(refusal));
+    let reply = Reply::Listed {
+        service: service.name().clone(),
+        refusal: Some(Refusal::Conflict(refusal)),
+    };
     (record.into_iter().collect(), reply)
 }
 

@@ -11,6 +11,7 @@ use crate::cluster::{Agent, Session};
 use crate::ids::{AgentName, SessionId};
 use crate::lease::LeaseTimes;
 use crate::record::{AgentInfo, Cause, CloseReason, Place, Record};
+use crate::spec::Span;
 use crate::time::Moment;
 
 use super::Director;
@@ -43,6 +44,7 @@ impl Director {
             secret_hash,
             process,
         } = registration;
+        self.long_enough("lease_ms", Span(lease.lease))?;
         let reply = Reply::Opened {
             secret_hash: secret_hash.clone(),
             process,
@@ -157,10 +159,10 @@ impl Director {
     pub(super) fn decide_evict(&self, now: Moment, name: AgentName, reason: Cause) -> Decided {
         let known = self.cluster.agents().get(&name);
         let known = known.ok_or_else(|| not_found("agent", name.as_str()))?;
-        let reply = Reply::Done { notes: Vec::new() };
+        let reply = Reply::done();
         if known.sessions().is_empty() && known.expired().is_empty() {
             let notes = vec![format!("agent {name} holds nothing")];
-            return Ok((Vec::new(), Reply::Done { notes }));
+            return Ok((Vec::new(), Reply::noted(notes)));
         }
         if let Some(ago) = self.sessions_of(known).find_map(|s| self.fresh(now, s)) {
             return Err(Refusal::Conflict(format!(

@@ -141,7 +141,10 @@ impl Director {
         self.note_silence(now.moment, &mut batch);
         self.fence(now.moment, &mut batch, effects);
         self.note_drift(&mut batch);
-        self.plan(now.moment, &mut batch);
+        // What waits for an entry with room for all of it gets this one: a plan may fill any number.
+        if !self.carry.as_ref().is_some_and(|carry| carry.whole) {
+            self.plan(now.moment, &mut batch);
+        }
         self.take_calls(now.moment, &mut batch);
         if batch.is_empty() && self.proofs.beat {
             batch.push(Record::Beat);
@@ -173,6 +176,7 @@ impl Director {
                 Outcome::Accepted => None,
                 Outcome::Refused(refused) => Some(*refused),
             });
+            self.note_list(&reply);
             let answer = self.reply_after(reply, refused.next_back());
             effects.push(Effect::Answer { id, answer });
         }

@@ -45,6 +45,7 @@ mod tests;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::ids::{AgentName, DirectorName, HookName, Incarnation, Position, SessionId};
@@ -72,6 +73,9 @@ pub struct Config {
     pub queue_max: usize,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
+    /// T of R17: how long a change of leader takes at most over this ledger. A lease that would not
+    /// survive it is refused.
+    pub takeover: Duration,
     /// How partitions are placed where their services do not say.
     pub planner: PlannerConfig,
     /// The fence hooks that this director's own file describes.

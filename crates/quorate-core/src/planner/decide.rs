@@ -32,6 +32,7 @@ impl Planner {
         self.give(now, cluster, &mut decision);
         wake(&mut decision, self.delayed.first().map(|(at, _)| *at));
         wake(&mut decision, self.flight.next());
+        wake(&mut decision, self.unrest.next());
         wake(&mut decision, self.slow.values().min().copied());
         let exiles = self.exiled.values().map(|exile| exile.until);
         wake(&mut decision, exiles.filter(|until| *until > now).min());
@@ -84,6 +85,12 @@ impl Planner {
                 wake(decision, Some(until));
                 continue;
             }
+            if reason == MoveReason::Balance
+                && let Some(until) = self.quiet.until(*id, now)
+            {
+                wake(decision, Some(until));
+                continue;
+            }
             if self.target(*id).is_none() && reason != MoveReason::Constraint {
                 continue;
             }
@@ -112,7 +119,7 @@ impl Planner {
         share.max(open.count()).max(1)
     }
 
-    fn move_reason(&self, cluster: &Cluster, id: PartitionId) -> MoveReason {
+    pub(super) fn move_reason(&self, cluster: &Cluster, id: PartitionId) -> MoveReason {
         let Some(partition) = cluster.partition(id) else {
             return MoveReason::Removed;
         };

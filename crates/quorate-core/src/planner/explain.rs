@@ -13,9 +13,6 @@ use crate::time::Moment;
 use super::flight::{Counts, Full};
 use super::{AgentRow, Facts, Planner, ServiceRow};
 
-/// So many of the last partitions that became ready tell how fast it goes.
-const SPEED_SAMPLE: usize = 64;
-
 /// The answer to `quorate why`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Why {
@@ -36,19 +33,6 @@ pub struct AgentVerdict {
     pub eligible: bool,
     /// The rule that excludes it, or what it holds.
     pub text: String,
-}
-
-/// How far a ramp-up is (F13).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Partitions that have started.
-    pub running: usize,
-    /// Partitions that are assigned or starting.
-    pub starting: usize,
-    /// Partitions that are to run and have no agent yet.
-    pub waiting: usize,
-    /// How much longer it will take at the present speed; `None` while that is not known.
-    pub eta: Option<Duration>,
 }
 
 /// Why a service excludes an agent, whatever else it holds.
@@ -85,7 +69,7 @@ impl Planner {
         let agent = holder.and_then(|holder| cluster.agent_holding(holder).cloned());
         let because = match self.waiting(now, cluster, id) {
             Some(waiting) => waiting,
-            None => self.because(cluster, partition, service, agent.as_ref()),
+            None => self.because(now, cluster, partition, agent.as_ref()),
         };
         let agents = self.agents.iter().map(|(name, row)| {
             let (eligible, text) = self.verdict(partition, service, row);
@@ -104,15 +88,16 @@ impl Planner {
 
     fn because(
         &self,
+        now: Moment,
         cluster: &Cluster,
         partition: &Partition,
-        service: &ServiceRow,
         agent: Option<&AgentName>,
     ) -> String {
         let Some(agent) = agent else {
             return not_wanted(cluster, partition);
         };
-        let Some(row) = self.agents.get(agent) else {
+        let service = self.services.get(&partition.service());
+        let (Some(row), Some(service)) = (self.agents.get(agent), service) else {
             return format!("it runs on {agent}");
         };
         let silent = partition.holder().map(|holder| holder.session);
@@ -136,11 +121,19 @@ impl Planner {
             let to = id
                 .and_then(|id| self.target(id))
                 .and_then(|to| self.name(to));
-            match to {
-                Some(to) if to != agent => {
+            let quiet = id.and_then(|id| self.quiet.until(id, now));
+            match (to, quiet) {
+                (Some(to), Some(until)) if to != agent => {
+                    let left = seconds(until.since(now));
+                    let _ = write!(
+                        text,
+                        "; it is to move to {to} if nothing changes for {left} (ramp.settle)"
+                    );
+                }
+                (Some(to), None) if to != agent => {
                     let _ = write!(text, "; it is to move to {to} as soon as its turn comes");
                 }
-                Some(_) | None => text.push_str("; it is to be stopped there"),
+                (Some(_) | None, _) => text.push_str("; it is to be stopped there"),
             }
         }
         text
@@ -341,48 +334,6 @@ impl Planner {
             "no agent meets what the service requires: {}",
             require.join(", ")
         )
-    }
-
-    /// How far the cluster is with starting what is to run.
-    #[must_use]
-    pub fn progress(&self, now: Moment, cluster: &Cluster) -> Progress {
-        let mut progress = Progress::default();
-        for (id, partition) in cluster.partitions() {
-            if !cluster.wanted(partition) {
-                continue;
-            }
-            match partition.state() {
-                State::Unassigned(_) | State::Stopping(..) => progress.waiting += 1,
-                State::Assigned(_) | State::Assumed(_) if self.flight.is_starting(id) => {
-                    progress.starting += 1;
-                }
-                State::Assigned(_) => progress.starting += 1,
-                State::Assumed(_) => progress.running += 1,
-            }
-        }
-        progress.eta = self.eta(now, progress.starting + progress.waiting);
-        progress
-    }
-
-    fn eta(&self, now: Moment, left: usize) -> Option<Duration> {
-        if left == 0 {
-            return Some(Duration::ZERO);
-        }
-        let first = self.readied.front()?;
-        let passed = now.since(*first);
-        let done = u32::try_from(self.readied.len()).ok()?;
-        let left = u32::try_from(left).ok()?;
-        (!passed.is_zero()).then(|| passed / done * left)
-    }
-
-    /// Takes note of how many became ready since the last decision.
-    pub(super) fn count_ready(&mut self, now: Moment) {
-        for _ in 0..std::mem::take(&mut self.ready_since_decision).min(SPEED_SAMPLE) {
-            if self.readied.len() == SPEED_SAMPLE {
-                self.readied.pop_front();
-            }
-            self.readied.push_back(now);
-        }
     }
 }
 

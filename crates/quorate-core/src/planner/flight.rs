@@ -130,10 +130,6 @@ impl Flight {
         }
     }
 
-    pub(super) fn is_starting(&self, id: PartitionId) -> bool {
-        self.starts.contains_key(&id)
-    }
-
     /// Gives up waiting for what has taken too long; answers with what should have been assumed.
     pub(super) fn give_up(&mut self, now: Moment) -> Vec<PartitionId> {
         let mut unassumed = Vec::new();

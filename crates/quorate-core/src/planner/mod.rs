@@ -9,8 +9,9 @@
 //!   the partition first, then of its service. Where all agents have only just come, that waits for the
 //!   settle window (F12), unless as many are there as are expected.
 //! - What is elsewhere than it should be is revoked. For balance that waits until the settle window
-//!   after the last join has passed; for balance, drains and changed leases only so many partitions are
-//!   on the move at once: a tenth of all, at least one for each agent.
+//!   after the last join has passed and, where it follows from a change of what is wanted, for a quiet
+//!   time; for balance, drains and changed leases only so many partitions are on the move at once: a
+//!   tenth of all, at least one for each agent.
 //! - What an agent was given and has not assumed in time, or keeps failing on it, goes to another one.
 //!
 //! It must never revoke for balance or a drain what no other agent can take, and never lets one
@@ -20,31 +21,34 @@
 mod decide;
 mod explain;
 mod flight;
+mod quiet;
+mod rest;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod what_if;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::history::{Change, What};
-use crate::ids::{AgentName, PartitionId, ServiceId, ServiceName, SessionId, Token};
+use crate::ids::{AgentName, PartitionId, Position, ServiceId, ServiceName, SessionId, Token};
 use crate::placement::{AgentIndex, GroupIndex, Layout, PartitionIndex};
 use crate::record::{Containment, MoveReason, Schedulable};
 use crate::spec::constraint::Constraint;
 use crate::time::Moment;
 
-pub use explain::{AgentVerdict, Progress, Why};
+pub use explain::{AgentVerdict, Why};
+pub use rest::Settling;
 pub use what_if::{Move, Plan, what_if};
 
 /// What a planner is told once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannerConfig {
-    /// How long after a join planned moves and the very first placement wait for others, where the
-    /// service does not say.
+    /// How long after a join planned moves and the very first placement wait for others, and how long
+    /// nothing that is wanted may change before balance moves anything, where the service does not say.
     pub settle: Duration,
     /// With so many agents present nothing waits, where the service does not say.
     pub expect_agents: Option<u32>,
@@ -127,6 +131,17 @@ pub struct Planner {
     placeless: BTreeSet<PartitionId>,
     /// Held partitions that are to be elsewhere.
     misplaced: BTreeSet<PartitionId>,
+    quiet: quiet::Quiet,
+    /// Something that is wanted has changed since everything was looked at last.
+    stirred: bool,
+    unrest: rest::Unrest,
+    /// How far the ledger was folded when everything was looked at last.
+    looked: Position,
+    /// Runs that somebody wants to be started anew, and those with other data: since then.
+    restart_asked: BTreeSet<PartitionId>,
+    data_changed: BTreeSet<PartitionId>,
+    /// Services that have come into being since then.
+    created: BTreeSet<ServiceName>,
     /// Partitions kept away from an agent on which they failed, with where they go instead.
     exiled: BTreeMap<PartitionId, Exile>,
     flight: flight::Flight,
@@ -136,9 +151,6 @@ pub struct Planner {
     slow: BTreeMap<AgentName, Moment>,
     /// Agents that have just been found to be so.
     refusing: BTreeSet<AgentName>,
-    /// When the last partitions became ready: tells how fast it goes.
-    readied: VecDeque<Moment>,
-    ready_since_decision: usize,
 
     idle: bool,
     wake_at: Option<Moment>,
@@ -196,6 +208,14 @@ struct ServiceRow {
     takeover_delay: Duration,
     /// How long a stop and a start may take before nobody waits for them any longer.
     patience: Duration,
+    /// Since when it is known with this lease.
+    since: Moment,
+    /// What makes every run be started anew when it changes.
+    recipe: Option<u64>,
+    /// Whether a run is started anew when its data changes.
+    restarts_on_data: bool,
+    /// The file that its list comes from.
+    source: Option<String>,
 }
 
 impl Planner {
@@ -222,13 +242,18 @@ impl Planner {
             delays: BTreeMap::new(),
             placeless: BTreeSet::new(),
             misplaced: BTreeSet::new(),
+            quiet: quiet::Quiet::default(),
+            stirred: false,
+            unrest: rest::Unrest::default(),
+            looked: Position::default(),
+            restart_asked: BTreeSet::new(),
+            data_changed: BTreeSet::new(),
+            created: BTreeSet::new(),
             exiled: BTreeMap::new(),
             flight: flight::Flight::default(),
             late: BTreeSet::new(),
             slow: BTreeMap::new(),
             refusing: BTreeSet::new(),
-            readied: VecDeque::new(),
-            ready_since_decision: 0,
             idle: false,
             wake_at: None,
         }
@@ -238,6 +263,7 @@ impl Planner {
     pub fn observe(&mut self, changes: &[Change]) {
         for change in changes {
             self.idle = false;
+            self.stirred |= quiet::stirs(change);
             match change {
                 Change::Partition {
                     subject,
@@ -246,6 +272,7 @@ impl Planner {
                     ..
                 } => {
                     self.dirty_partitions.insert(subject.partition);
+                    self.observe_run(subject.partition, what);
                     if *what == What::Withdrawn(MoveReason::Unacknowledged) {
                         self.refusing.extend(agent.clone());
                     }
@@ -253,10 +280,12 @@ impl Planner {
                     if answers.is_some_and(|agent| self.slow.remove(agent).is_some()) {
                         self.dirty_agents = true;
                     }
-                    self.ready_since_decision += usize::from(*what == What::Ready);
                 }
-                Change::ServiceCreated { service }
-                | Change::ServiceChanged { service }
+                Change::ServiceCreated { service } => {
+                    self.created.insert(service.clone());
+                    self.dirty_services.insert(service.clone());
+                }
+                Change::ServiceChanged { service }
                 | Change::ServiceRemoved { service }
                 | Change::ServiceDesired { service, .. } => {
                     self.dirty_services.insert(service.clone());
@@ -275,6 +304,43 @@ impl Planner {
                 | Change::SourceRecovered { .. } => {}
             }
         }
+    }
+
+    /// What a change of a partition tells of runs that are to be started anew.
+    fn observe_run(&mut self, id: PartitionId, what: &What) {
+        match what {
+            What::RestartAsked => {
+                self.restart_asked.insert(id);
+            }
+            What::Changed => {
+                self.data_changed.insert(id);
+            }
+            What::Started { .. }
+            | What::Exited { .. }
+            | What::Released { .. }
+            | What::Expired
+            | What::Fenced(_)
+            | What::Closed(_) => {
+                self.restart_asked.remove(&id);
+                self.unrest.restarted(id);
+            }
+            What::Created
+            | What::Restored
+            | What::Removed
+            | What::Desired(_)
+            | What::Revived
+            | What::Assigned
+            | What::Withdrawn(_)
+            | What::Assumed
+            | What::Ready
+            | What::Revoked(_) => {}
+        }
+    }
+
+    /// The list of a service was read, and what it changes is folded; or it cannot be read.
+    pub fn listed(&mut self, service: &ServiceName) {
+        self.created.remove(service);
+        self.unrest.listed(service);
     }
 
     /// What is to be done now. The same decision comes again until the fold shows it.
@@ -298,7 +364,6 @@ impl Planner {
             };
         }
         self.sync(now, cluster);
-        self.count_ready(now);
         let decision = self.orders(now, cluster);
         self.idle = decision.is_empty();
         self.wake_at = decision.wake_at;

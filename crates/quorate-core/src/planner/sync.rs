@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::agent;
 use crate::cluster::{self, Cluster, Freed, Service, State};
 use crate::ids::{AgentName, PartitionId, ServiceId};
 use crate::placement::{self, AgentIndex, PartitionIndex, Rules, Standing};
 use crate::record::{CloseReason, RunPhase, Schedulable};
-use crate::spec::ServiceSpec;
 use crate::spec::constraint::Constraint;
+use crate::spec::{OnChange, ServiceSpec};
 use crate::time::Moment;
 
 use super::{AgentRow, Exile, Facts, Planner, ServiceRow, flight};
@@ -30,17 +31,24 @@ impl Planner {
     /// Looks at everything that has changed.
     pub(super) fn sync(&mut self, now: Moment, cluster: &Cluster) {
         self.find_slow(now, cluster);
-        if self.fresh || self.dirty_agents {
-            self.sync_agents(now, cluster);
-        }
-        self.sync_services(cluster);
+        let changed = (self.fresh || self.dirty_agents) && self.sync_agents(now, cluster);
+        // What a new leader finds uneven may come from anything: it need not hurry.
+        let by_agents = changed && !self.fresh;
+        self.sync_services(now, cluster);
         self.fresh = false;
         self.end_exiles(now, cluster);
         let mut look = std::mem::take(&mut self.dirty_partitions);
         for id in &look {
             self.place(now, cluster, *id);
         }
-        if !self.layout.is_settled() {
+        look.append(&mut self.unrest.never_restarted(now));
+        let unsettled = !self.layout.is_settled();
+        let misplaced = if unsettled {
+            self.misplaced.clone()
+        } else {
+            BTreeSet::new()
+        };
+        if unsettled {
             look.append(&mut self.settle(cluster));
         }
         while let Some((at, id)) = self.delayed.first().copied().filter(|(at, _)| *at <= now) {
@@ -49,7 +57,36 @@ impl Planner {
         }
         for id in look {
             self.classify(now, cluster, id);
+            self.note_rest(now, cluster, id);
         }
+        if unsettled {
+            self.put_off(now, cluster, &misplaced, by_agents);
+        }
+        if std::mem::take(&mut self.stirred) {
+            self.put_off_further(now, cluster);
+        }
+        self.restart_asked.clear();
+        self.data_changed.clear();
+        self.looked = cluster.position();
+    }
+
+    /// Takes note of whether a partition is at rest.
+    fn note_rest(&mut self, now: Moment, cluster: &Cluster, id: PartitionId) {
+        let partition = cluster.partition(id);
+        if let Some(partition) = partition
+            && let State::Assumed(_) = partition.state()
+            && let Some(service) = self.services.get(&partition.service())
+        {
+            let other_data = service.restarts_on_data
+                && self.data_changed.contains(&id)
+                && partition.data_version() > self.looked;
+            if other_data || self.restart_asked.contains(&id) {
+                self.unrest.restarts(id, now + service.patience);
+            }
+        }
+        let restless = self.restless(cluster, id);
+        let service = partition.map(cluster::Partition::service);
+        self.unrest.note(id, service.zip(restless));
     }
 
     /// Agents that have not taken what they were given, and those that may try again.
@@ -71,8 +108,10 @@ impl Planner {
         }
     }
 
-    fn sync_agents(&mut self, now: Moment, cluster: &Cluster) {
+    /// True when an agent has come, gone or changed.
+    fn sync_agents(&mut self, now: Moment, cluster: &Cluster) -> bool {
         self.dirty_agents = false;
+        let mut changed = false;
         for (name, agent) in cluster.agents() {
             let facts = self.facts(cluster, agent);
             let here = !facts.sessions.is_empty();
@@ -91,6 +130,7 @@ impl Planner {
             if known.is_some_and(|row| row.since == since && row.facts == facts) {
                 continue;
             }
+            changed = true;
             let open = facts.sessions.keys().copied();
             let class_since = open
                 .map(|lease| {
@@ -129,6 +169,7 @@ impl Planner {
             self.dirty_partitions.extend(self.delays.keys());
             self.look_again_at(cluster, name);
         }
+        changed
     }
 
     /// What an agent holds may now be out of place.
@@ -164,7 +205,8 @@ impl Planner {
         }
     }
 
-    fn sync_services(&mut self, cluster: &Cluster) {
+    fn sync_services(&mut self, now: Moment, cluster: &Cluster) {
+        let created = std::mem::take(&mut self.created);
         let dirty = std::mem::take(&mut self.dirty_services);
         let ids: Vec<ServiceId> = if self.fresh {
             cluster.services().map(|(id, _)| id).collect()
@@ -176,13 +218,14 @@ impl Planner {
             let Some(service) = cluster.service_by_id(id) else {
                 continue;
             };
-            self.sync_service(id, service);
+            let created = self.fresh || created.contains(service.name());
+            self.sync_service(now, id, service, created);
             let partitions = service.partitions().values();
             self.dirty_partitions.extend(partitions);
         }
     }
 
-    fn sync_service(&mut self, id: ServiceId, service: &Service) {
+    fn sync_service(&mut self, now: Moment, id: ServiceId, service: &Service, created: bool) {
         let spec = service.spec();
         let rules = Rules {
             strategy: spec.placement.strategy,
@@ -195,7 +238,19 @@ impl Planner {
         } else {
             self.layout.add_group(rules)
         };
-        let row = ServiceRow::of(service, index, self.config.settle);
+        let mut row = ServiceRow::of(service, index, self.config.settle);
+        let before = self.services.get(&id).filter(|_| !created);
+        row.since = before
+            .filter(|before| before.lease == row.lease)
+            .map_or(now, |before| before.since);
+        let anew = before.is_some_and(|before| before.recipe != row.recipe);
+        let other_list = before.is_none_or(|before| before.source != row.source);
+        if row.source.is_some() && other_list && !service.removed() {
+            self.unrest.awaits_list(service.name(), now);
+        }
+        if anew {
+            self.restart_asked.extend(service.partitions().values());
+        }
         for agent in self.agents.values() {
             let allowed = row.exclusion(&agent.facts).is_none();
             self.layout.allow(index, agent.index, allowed);
@@ -362,7 +417,6 @@ impl Planner {
         look
     }
 
-    /// Puts a partition into the list it belongs to now.
     /// How long a free partition stays where it is before somebody else may have it.
     fn delay(&self, freed: &Freed, service: &ServiceRow) -> Duration {
         match freed {
@@ -395,6 +449,7 @@ impl Planner {
         }
     }
 
+    /// Puts a partition into the list it belongs to now.
     fn classify(&mut self, now: Moment, cluster: &Cluster, id: PartitionId) {
         self.unlist(id);
         let partition = cluster.partition(id).filter(|p| cluster.wanted(p));
@@ -541,6 +596,13 @@ impl ServiceRow {
             expect: spec.ramp.expect_agents,
             takeover_delay: spec.takeover_delay.0,
             patience: spec.stop.timeout.0 + ready + PATIENCE,
+            since: Moment::default(),
+            recipe: agent::Service::new(spec.clone()).ok().map(|how| how.recipe),
+            restarts_on_data: spec.on_change == OnChange::Restart,
+            source: spec
+                .partitions
+                .as_ref()
+                .and_then(|source| source.file.clone()),
         }
     }
 }

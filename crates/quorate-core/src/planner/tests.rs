@@ -1,6 +1,8 @@
 //! One test for each rule.
 
 mod properties;
+mod quiet;
+mod rest;
 mod world;
 
 use std::collections::BTreeMap;
@@ -628,28 +630,6 @@ fn a_plan_tells_the_moves_starts_stops_and_what_would_wait() {
         "no agent meets what the service requires: gpu"
     );
     assert!(plan(Vec::new()).is_empty());
-}
-
-#[test]
-fn progress_counts_what_runs_starts_and_waits() {
-    let mut world = running(&["a1"], 0, |_| {});
-    world.keys("feeds", spec(|spec| spec.ramp.per_agent = Some(2)), 10);
-    for _ in 0..2 {
-        let decision = world.decide();
-        world.carry_out(&decision);
-        world.wait(1);
-        world.agents_act();
-    }
-    let decision = world.decide();
-    world.carry_out(&decision);
-    world.decide();
-    world.wait(1);
-    let progress = world.planner.progress(world.now, &world.cluster);
-    assert_eq!(
-        (progress.running, progress.starting, progress.waiting),
-        (4, 2, 4)
-    );
-    assert!(progress.eta.is_some_and(|eta| eta > Duration::ZERO));
 }
 
 const NAMES: [&str; 5] = ["a1", "a2", "a3", "a4", "a5"];

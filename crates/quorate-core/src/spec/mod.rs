@@ -185,11 +185,12 @@ impl Default for Stop {
 
 /// What happens after a run has ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self", deny_unknown_fields, default)]
+#[serde(remote = "Self", from = "GivenRestart")]
 pub struct Restart {
     /// Shortest and longest wait before the next attempt, written `1s..1m`; it doubles in between.
     pub backoff: String,
     /// Failed attempts in a row on one agent before the partition moves to another; 0 means never.
+    /// Where nobody says: 5, or `give_up_after` if that comes first.
     pub move_after: u32,
     /// Failed attempts in a row over all agents before it is left `failed`; 0 means never.
     pub give_up_after: u32,
@@ -207,6 +208,47 @@ impl Default for Restart {
             give_up_after: 0,
             reset_after: Span(Duration::from_secs(60)),
             on: ExitPolicies::default(),
+        }
+    }
+}
+
+/// [`Restart`] as it is written: what is not said may depend on what is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GivenRestart {
+    backoff: String,
+    move_after: Option<u32>,
+    give_up_after: u32,
+    reset_after: Span,
+    on: ExitPolicies,
+}
+
+impl Default for GivenRestart {
+    fn default() -> Self {
+        let usual = Restart::default();
+        Self {
+            backoff: usual.backoff,
+            move_after: None,
+            give_up_after: usual.give_up_after,
+            reset_after: usual.reset_after,
+            on: usual.on,
+        }
+    }
+}
+
+impl From<GivenRestart> for Restart {
+    fn from(given: GivenRestart) -> Self {
+        let usual = Self::default().move_after;
+        let adapted = match given.give_up_after {
+            0 => usual,
+            most => usual.min(most),
+        };
+        Self {
+            backoff: given.backoff,
+            move_after: given.move_after.unwrap_or(adapted),
+            give_up_after: given.give_up_after,
+            reset_after: given.reset_after,
+            on: given.on,
         }
     }
 }
@@ -371,9 +413,10 @@ pub struct Ramp {
     /// Starts per time, written `20/s` or `100/m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<String>,
-    /// After an agent has joined, planned moves and the very first placement wait this long for others.
+    /// After an agent has joined, planned moves and the very first placement wait this long for others;
+    /// after a change of what is wanted, moves for balance wait until nothing has changed for this long.
     pub settle: Option<Span>,
-    /// With this many agents present nothing waits for `settle`.
+    /// With this many agents present nothing waits for `settle` after a join.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect_agents: Option<u32>,
 }

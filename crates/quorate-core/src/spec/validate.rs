@@ -234,13 +234,23 @@ fn restart(found: &mut Found, restart: &Restart) {
 }
 
 fn lease(found: &mut Found, lease: Span) {
-    if !LeaseTimes::of(lease.0).survives(TAKEOVER_MAX) {
-        found.add(
-            "lease",
+    let path = format!("{}.lease", found.at);
+    let short = short_lease(&path, lease, TAKEOVER_MAX);
+    found.problems.extend(short);
+}
+
+/// What is wrong with a lease under which work would not survive a change of leader that takes
+/// `takeover` (R17); nothing when it is long enough.
+#[must_use]
+pub fn short_lease(path: &str, lease: Span, takeover: Duration) -> Option<Problem> {
+    let long_enough = LeaseTimes::of(lease.0).survives(takeover);
+    (!long_enough).then(|| {
+        Problem::new(
+            path,
             format!("{lease} is too short: a mere change of leader would stop the work"),
-            format!("write {} or more", shortest_lease(TAKEOVER_MAX)),
-        );
-    }
+        )
+        .hint(format!("write {} or more", shortest_lease(takeover)))
+    })
 }
 
 fn isolation(found: &mut Found, spec: &ServiceSpec) {

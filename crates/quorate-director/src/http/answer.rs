@@ -2,10 +2,11 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use quorate_api::problem::{self, Code, Problem};
+use quorate_api::problem::{self, Code, FieldError, Problem};
 use quorate_api::resources::Done;
 use quorate_api::routes::INDEX_HEADER;
 use quorate_core::director::call::{Answer, Call, Refusal};
+use quorate_core::spec;
 use serde::Serialize;
 
 use super::App;
@@ -150,7 +151,10 @@ impl App {
     /// The same for calls that are answered with a position.
     pub(crate) async fn change(&self, call: Call) -> Result<Indexed<Done>, Failure> {
         let answer = self.call(call).await?;
-        let Answer::Done { position, notes } = answer else {
+        let Answer::Done {
+            position, notes, ..
+        } = answer
+        else {
             return Err(unexpected(&answer));
         };
         let index = position.0;
@@ -174,6 +178,19 @@ pub(crate) fn not_leader(leader: Option<String>) -> Failure {
     failure
 }
 
+/// A rule of this cluster is broken, at one place.
+pub(crate) fn invalid(problem: &spec::Problem) -> Failure {
+    let detail = format!("{}: {}", problem.path, problem.message);
+    let mut failure = Failure::new(Code::InvalidSpecification, detail);
+    failure.0.next_step.clone_from(&problem.hint);
+    failure.0.errors = vec![FieldError {
+        at: problem.path.clone(),
+        message: problem.message.clone(),
+        hint: problem.hint.clone(),
+    }];
+    failure
+}
+
 fn refused(refusal: &Refusal) -> Failure {
     let text = refusal.to_string();
     match refusal {
@@ -182,6 +199,7 @@ fn refused(refusal: &Refusal) -> Failure {
         Refusal::Conflict(_) => Failure::new(Code::Conflict, text),
         Refusal::Condition(_) => Failure::new(Code::PreconditionFailed, text)
             .next_step("read it again, and write with the ETag of that answer"),
+        Refusal::Invalid(problem) => invalid(problem),
         Refusal::Fenced(_) => Failure::new(Code::Fenced, text),
         Refusal::Overloaded => Failure::new(Code::TooManyRequests, text),
     }

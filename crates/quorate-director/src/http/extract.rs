@@ -230,6 +230,16 @@ impl Params {
         }
     }
 
+    /// `label`: pairs that must all be there, each written `name=value`.
+    pub(crate) fn labels(&mut self) -> Result<Vec<(String, String)>, Failure> {
+        let given = self.many("label");
+        let pair = |text: &String| match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+            Some(_) | None => Err(bad("label", "write name=value")),
+        };
+        given.iter().map(pair).collect()
+    }
+
     /// `limit`: how many items a page is to have.
     pub(crate) fn limit(&mut self) -> Result<usize, Failure> {
         let limit = self.number("limit")?.unwrap_or(u64::from(PAGE_MAX));

@@ -42,7 +42,7 @@ pub(crate) struct Repeats {
 #[derive(Clone, Debug)]
 struct Kept {
     since: Moment,
-    /// Of method, path, condition and body: another request under the same key is a mistake.
+    /// Of method, path, query, condition and body: another request under the same key is a mistake.
     request: [u8; 32],
     /// `None` while it is not answered yet.
     answer: watch::Receiver<Option<Answered>>,
@@ -85,6 +85,8 @@ async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<
     digest.update(parts.method.as_str());
     digest.update(b" ");
     digest.update(parts.uri.path().as_bytes());
+    digest.update([0]);
+    digest.update(parts.uri.query().unwrap_or_default().as_bytes());
     digest.update(b"\n");
     for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
         for value in parts.headers.get_all(&name) {

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use quorate_api::problem::Problem;
-use quorate_api::resources::{AgentView, Done, EvictRequest, Page};
+use quorate_api::resources::{AgentState, AgentView, Done, EvictRequest, Page};
 use quorate_api::routes;
 use quorate_core::cluster::Agent;
 use quorate_core::director::call::{Call, Object};
@@ -35,6 +35,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
 #[utoipa::path(
     get, path = routes::AGENTS, tag = "agents", operation_id = "list_agents",
     params(
+        ("problems" = Option<bool>, Query, description = "Only those that are not active"),
+        ("label" = Option<String>, Query, description = "With this label, `name=value`; may be repeated"),
         ("limit" = Option<u32>, Query, description = "Items of a page, at most 1000"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
         ("index" = Option<u64>, Query, description = "Answer only when something has changed past this"),
@@ -46,6 +48,10 @@ async fn list(
     State(app): State<App>,
     mut params: Params,
 ) -> Result<Indexed<Page<AgentView>>, Failure> {
+    let filter = Filter {
+        problems: params.flag("problems")?,
+        labels: params.labels()?,
+    };
     let limit = params.limit()?;
     let cursor = params.text("cursor")?;
     let blocking = params.blocking()?;
@@ -56,9 +62,9 @@ async fn list(
     let index = app.handle.seen().position.0;
     let mut items: Vec<AgentView> = Vec::new();
     let next = loop {
-        let (from, room) = (after.take(), limit - items.len());
+        let (filter, from, room) = (filter.clone(), after.take(), limit - items.len());
         let (found, next) = app
-            .query(move |reading| step(reading, from.as_ref(), room))
+            .query(move |reading| step(reading, &filter, from.as_ref(), room))
             .await?;
         items.extend(found);
         if next.is_none() || items.len() >= limit {
@@ -70,9 +76,27 @@ async fn list(
     Ok(Indexed(index, Page { index, items, next }))
 }
 
-/// At most `room` agents after `from`, and no more partitions than one step may visit.
+/// Which agents to list.
+#[derive(Clone, Debug)]
+struct Filter {
+    problems: bool,
+    labels: Vec<(String, String)>,
+}
+
+impl Filter {
+    fn lets_through(&self, agent: &AgentView) -> bool {
+        let labels = &agent.labels;
+        let mut wanted = self.labels.iter();
+        (!self.problems || agent.state != AgentState::Active)
+            && wanted.all(|(name, value)| labels.get(name) == Some(value))
+    }
+}
+
+/// At most `room` agents after `from` that the filter lets through, and no more partitions than one step
+/// may visit.
 fn step(
     reading: &Reading<'_>,
+    filter: &Filter,
     from: Option<&AgentName>,
     room: usize,
 ) -> (Vec<AgentView>, Option<AgentName>) {
@@ -81,8 +105,10 @@ fn step(
     let mut later = agents.filter(|(name, _)| from.is_none_or(|from| *name > from));
     while let Some((name, agent)) = later.next() {
         let (view, partitions) = view(reading, agent);
-        items.push(view);
         visited += partitions;
+        if filter.lets_through(&view) {
+            items.push(view);
+        }
         if items.len() >= room || visited >= STEP {
             let more = later.next().is_some();
             return (items, more.then(|| name.clone()));

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use axum::extract::State;
 use quorate_api::problem::{Code, FieldError, Problem};
-use quorate_api::resources::{ApplyAnswer, ApplyRequest};
+use quorate_api::resources::{AppliedKind, AppliedService, ApplyAnswer, ApplyRequest};
 use quorate_api::routes;
-use quorate_core::director::call::{Answer, Call};
+use quorate_core::director::call::{Answer, Applied, Call};
 use quorate_core::ids::ServiceName;
 use quorate_core::spec::{self, File, ServiceSpec};
 use serde::Deserialize;
@@ -96,12 +96,26 @@ pub(super) async fn put(
     let names = file.service.keys().map(ToString::to_string).collect();
     let services = file.service.into_iter().collect();
     let answer = app.call(on(Call::Apply { services })).await?;
-    let Answer::Done { position, notes } = answer else {
+    let Answer::Done {
+        position,
+        notes,
+        applied,
+    } = answer
+    else {
         return Err(unexpected(&answer));
     };
+    let changes = applied.iter().map(|(name, applied)| AppliedService {
+        service: name.to_string(),
+        change: match applied {
+            Applied::Created => AppliedKind::Created,
+            Applied::Changed => AppliedKind::Changed,
+            Applied::Unchanged => AppliedKind::Unchanged,
+        },
+    });
     let applied = ApplyAnswer {
         index: position.0,
         services: names,
+        changes: changes.collect(),
         notes,
     };
     Ok(Indexed(position.0, applied))

@@ -100,11 +100,7 @@ async fn page(
         state: params.text("state")?.as_deref().map(state).transpose()?,
         agent: params.value("agent")?,
         problems: params.flag("problems")?,
-        labels: params
-            .many("label")
-            .iter()
-            .map(|label| label_of(label))
-            .collect::<Result<_, _>>()?,
+        labels: params.labels()?,
     };
     let limit = params.limit()?;
     let cursor = params.text("cursor")?;
@@ -206,13 +202,6 @@ fn state(text: &str) -> Result<PartitionState, Failure> {
         bad("state", &format!("{text:?} is not a state"))
             .next_step("unassigned, assigned, assumed, stopping, failed or stopped")
     })
-}
-
-fn label_of(text: &str) -> Result<(String, String), Failure> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        Some(_) | None => Err(bad("label", "write name=value")),
-    }
 }
 
 fn cursor_of((service, key): &Place) -> String {

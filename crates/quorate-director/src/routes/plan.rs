@@ -17,6 +17,7 @@ use quorate_core::cluster::{Cluster, Service};
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName, SessionId};
 use quorate_core::planner::{self, what_if};
 use quorate_core::record::{Record, Schedulable};
+use quorate_core::spec::validate::short_lease;
 use quorate_core::spec::{File, OnChange, PartitionSpec, ServiceSpec, expand};
 use quorate_core::time::Moment;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,7 +26,7 @@ use utoipa_axum::routes;
 use super::apply::{Request, file, valid};
 use crate::duties::sources;
 use crate::http::App;
-use crate::http::answer::{Failure, Indexed};
+use crate::http::answer::{Failure, Indexed, invalid};
 use crate::http::extract::JsonBody;
 use crate::views;
 
@@ -48,6 +49,12 @@ async fn plan(
 ) -> Result<Indexed<Plan>, Failure> {
     let file = file(&request)?;
     valid(&file)?;
+    for (name, spec) in &file.service {
+        let path = format!("service.{name}.lease");
+        if let Some(problem) = short_lease(&path, spec.lease, app.takeover) {
+            return Err(invalid(&problem));
+        }
+    }
     let wanted = read(&app, file).await?;
     let (cluster, silent, now) = app
         .query(|reading| {

@@ -4,13 +4,15 @@ use axum::extract::State;
 use quorate_api::problem::Problem;
 use quorate_api::resources::Progress;
 use quorate_api::routes;
-use quorate_core::ids::ServiceName;
+use quorate_core::ids::{Position, ServiceName};
+use quorate_core::planner::Settling;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::no_service;
+use crate::engine::Reading;
 use crate::http::App;
-use crate::http::answer::{Failure, Indexed};
+use crate::http::answer::{Failure, Indexed, not_leader};
 use crate::http::extract::Params;
 use crate::tally::{Tallied, tally};
 
@@ -23,6 +25,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     get, path = routes::PROGRESS, tag = "partitions", operation_id = "progress",
     params(
         ("service" = Option<String>, Query, description = "Of this service only"),
+        ("leader" = Option<bool>, Query, description = "Only from the leader, who alone knows whether everything has settled"),
         ("index" = Option<u64>, Query, description = "Answer only when something has changed past this"),
         ("wait" = Option<String>, Query, description = "How long to wait for that, `60s`"),
     ),
@@ -33,29 +36,70 @@ async fn progress(
     mut params: Params,
 ) -> Result<Indexed<Progress>, Failure> {
     let service: Option<ServiceName> = params.value("service")?;
+    let leader = params.flag("leader")?;
     let blocking = params.blocking()?;
     params.end()?;
     app.wait(blocking, |reading| reading.tracker.changed())
         .await?;
-    if let Some(name) = service.clone() {
-        let known = app.query(move |reading| {
-            let known = reading.cluster().service(&name);
-            known.map(|_| ()).ok_or_else(|| no_service(reading, &name))
-        });
-        known.await??;
-    }
-    let index = app.handle.seen().position.0;
-    let tally = tally(&app, service).await?;
+    let of = service.clone();
+    let looked = app.query(move |reading| look(reading, of.as_ref(), leader));
+    let Looked {
+        index,
+        changed,
+        settling,
+    } = looked.await??;
+    let tally = tally(&app, service.clone()).await?;
     let mut progress = sum(index, tally.values());
     // When what fails will run, nobody can promise.
     let left = (progress.starting + progress.waiting).saturating_sub(progress.failing);
-    if left > 0 {
-        let eta = app.query(move |reading| reading.tracker.time_for(left, reading.now.moment));
-        progress.eta_ms = eta
-            .await?
-            .map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX));
-    }
+    let after = app.query(move |reading| {
+        let eta = (left > 0).then(|| reading.tracker.time_for(left, reading.now.moment));
+        (changed_of(reading, service.as_ref()), eta.flatten())
+    });
+    let (changed_since, eta) = after.await?;
+    progress.eta_ms = eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX));
+    progress.unplaceable = settling.unplaceable as u64;
+    // What changed while it was counted may stand in the counts only half.
+    progress.settled = settling.settled && changed_since == changed;
     Ok(Indexed(index, progress))
+}
+
+/// What is known at one position.
+struct Looked {
+    index: u64,
+    changed: Position,
+    settling: Settling,
+}
+
+fn look(
+    reading: &Reading<'_>,
+    service: Option<&ServiceName>,
+    leader: bool,
+) -> Result<Looked, Failure> {
+    let cluster = reading.cluster();
+    if let Some(name) = service
+        && cluster.service_id(name).is_none()
+    {
+        return Err(no_service(reading, name));
+    }
+    let planner = reading.director.planner();
+    if leader && planner.is_none() {
+        return Err(not_leader(reading.director.leader_address()));
+    }
+    let settling = planner.map(|planner| planner.settling(reading.now.moment, cluster, service));
+    Ok(Looked {
+        index: reading.index(),
+        changed: changed_of(reading, service),
+        settling: settling.unwrap_or_default(),
+    })
+}
+
+/// Where something of it changed last.
+fn changed_of(reading: &Reading<'_>, service: Option<&ServiceName>) -> Position {
+    match service {
+        Some(service) => reading.tracker.service_changed(service),
+        None => reading.tracker.changed(),
+    }
 }
 
 fn sum<'a>(index: u64, tallies: impl Iterator<Item = &'a Tallied>) -> Progress {
@@ -78,6 +122,5 @@ fn sum<'a>(index: u64, tallies: impl Iterator<Item = &'a Tallied>) -> Progress {
         progress.stopped += counts.stopped;
     }
     progress.total = progress.running + progress.starting + progress.waiting;
-    progress.settled = progress.starting + progress.waiting + progress.stopping == 0;
     progress
 }

@@ -16,12 +16,15 @@ use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::condition::{Given, Tagged};
 use crate::http::extract::{JsonBody, Names, Params, bad};
-use crate::tally::tally;
+use crate::tally::{by_agent, tally};
 use crate::views;
+
+/// Services that one request removes: their records fit one entry of the ledger.
+const REMOVED_MAX: usize = 1000;
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(list))
+        .routes(routes!(list, remove_many))
         .routes(routes!(one, put, remove))
         .routes(routes!(restart))
         .routes(routes!(stop))
@@ -32,6 +35,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 #[utoipa::path(
     get, path = routes::SERVICES, tag = "services", operation_id = "list_services",
     params(
+        ("problems" = Option<bool>, Query, description = "Only those with something that does not run as it should, or whose source is refused"),
         ("limit" = Option<u32>, Query, description = "Items of a page, at most 1000"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
         ("index" = Option<u64>, Query, description = "Answer only when something has changed past this"),
@@ -43,6 +47,7 @@ async fn list(
     State(app): State<App>,
     mut params: Params,
 ) -> Result<Indexed<Page<ServiceView>>, Failure> {
+    let problems = params.flag("problems")?;
     let limit = params.limit()?;
     let cursor = params.text("cursor")?;
     let blocking = params.blocking()?;
@@ -54,11 +59,13 @@ async fn list(
     let tally = tally(&app, None).await?;
     let page = app.query(move |reading| {
         let all = reading.cluster().services().map(|(_, service)| service);
-        let mut later = all.filter(|s| after.as_ref().is_none_or(|after| s.name() > after));
-        let items = later.by_ref().take(limit).map(|service| {
+        let later = all.filter(|s| after.as_ref().is_none_or(|after| s.name() > after));
+        let views = later.map(|service| {
             let counts = tally.get(service.name()).copied().unwrap_or_default();
             views::service(service, counts.counts)
         });
+        let mut later = views.filter(|view| !problems || is_problem(view));
+        let items = later.by_ref().take(limit);
         let items: Vec<ServiceView> = items.collect();
         let more = later.next().is_some();
         let next = items.last().filter(|_| more);
@@ -66,6 +73,14 @@ async fn list(
         Page { index, items, next }
     });
     Ok(Indexed(index, page.await?))
+}
+
+/// Whether something of a service does not run as it should.
+fn is_problem(service: &ServiceView) -> bool {
+    let counts = &service.partitions;
+    service.source.problem.is_some()
+        || counts.failed > 0
+        || counts.running + counts.stopped < counts.total
 }
 
 fn service_cursor(cursor: &str) -> Result<ServiceName, Failure> {
@@ -76,7 +91,7 @@ fn service_cursor(cursor: &str) -> Result<ServiceName, Failure> {
     }
 }
 
-/// One service with its specification.
+/// One service with its specification, also while it is being removed.
 #[utoipa::path(
     get, path = routes::SERVICE, tag = "services", operation_id = "get_service",
     params(("name" = String, Path)),
@@ -99,11 +114,15 @@ async fn one(
     .await?;
     let counted = tally(&app, Some(name.clone())).await?;
     let counts = counted.get(&name).copied().unwrap_or_default().counts;
+    let agents = by_agent(&app, &name).await?;
     let found = app.query(move |reading| {
-        let service = reading.cluster().service(&name);
+        let cluster = reading.cluster();
+        let id = cluster.service_id(&name);
+        let service = id.and_then(|id| cluster.service_by_id(id));
         let service = service.ok_or_else(|| no_service(reading, &name))?;
         let mut view = views::service(service, counts);
         view.spec = Some(views::spec(service.spec()));
+        view.agents = agents;
         let revision = reading.director.revision(&Object::Service(name));
         Ok(Tagged(revision, Indexed(reading.index(), view)))
     });
@@ -154,7 +173,27 @@ async fn remove(
     given: Given,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Service(service.clone());
-    app.change(given.of(object, Call::Remove { service })).await
+    let services = vec![service];
+    app.change(given.of(object, Call::Remove { services }))
+        .await
+}
+
+/// Removes several services, all or nothing; their runs are stopped.
+#[utoipa::path(
+    delete, path = routes::SERVICES, tag = "services", operation_id = "remove_services",
+    params(("name" = String, Query, description = "A service to remove; repeated for each")),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn remove_many(State(app): State<App>, mut params: Params) -> Result<Indexed<Done>, Failure> {
+    let names = params.many("name");
+    params.end()?;
+    if names.is_empty() || names.len() > REMOVED_MAX {
+        let message = format!("name 1 to {REMOVED_MAX} services");
+        return Err(bad("name", &message));
+    }
+    let named = |name: &String| ServiceName::new(name).map_err(|e| bad("name", &e.to_string()));
+    let services = names.iter().map(named).collect::<Result<_, _>>()?;
+    app.change(Call::Remove { services }).await
 }
 
 /// Stops and starts every run of a service where it is.

@@ -21,7 +21,6 @@ use quorate_core::record::{
     AgentInfo, Cause, CloseReason, Containment, Exit, ExitClass, Place, ReleaseOutcome, RunPhase,
     RunReport,
 };
-use quorate_core::spec::validate::{TAKEOVER_MAX, shortest_lease};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -66,10 +65,6 @@ async fn register(
     let name = AgentName::new(&request.agent).map_err(|e| wrong("agent", &e.to_string()))?;
     let span = Duration::from_millis(request.lease_ms);
     let lease = LeaseTimes::of(span.min(KEPT));
-    if !lease.survives(TAKEOVER_MAX) {
-        let least = shortest_lease(TAKEOVER_MAX);
-        return Err(wrong("lease_ms", &format!("the shortest lease is {least}")));
-    }
     let call = Call::Register {
         agent: AgentInfo {
             name,

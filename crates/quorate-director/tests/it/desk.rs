@@ -53,10 +53,10 @@ impl Desk {
 
     pub(crate) async fn over(ledger: MemoryLedger, folder: TempDir, limits: Limits) -> Self {
         let config = config(&folder, limits);
-        Self::of(config, ledger, folder).await
+        Self::configured(ledger, folder, config).await
     }
 
-    pub(crate) async fn of(config: Config, ledger: MemoryLedger, folder: TempDir) -> Self {
+    pub(crate) async fn configured(ledger: MemoryLedger, folder: TempDir, config: Config) -> Self {
         let bound = quorate_director::bind(config).await.unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();

@@ -31,7 +31,7 @@ async fn desk() -> Desk {
         .insert(HookName::new("power-off").unwrap(), hook);
     let ledger = MemoryLedger::new();
     ledger.hint_leadership(Some(true));
-    Desk::of(config, ledger, folder).await
+    Desk::configured(ledger, folder, config).await
 }
 
 #[tokio::test]

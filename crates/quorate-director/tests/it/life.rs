@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use quorate_api::client::PartitionFilter;
 use quorate_api::logs::LogChunk;
-use quorate_api::resources::{ApplyRequest, PartitionState};
-use quorate_api::session::{Claim, Observation, RenewRequest, ReportRequest, WorkItem, WorkState};
+use quorate_api::resources::{ApplyRequest, PartitionState, ServiceState};
+use quorate_api::session::{
+    Claim, Observation, Release, RenewRequest, ReportRequest, WorkItem, WorkState,
+};
 use serde_json::json;
 
 use crate::desk::{Desk, PATIENCE, Worker, listed, until};
@@ -157,6 +159,63 @@ async fn what_is_applied_is_assigned_assumed_shown_and_freed_by_expiry() {
         2
     );
     renewing.abort();
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_removed_service_is_shown_until_its_runs_have_ended_and_comes_back_behind_them() {
+    let desk = Desk::start().await;
+    let worker = Worker::join(&desk, "a1", 10_000).await;
+    let mut service = quick(&["a", "b"]);
+    service["lease"] = json!("10s");
+    desk.apply(json!({ "feeds": service.clone() })).await;
+    let items = work(&worker, 2, WorkState::Assigned).await;
+    let tokens = assume(&worker, 1, &items).await;
+    desk.client.remove_service("feeds").await.unwrap();
+    let removing = desk.client.service("feeds").await.unwrap().value;
+    assert_eq!(removing.state, ServiceState::Removing);
+    assert_eq!(removing.agents, [("a1".to_owned(), 2)].into());
+    let services = desk.client.services(None).await.unwrap().value;
+    assert_eq!(services[0].state, ServiceState::Removing);
+    let progress = desk.client.settling(Some("feeds"), None).await.unwrap();
+    assert_eq!((progress.stopping, progress.settled), (2, false));
+    let again = desk.client.stop("feeds", None).await.unwrap_err();
+    assert_eq!(
+        again.problem().unwrap().status,
+        404,
+        "nothing can be done to it"
+    );
+
+    desk.apply(json!({ "feeds": service })).await;
+    let back = desk.client.service("feeds").await.unwrap().value;
+    assert_eq!(
+        (back.state, back.partitions.stopping),
+        (ServiceState::Active, 2)
+    );
+    let stopping = work(&worker, 2, WorkState::Stopping).await;
+    let release = stopping.iter().map(|item| Release {
+        partition: item.partition,
+        token: item.token,
+        outcome: "stopped".to_owned(),
+        exit: None,
+        failures: 0,
+    });
+    let report = ReportRequest {
+        incarnation: worker.opened.incarnation,
+        sequence: 3,
+        release: release.collect(),
+        ..ReportRequest::default()
+    };
+    let (id, secret) = (worker.opened.session, &worker.secret);
+    worker.client.report(id, secret, &report).await.unwrap();
+    let items = work(&worker, 2, WorkState::Assigned).await;
+    let new = assume(&worker, 4, &items).await;
+    assert!(
+        new.iter().min() > tokens.iter().max(),
+        "{new:?} after {tokens:?}"
+    );
+    let progress = desk.client.settling(Some("feeds"), None).await.unwrap();
+    assert_eq!((progress.running, progress.settled), (2, true));
     desk.stop().await;
 }
 

@@ -5,6 +5,7 @@ mod bad_bodies;
 mod bad_http;
 mod bad_http2;
 mod bad_input;
+mod changes;
 mod conditions;
 mod connections;
 mod desk;

@@ -64,8 +64,14 @@ async fn what_is_applied_is_listed_page_by_page_and_outlives_the_process() {
     assert_eq!(counts, [("feeds", 3), ("many", 2500)]);
     let progress = desk.client.progress(None, None).await.unwrap();
     assert_eq!(
-        (progress.total, progress.waiting, progress.settled),
-        (2503, 2503, false)
+        (
+            progress.total,
+            progress.waiting,
+            progress.unplaceable,
+            progress.settled
+        ),
+        (2503, 2503, 2503, true),
+        "only somebody who starts an agent helps"
     );
 
     let (ledger, folder) = desk.stop().await;

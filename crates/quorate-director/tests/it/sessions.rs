@@ -179,7 +179,7 @@ async fn what_a_worker_says_wrong_is_told_by_field() {
     request.lease_ms = 100;
     let error = desk.client.register(&request).await.unwrap_err();
     assert!(
-        error.to_string().contains("the shortest lease is"),
+        error.to_string().contains("lease_ms: 100ms is too short"),
         "{error}"
     );
     let mut request = registration("a1", 10_000);

@@ -1,8 +1,11 @@
 //! `apply`, `plan`, `validate`, `rm`: files and what they put in force.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use quorate_api::resources::{ApplyRequest, Plan, PlannedStop, ServiceChangeKind};
+use quorate_api::client::Error;
+use quorate_api::resources::{ApplyRequest, Plan, PlannedStop, ServiceChangeKind, ServiceState};
+use quorate_core::ids::ServiceName;
 use quorate_core::spec::{File, PartitionSource, ServiceSpec};
 use serde::Serialize;
 
@@ -27,14 +30,10 @@ pub(super) async fn apply(args: &ApplyArgs, remote: &Remote) -> Result<Exit, Fai
         say(note);
     }
     remote.output.one(&answer, &names(&loaded.file), || {
-        loaded
-            .file
-            .service
-            .keys()
-            .fold(String::new(), |mut text, name| {
-                let _ = writeln!(text, "service/{name} applied");
-                text
-            })
+        answer.changes.iter().fold(String::new(), |mut text, one| {
+            let _ = writeln!(text, "service/{} {}", one.service, one.change.as_str());
+            text
+        })
     })?;
     let Some(limit) = args.wait else {
         return Ok(Exit::Done);
@@ -286,25 +285,47 @@ fn section<T>(text: &mut String, word: &str, count: u64, items: &[T], line: impl
     }
 }
 
+/// One change: all of them or, when one of the names is none, nothing.
 pub(super) async fn rm(args: &RmArgs, remote: &Remote) -> Result<Exit, Failure> {
-    for service in &args.targets {
-        let target = Target {
-            service: service.clone(),
-            key: None,
-        };
-        let done = match remote.client.remove_service(service.as_str()).await {
-            Ok(done) => done,
-            Err(error) => return Err(remote.about(&target, error).await),
-        };
-        for note in &done.notes {
-            say(note);
-        }
-        let name = format!("service/{service}");
-        remote.output.one(&done, &name, || {
-            format!("{name} removed; its runs are stopped\n")
-        })?;
+    let targets: BTreeSet<&ServiceName> = args.targets.iter().collect();
+    let names: Vec<&str> = targets.iter().map(|name| name.as_str()).collect();
+    let done = match remote.client.remove_services(&names).await {
+        Ok(done) => done,
+        Err(error) => return Err(not_removed(&targets, error, remote).await),
+    };
+    for note in &done.notes {
+        say(note);
     }
+    let lines: Vec<String> = names.iter().map(|name| format!("service/{name}")).collect();
+    remote.output.one(&done, &lines.join("\n"), || {
+        lines.iter().fold(String::new(), |mut text, name| {
+            let _ = writeln!(text, "{name} removed; its runs are stopped");
+            text
+        })
+    })?;
     Ok(Exit::Done)
+}
+
+/// Why nothing was removed, with the name that was probably meant.
+async fn not_removed(targets: &BTreeSet<&ServiceName>, error: Error, remote: &Remote) -> Failure {
+    let known = remote.client.services(None).await;
+    let known = known.map_or_else(|_| Vec::new(), |known| known.value);
+    let active = |name: &ServiceName| {
+        let mut named = known.iter().filter(|s| s.name == name.as_str());
+        named.any(|service| service.state != ServiceState::Removing)
+    };
+    let Some(missing) = targets.iter().find(|name| !active(name)) else {
+        return failure_of(error);
+    };
+    let target = Target {
+        service: (*missing).clone(),
+        key: None,
+    };
+    let mut failure = remote.about(&target, error).await;
+    if targets.len() > 1 && failure.first.code == Code::NotFound {
+        failure.first.sentence.push_str("; nothing was removed");
+    }
+    failure
 }
 
 #[cfg(test)]

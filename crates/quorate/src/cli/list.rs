@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use quorate_api::client::{Indexed, PartitionFilter, Wait};
+use quorate_api::client::{AgentFilter, Indexed, PartitionFilter, Wait};
 use quorate_api::resources::{
-    AgentState, AgentView, DirectorRole, DirectorView, PartitionState, PartitionView, ServiceView,
+    AgentState, AgentView, DirectorRole, DirectorView, PartitionState, PartitionView, ServiceState,
+    ServiceView,
 };
 
 use super::args::{Kind, LsArgs};
@@ -61,8 +62,12 @@ async fn show(args: &LsArgs, remote: &Remote, wait: Option<Wait>) -> Result<u64,
     let client = &remote.client;
     match args.kind {
         Kind::Services => {
-            let list = client.services(wait).await.map_err(failure_of)?;
-            print(args, remote, list, wait, service_problem)
+            let list = if args.problems {
+                client.services_with_problems(wait).await
+            } else {
+                client.services(wait).await
+            };
+            print(args, remote, list.map_err(failure_of)?, wait)
         }
         Kind::Partitions => {
             let filter = PartitionFilter {
@@ -70,55 +75,44 @@ async fn show(args: &LsArgs, remote: &Remote, wait: Option<Wait>) -> Result<u64,
                 agent: args.agent.as_ref().map(ToString::to_string),
                 problems: args.problems,
                 state: None,
-                labels: args
-                    .labels
-                    .iter()
-                    .map(|(k, v)| format!("{k}={v}"))
-                    .collect(),
+                labels: pairs(&args.labels),
             };
             let list = client.partitions(&filter, wait).await.map_err(failure_of)?;
-            print(args, remote, list, wait, |_| true)
+            print(args, remote, list, wait)
         }
         Kind::Agents => {
-            let mut list = client.agents(wait).await.map_err(failure_of)?;
-            list.value.retain(|agent| {
-                args.labels
-                    .iter()
-                    .all(|(name, value)| agent.labels.get(name) == Some(value))
-            });
-            print(args, remote, list, wait, |agent| {
-                agent.state != AgentState::Active
-            })
+            let filter = AgentFilter {
+                problems: args.problems,
+                labels: pairs(&args.labels),
+            };
+            let list = client.agents_where(&filter, wait).await;
+            print(args, remote, list.map_err(failure_of)?, wait)
         }
         Kind::Directors => {
-            let list = client.directors().await.map_err(failure_of)?;
-            print(args, remote, list, wait, |director| {
-                director.role == DirectorRole::Unreachable
-            })
+            let mut list = client.directors().await.map_err(failure_of)?;
+            if args.problems {
+                list.value
+                    .retain(|director| director.role == DirectorRole::Unreachable);
+            }
+            print(args, remote, list, wait)
         }
     }
 }
 
-fn service_problem(service: &ServiceView) -> bool {
-    let counts = &service.partitions;
-    service.source.problem.is_some()
-        || counts.failed > 0
-        || counts.running + counts.stopped < counts.total
+/// As the API takes them.
+fn pairs(labels: &[(String, String)]) -> Vec<String> {
+    labels.iter().map(|(k, v)| format!("{k}={v}")).collect()
 }
 
 fn print<T: Row>(
     args: &LsArgs,
     remote: &Remote,
-    mut list: Indexed<Vec<T>>,
+    list: Indexed<Vec<T>>,
     wait: Option<Wait>,
-    problem: impl Fn(&T) -> bool,
 ) -> Result<u64, Failure> {
     // A blocking query that ran out shows what is there already.
     if wait.is_some_and(|wait| wait.index == list.index) && args.kind != Kind::Directors {
         return Ok(list.index);
-    }
-    if args.problems {
-        list.value.retain(problem);
     }
     if args.watch {
         remote.output.clear()?;
@@ -149,6 +143,7 @@ fn labels(labels: &std::collections::BTreeMap<String, String>) -> Cell {
 impl Row for ServiceView {
     const COLUMNS: &'static [Column] = &[
         column("NAME"),
+        column("STATE"),
         column("PARTITIONS"),
         column("RUNNING"),
         column("WAITING"),
@@ -177,8 +172,14 @@ impl Row for ServiceView {
         } else {
             Style::Plain
         };
+        let state = match self.state {
+            ServiceState::Active => Style::Plain,
+            ServiceState::Stopped => Style::Faint,
+            ServiceState::Removing => Style::Warn,
+        };
         vec![
             Cell::text(&self.name),
+            Cell::Styled(self.state.as_str().to_owned(), state),
             Cell::text(counts.total),
             Cell::Styled(counts.running.to_string(), running),
             Cell::text(counts.unassigned),

@@ -13,7 +13,7 @@ use crate::output::{Bar, say};
 /// One blocking query at most; short, so that the time that is left is shown as it shrinks.
 const ROUND: Duration = Duration::from_secs(1);
 /// Partitions that do not run are named, but not all of a thousand.
-const NAMED_MAX: usize = 10;
+const NAMED_MAX: u32 = 10;
 
 /// What to wait for.
 #[derive(Debug)]
@@ -34,7 +34,8 @@ impl Goal<'_> {
     }
 }
 
-/// Waits until nothing is on its way.
+/// Waits until nothing is on its way, as the leader sees it. What can never be placed is no reason to
+/// wait on: [`verdict`] tells of it.
 ///
 /// # Errors
 /// When the time is over, or no director answers.
@@ -50,7 +51,7 @@ pub(crate) async fn settle(
     loop {
         let progress = remote
             .client
-            .progress(goal.service, wait)
+            .settling(goal.service, wait)
             .await
             .map_err(failure_of)?;
         if goal.reached(&progress) {
@@ -120,13 +121,9 @@ pub(crate) async fn verdict(
         problems: true,
         ..PartitionFilter::default()
     };
-    let problems = remote
-        .client
-        .partitions(&filter, None)
-        .await
-        .map_err(failure_of)?
-        .value;
-    for partition in problems.iter().take(NAMED_MAX) {
+    let page = remote.client.partitions_page(&filter, NAMED_MAX, None);
+    let named = page.await.map_err(failure_of)?.items;
+    for partition in &named {
         let why = partition.waiting.as_deref().unwrap_or("it does not run");
         let state = match partition.state {
             PartitionState::Failed => "failed",
@@ -141,8 +138,10 @@ pub(crate) async fn verdict(
             partition.service, partition.key
         ));
     }
-    if problems.len() > NAMED_MAX {
-        say(&format!("and {} more", problems.len() - NAMED_MAX));
+    let all = progress.total.saturating_sub(progress.running) + progress.failed;
+    let more = all.saturating_sub(named.len() as u64);
+    if more > 0 {
+        say(&format!("and {more} more"));
     }
     Ok(Exit::Unhealthy)
 }
@@ -150,9 +149,11 @@ pub(crate) async fn verdict(
 /// One line for people.
 pub(crate) fn summary(progress: &Progress) -> String {
     let mut text = format!("{} of {} run", progress.running, progress.total);
+    let waiting = progress.waiting.saturating_sub(progress.unplaceable);
     let counts = [
         (progress.failing, "failing"),
-        (progress.waiting, "waiting"),
+        (waiting, "waiting"),
+        (progress.unplaceable, "without a place"),
         (progress.failed, "failed"),
         (progress.stopped, "stopped"),
     ];

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use quorate_api::client::PartitionFilter;
 use quorate_api::resources::{
     AgentState, AgentView, DirectorRole, DirectorView, ExitView, HistoryEntry, PartitionView,
-    Progress, ServiceView, Why,
+    Progress, ServiceState, ServiceView, Why,
 };
+use quorate_api::routes::PAGE_MAX;
 use quorate_core::ids::{PartitionKey, ServiceName};
 use serde::Serialize;
 
@@ -40,7 +41,17 @@ struct Everything {
     directors: Vec<DirectorView>,
     agents: Vec<AgentView>,
     services: Vec<ServiceView>,
+    /// The first of them; `progress` tells how many there are.
     problems: Vec<PartitionView>,
+}
+
+/// One page of what does not run as it should: the list may be as long as that of all partitions.
+async fn problems(
+    filter: &PartitionFilter,
+    remote: &Remote,
+) -> Result<Vec<PartitionView>, Failure> {
+    let page = remote.client.partitions_page(filter, PAGE_MAX, None);
+    Ok(page.await.map_err(failure_of)?.items)
 }
 
 async fn everything(remote: &Remote) -> Result<Exit, Failure> {
@@ -54,11 +65,7 @@ async fn everything(remote: &Remote) -> Result<Exit, Failure> {
         directors: client.directors().await.map_err(failure_of)?.value,
         agents: client.agents(None).await.map_err(failure_of)?.value,
         services: client.services(None).await.map_err(failure_of)?.value,
-        problems: client
-            .partitions(&filter, None)
-            .await
-            .map_err(failure_of)?
-            .value,
+        problems: problems(&filter, remote).await?,
     };
     let color = remote.output.color;
     remote
@@ -105,10 +112,20 @@ fn describe(all: &Everything, color: bool) -> String {
     let _ = writeln!(text, "partitions  {}", style.paint(line.trim_end(), color));
     for service in &all.services {
         let counts = &service.partitions;
-        let _ = writeln!(
+        let _ = write!(
             text,
             "  {}: {} of {} run",
             service.name, counts.running, counts.total
+        );
+        let note = match service.state {
+            ServiceState::Active => "",
+            ServiceState::Stopped => ", stopped",
+            ServiceState::Removing => ", being removed",
+        };
+        let _ = writeln!(
+            text,
+            "{}",
+            Style::Warn.paint(note, color && !note.is_empty())
         );
         if let Some(problem) = &service.source.problem {
             let _ = writeln!(text, "    {}", Style::Bad.paint(&one_line(problem), color));
@@ -129,9 +146,12 @@ fn describe(all: &Everything, color: bool) -> String {
         let _ = writeln!(text, "! {} {word}: {why}", partition.name());
     }
     if all.problems.len() > PROBLEMS_SHOWN {
+        // The list is one page; with a full one there may be more than it holds.
+        let full = all.problems.len() >= PAGE_MAX as usize;
         let _ = writeln!(
             text,
-            "  and {} more: quorate ls partitions --problems",
+            "  and {}{} more: quorate ls partitions --problems",
+            if full { "at least " } else { "" },
             all.problems.len() - PROBLEMS_SHOWN
         );
     }
@@ -143,7 +163,7 @@ fn describe(all: &Everything, color: bool) -> String {
 struct OfService {
     #[serde(flatten)]
     service: ServiceView,
-    agents: std::collections::BTreeMap<String, u64>,
+    /// The first of them.
     problems: Vec<PartitionView>,
 }
 
@@ -160,30 +180,11 @@ async fn of_service(name: &ServiceName, remote: &Remote) -> Result<Exit, Failure
     };
     let filter = PartitionFilter {
         service: Some(name.to_string()),
+        problems: true,
         ..PartitionFilter::default()
     };
-    let partitions = remote
-        .client
-        .partitions(&filter, None)
-        .await
-        .map_err(failure_of)?
-        .value;
-    let mut agents = std::collections::BTreeMap::new();
-    for agent in partitions
-        .iter()
-        .filter_map(|partition| partition.agent.clone())
-    {
-        *agents.entry(agent).or_insert(0) += 1;
-    }
-    let problems = partitions
-        .into_iter()
-        .filter(|partition| partition.waiting.is_some())
-        .collect();
-    let all = OfService {
-        service,
-        agents,
-        problems,
-    };
+    let problems = problems(&filter, remote).await?;
+    let all = OfService { service, problems };
     let color = remote.output.color;
     remote.output.one(&all, &format!("service/{name}"), || {
         describe_service(&all, color)
@@ -215,10 +216,19 @@ fn describe_service(all: &OfService, color: bool) -> String {
             Style::Bad.paint(&one_line(problem), color)
         );
     }
-    if service.stopped {
-        let _ = writeln!(text, "          stopped; `quorate start {}`", service.name);
+    match service.state {
+        ServiceState::Active => {}
+        ServiceState::Stopped => {
+            let _ = writeln!(text, "          stopped; `quorate start {}`", service.name);
+        }
+        ServiceState::Removing => {
+            let _ = writeln!(
+                text,
+                "          being removed; it is gone when its last run has ended"
+            );
+        }
     }
-    for (agent, count) in &all.agents {
+    for (agent, count) in &service.agents {
         let _ = writeln!(text, "  {agent}: {count} partitions");
     }
     for partition in all.problems.iter().take(PROBLEMS_SHOWN) {

@@ -100,7 +100,11 @@ fn describe(progress: &Progress) -> String {
     let counts = [
         (progress.starting - failing, "starting"),
         (failing, "failing"),
-        (progress.waiting, "waiting"),
+        (
+            progress.waiting.saturating_sub(progress.unplaceable),
+            "waiting",
+        ),
+        (progress.unplaceable, "without a place"),
         (progress.stopping, "stopping"),
         (progress.failed, "failed"),
     ];

@@ -16,7 +16,7 @@ mod tell;
 use std::time::{Duration, Instant};
 
 use quorate_api::client::{Client, EventFilter, Wait};
-use quorate_api::resources::Progress;
+use quorate_api::resources::{AgentState, Progress};
 use quorate_core::ids::DirectorName;
 use tokio_util::sync::CancellationToken;
 
@@ -180,7 +180,7 @@ impl Up<'_> {
         let mut wait = None;
         loop {
             let progress = tokio::select! {
-                progress = self.client.progress(None, wait) => progress.map_err(failure_of)?,
+                progress = self.client.settling(None, wait) => progress.map_err(failure_of)?,
                 ended = self.agents.ended() => {
                     bar.pause(|| self.agents.told(&ended));
                     continue;
@@ -189,7 +189,10 @@ impl Up<'_> {
             if progress.running > best.0 {
                 best = (progress.running, Instant::now());
             }
-            if goal.reached(&progress) || best.1.elapsed() > STALL {
+            // Before all agents are here, nothing that has no place is known to have none.
+            let all_here =
+                progress.unplaceable == 0 || self.agents_here().await? >= self.args.agents;
+            if (goal.reached(&progress) && all_here) || best.1.elapsed() > STALL {
                 return Ok(progress);
             }
             bar.show(&progress);
@@ -198,6 +201,15 @@ impl Up<'_> {
                 wait: ROUND,
             });
         }
+    }
+
+    /// How many of the agents of this `up` the director knows to be there.
+    async fn agents_here(&self) -> Result<u32, Failure> {
+        let agents = self.client.agents(None).await.map_err(failure_of)?.value;
+        let here = agents
+            .iter()
+            .filter(|agent| agent.state != AgentState::Gone);
+        Ok(u32::try_from(here.count()).unwrap_or(u32::MAX))
     }
 
     /// Tells what happens after `index`, each in a line.

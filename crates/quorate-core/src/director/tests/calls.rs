@@ -1,6 +1,6 @@
 //! Calls: what they write, what they answer, and what a repeat of them does.
 
-use super::super::call::{Refusal, Release};
+use super::super::call::{Applied, Refusal, Release};
 use super::super::{WorkDelta, WorkState};
 use super::*;
 use crate::cluster::{Freed, State};
@@ -407,7 +407,7 @@ fn closing_twice_is_done_twice_and_calls_about_nothing_are_refused() {
     assert!(done(&world.ask(close)));
     let nothing = [
         Call::Remove {
-            service: service("t"),
+            services: vec![service("s"), service("t")],
         },
         Call::Restart {
             service: service("s"),
@@ -433,4 +433,165 @@ fn closing_twice_is_done_twice_and_calls_about_nothing_are_refused() {
         world.ask(resume),
         Answer::Refused(Refusal::Fenced(_))
     ));
+}
+
+fn remove(names: &[&str]) -> Call {
+    Call::Remove {
+        services: names.iter().map(|name| service(name)).collect(),
+    }
+}
+
+#[test]
+fn several_services_are_removed_by_one_entry_or_none_of_them() {
+    let mut world = World::led();
+    for name in ["a", "b", "c"] {
+        world.ask(apply(name, &["p"]));
+    }
+    let written = world.ledger.len();
+    let answer = world.ask(remove(&["a", "x", "b"]));
+    let Answer::Refused(Refusal::NotFound { what, name }) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!((what, name.as_str()), ("service", "x"));
+    assert_eq!(
+        (world.ledger.len(), world.cluster().services().count()),
+        (written, 3)
+    );
+    assert!(done(&world.ask(remove(&["a", "c", "a"]))));
+    assert_eq!(world.ledger.len(), written + 1);
+    let left: Vec<_> = world
+        .cluster()
+        .services()
+        .map(|(_, s)| s.name().clone())
+        .collect();
+    assert_eq!(left, [service("b")]);
+}
+
+#[test]
+fn what_fits_one_entry_is_never_spread_over_two() {
+    let mut world = World::led();
+    world.append = Append::Held;
+    // The first goes out alone; the others gather behind it and fill more than one entry.
+    world.ask_later(0, apply("first", &["p"]));
+    world.run(0);
+    let keys: Vec<String> = (0..1_200).map(|n| format!("partition-{n:04}")).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let services = ["a", "b"].map(|name| {
+        let spec = serde_json::json!({ "command": ["x"], "partitions": { "list": keys } });
+        (service(name), serde_json::from_value(spec).unwrap())
+    });
+    for agent in 1..=7 {
+        let Call::Register {
+            mut agent,
+            lease,
+            secret_hash,
+            process,
+        } = register(&format!("a{agent}"), agent, &format!("secret {agent}"))
+        else {
+            panic!()
+        };
+        agent.version = "v".repeat(20_000);
+        world.ask_later(
+            0,
+            Call::Register {
+                agent,
+                lease,
+                secret_hash,
+                process,
+            },
+        );
+    }
+    let id = world.ask_later(
+        0,
+        Call::Apply {
+            services: services.to_vec(),
+        },
+    );
+    world.run(0);
+    let mut entries = 0;
+    while !world.nodes[0].held.is_empty() {
+        let order = world.held(0);
+        let Effect::Append { append, .. } = order else {
+            panic!()
+        };
+        let outcome = world.land(&order);
+        world.tell(0, Event::AppendAnswered { append, outcome });
+        let there = |name| world.cluster().service(&service(name)).is_some();
+        assert_eq!(there("a"), there("b"), "half of it after {entries} entries");
+        entries += 1;
+    }
+    assert_eq!(
+        entries, 3,
+        "the first, the sessions, and then the two services"
+    );
+    assert!(done(&world.nodes[0].answers[&id]));
+}
+
+#[test]
+fn an_apply_tells_what_became_of_each_service() {
+    let mut world = World::with_session(&["a", "b"]);
+    let two = |s: &[&str], t: &[&str]| {
+        let mut both = Vec::new();
+        for call in [apply("s", s), apply("t", t)] {
+            let Call::Apply { services } = call else {
+                panic!()
+            };
+            both.extend(services);
+        }
+        Call::Apply { services: both }
+    };
+    let became = |answer: &Answer| {
+        let Answer::Done { applied, .. } = answer else {
+            panic!("{answer:?}")
+        };
+        applied.iter().map(|(_, a)| *a).collect::<Vec<_>>()
+    };
+    let first = world.ask(two(&["a", "b"], &["x"]));
+    assert_eq!(became(&first), [Applied::Unchanged, Applied::Created]);
+    let written = world.ledger.len();
+    let same = world.ask(two(&["a", "b"], &["x"]));
+    assert_eq!(became(&same), [Applied::Unchanged, Applied::Unchanged]);
+    assert_eq!(world.ledger.len(), written);
+    let other = world.ask(two(&["a", "b", "c"], &["x"]));
+    assert_eq!(became(&other), [Applied::Changed, Applied::Unchanged]);
+    // Removed, and not gone yet: what comes back is new.
+    let (a, token) = world.assign("a");
+    claim(&mut world, 1, a, token);
+    world.ask(remove(&["s"]));
+    assert!(world.cluster().service_id(&service("s")).is_some());
+    let back = world.ask(two(&["a", "b"], &["x"]));
+    assert_eq!(became(&back), [Applied::Created, Applied::Unchanged]);
+}
+
+#[test]
+fn a_lease_that_would_not_survive_a_change_of_leader_is_refused_with_the_shortest_allowed() {
+    let mut world = World::led();
+    // A ledger over which a change of leader takes longer than over the embedded one.
+    world.nodes[0].director.config.takeover = Duration::from_secs(3);
+    let with = |lease: &str| {
+        let spec = serde_json::json!({ "command": ["x"], "lease": lease });
+        Call::Apply {
+            services: vec![(service("s"), serde_json::from_value(spec).unwrap())],
+        }
+    };
+    let written = world.ledger.len();
+    let answer = world.ask(with("3s"));
+    let Answer::Refused(Refusal::Invalid(problem)) = &answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(
+        problem.to_string(),
+        "service.s.lease: 3s is too short: a mere change of leader would stop the work; write 8s200ms or more"
+    );
+    let mut session = register("a", 1, "secret");
+    if let Call::Register { lease, .. } = &mut session {
+        *lease = LeaseTimes::of(Duration::from_secs(3));
+    }
+    let answer = world.ask(session);
+    let Answer::Refused(refusal) = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(refusal.to_string().starts_with("lease_ms: 3s is too short"));
+    assert_eq!(world.ledger.len(), written);
+    assert!(done(&world.ask(with("8s200ms"))));
 }

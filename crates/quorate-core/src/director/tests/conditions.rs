@@ -132,14 +132,14 @@ fn what_exists_is_not_created_again_and_what_does_not_is_not_changed() {
     assert_done(&world.ask(change()));
     // Of what does not exist at all, that is told.
     let gone = Call::Remove {
-        service: service("x"),
+        services: vec![service("x")],
     };
     let gone = only(Object::Service(service("x")), Condition::Exists, gone);
     let answer = world.ask(gone);
     assert!(matches!(answer, Answer::Refused(Refusal::NotFound { .. })));
     // One that is removed may be created again.
     world.ask(Call::Remove {
-        service: service("s"),
+        services: vec![service("s")],
     });
     assert_done(&world.ask(create()));
 }

@@ -24,6 +24,7 @@ use crate::ids::{
 use crate::lease::LeaseTimes;
 use crate::planner::PlannerConfig;
 use crate::record::{AgentInfo, Containment, Entry, Place, Record};
+use crate::spec::validate::TAKEOVER_MAX;
 use crate::time::{Moment, WallTime};
 
 /// What the ledger does with the next append.
@@ -92,6 +93,12 @@ impl World {
     pub(super) fn lead(&mut self, node: usize) {
         self.hint(node, Some(true));
         assert_eq!(*self.nodes[node].director.role(), Role::Leader);
+    }
+
+    /// The same director loses its leadership and is elected once more.
+    pub(super) fn lead_again(&mut self) {
+        self.hint(0, Some(false));
+        self.lead(0);
     }
 
     pub(super) fn hint(&mut self, node: usize, should_lead: Option<bool>) {
@@ -342,6 +349,7 @@ impl Node {
             address: format!("address of d{number}"),
             queue_max: 8,
             snapshot_every: 1000,
+            takeover: TAKEOVER_MAX,
             planner: PlannerConfig::default(),
             fences: [HookName::new("power-off").unwrap()].into(),
         };

@@ -184,3 +184,80 @@ fn what_is_removed_stops_and_what_comes_back_meanwhile_runs_again_under_a_new_to
         .token;
     assert!(again > token);
 }
+
+fn tokens(world: &World) -> Vec<Token> {
+    let held = world.cluster().partitions();
+    let mut tokens: Vec<_> = held.filter_map(|(_, p)| Some(p.holder()?.token)).collect();
+    tokens.sort_unstable();
+    tokens
+}
+
+#[test]
+fn a_service_applied_again_while_it_is_being_removed_starts_only_behind_its_old_runs() {
+    let (mut world, mut sequence) = settled(2, &["a", "b", "c", "d"]);
+    let old = tokens(&world);
+    world.ask(Call::Remove {
+        services: vec![service("s")],
+    });
+    assert!(world.cluster().service(&service("s")).is_none());
+    // Another list than before: some stay, some are new, some go for good.
+    world.ask(apply("s", &["a", "b", "e"]));
+    let stopping = |world: &World| {
+        let partitions = world.cluster().partitions();
+        let stopping = partitions.filter(|(_, p)| matches!(p.state(), State::Stopping(..)));
+        stopping.count()
+    };
+    world.pass(Duration::from_secs(1));
+    assert_eq!(
+        stopping(&world),
+        4,
+        "nothing is given to anybody while it still runs"
+    );
+    let unassumed = world.cluster().partition(world.id("e")).unwrap();
+    assert!(unassumed.running_under().is_none());
+    // One agent after the other lets go; what it held starts anew, wherever, under higher tokens.
+    for session in [1, 2, 1, 2] {
+        serve(&mut world, session, &mut sequence);
+        world.pass(Duration::from_millis(100));
+        let fresh = tokens(&world)
+            .into_iter()
+            .filter(|token| !old.contains(token));
+        assert!(fresh.min() > old.last().copied());
+    }
+    assert_eq!(running(&world, 1) + running(&world, 2), 3);
+    let keys: Vec<_> = world
+        .cluster()
+        .partitions()
+        .map(|(_, p)| p.key().to_string())
+        .collect();
+    assert_eq!(keys.len(), 3, "{keys:?}");
+}
+
+#[test]
+fn a_service_has_not_settled_before_its_file_was_read() {
+    let (mut world, _) = settled(1, &["a"]);
+    let settling = |world: &World| {
+        let director = &world.nodes[0].director;
+        let planner = director.planner().unwrap();
+        planner
+            .settling(world.now.moment, world.cluster(), None)
+            .settled
+    };
+    assert!(settling(&world));
+    let spec = serde_json::json!({ "command": ["x"], "partitions": { "file": "/x.jsonl" } });
+    let spec: crate::spec::ServiceSpec = serde_json::from_value(spec).unwrap();
+    world.ask(Call::Apply {
+        services: vec![(service("t"), spec)],
+    });
+    assert!(!settling(&world));
+    let read = |reading| Call::Partitions {
+        service: service("t"),
+        reading,
+    };
+    world.ask(read(Ok(Vec::new())));
+    assert!(settling(&world), "an empty file is no reason to wait");
+    world.lead_again();
+    assert!(!settling(&world), "a new leader reads it once more");
+    world.ask(read(Err("it is gone".to_owned())));
+    assert!(settling(&world), "what cannot be read is not waited for");
+}

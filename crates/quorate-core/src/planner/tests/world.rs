@@ -20,6 +20,8 @@ pub(super) struct World {
     pub(super) now: Moment,
     pub(super) silent: BTreeSet<SessionId>,
     pub(super) sessions: BTreeMap<&'static str, SessionId>,
+    /// How many changes the last entry made.
+    pub(super) changes: usize,
 }
 
 pub(super) const LEASE: Duration = Duration::from_secs(10);
@@ -56,6 +58,7 @@ impl World {
             now: Moment::from_millis(1_000_000),
             silent: BTreeSet::new(),
             sessions: BTreeMap::new(),
+            changes: 0,
         };
         let elected = Record::Elected {
             name: DirectorName::new("d1").unwrap(),
@@ -82,6 +85,7 @@ impl World {
         for outcome in &applied.outcomes {
             assert_eq!(*outcome, crate::cluster::Outcome::Accepted);
         }
+        self.changes = applied.changes.len();
         self.planner.observe(&applied.changes);
     }
 

@@ -400,6 +400,7 @@ fn what_is_right_passes() {
             "restart",
             json!({ "move_after": 0, "give_up_after": 3, "backoff": "100ms" }),
         ),
+        ("restart", json!({ "give_up_after": 3 })),
         ("partitions", json!({ "list": ["größe", "Kunde 7", "😀"] })),
         ("partitions", json!({ "range": "0..1000000" })),
         (
@@ -422,6 +423,30 @@ fn what_is_right_passes() {
             "{field} = {shown}"
         );
     }
+}
+
+#[test]
+fn where_nobody_says_when_to_move_giving_up_comes_first() {
+    let after = |restart: Value| {
+        let file = file_with("restart", restart);
+        assert_eq!(validate(&file), []);
+        let restart = &file.service.values().next().unwrap().restart;
+        // As the ledger and the API have it: nothing depends on who reads it.
+        let again = serde_json::to_value(restart).unwrap();
+        assert_eq!(serde_json::from_value::<Restart>(again).unwrap(), *restart);
+        (restart.move_after, restart.give_up_after)
+    };
+    assert_eq!(after(json!({})), (5, 0));
+    assert_eq!(after(json!({ "give_up_after": 3 })), (3, 3));
+    assert_eq!(after(json!({ "give_up_after": 50 })), (5, 50));
+    assert_eq!(
+        after(json!({ "give_up_after": 3, "move_after": 0 })),
+        (0, 3)
+    );
+    assert_eq!(
+        after(json!({ "give_up_after": 9, "move_after": 7 })),
+        (7, 9)
+    );
 }
 
 #[test]
