@@ -68,15 +68,18 @@ async fn a_worker_registers_renews_resumes_and_leaves() {
         "the older process is fenced"
     );
 
-    let close = CloseRequest {
-        incarnation: Some(worker.opened.incarnation),
-        reason: "left".to_owned(),
+    let leave = async |incarnation| {
+        let close = CloseRequest {
+            incarnation,
+            reason: "left".to_owned(),
+        };
+        let (session, secret) = (worker.opened.session, &worker.secret);
+        worker.client.close(session, secret, &close).await
     };
-    worker
-        .client
-        .close(worker.opened.session, &worker.secret, &close)
-        .await
-        .unwrap();
+    let late = leave(Some(worker.opened.incarnation)).await;
+    assert_eq!(code(late), Code::Fenced, "the older process leaves nothing");
+    assert_eq!(code(leave(None).await), Code::MalformedRequest);
+    leave(Some(resumed.incarnation)).await.unwrap();
     let agents = desk.client.agents(None).await.unwrap().value;
     assert_eq!(agents[0].state, AgentState::Gone);
     let lost = renew(&worker, 3).await.unwrap();
