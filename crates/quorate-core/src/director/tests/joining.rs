@@ -31,10 +31,10 @@ fn joins(process: u64, place: Place) -> Call {
 }
 
 fn refused(answer: &Answer) -> &str {
-    match answer {
-        Answer::Refused(Refusal::Conflict(why)) => why,
-        other => panic!("{other:?}"),
-    }
+    let Answer::Refused(Refusal::Conflict(why)) = answer else {
+        panic!("{answer:?}")
+    };
+    why
 }
 
 fn evict(agent: &str) -> Call {

@@ -34,9 +34,11 @@ fn open(world: &World, node: usize) -> bool {
 
 fn silences(world: &World) -> Vec<u64> {
     let records = world.records().into_iter();
-    let silent = records.filter_map(|record| match record {
-        Record::Silent { for_ms, .. } => Some(for_ms),
-        _ => None,
+    let silent = records.filter_map(|record| {
+        let Record::Silent { for_ms, .. } = record else {
+            return None;
+        };
+        Some(for_ms)
     });
     silent.collect()
 }
