@@ -481,6 +481,7 @@ impl World {
                 Answer::Done { .. } | Answer::Refused(_) => {}
                 Answer::Opened { .. }
                 | Answer::Reported { .. }
+                | Answer::Checkpoints { .. }
                 | Answer::Unknown
                 | Answer::NotLeader { .. } => {
                     self.after(SECOND, Happening::LastWill(host, session, tries + 1));
@@ -642,6 +643,7 @@ pub(crate) fn is_over(answer: &Answer) -> bool {
         | Answer::Done { .. }
         | Answer::Opened { .. }
         | Answer::Reported { .. }
+        | Answer::Checkpoints { .. }
         | Answer::Unknown
         | Answer::NotLeader { .. } => false,
     }

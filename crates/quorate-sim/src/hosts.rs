@@ -381,7 +381,10 @@ impl World {
                 refused: refused.into_iter().map(|(token, _)| token).collect(),
             },
             Answer::Done { .. } => Event::Closed { warden },
-            Answer::Refused(_) | Answer::Unknown | Answer::NotLeader { .. } => return,
+            Answer::Checkpoints { .. }
+            | Answer::Refused(_)
+            | Answer::Unknown
+            | Answer::NotLeader { .. } => return,
         };
         self.tell_agent(host, generation, event);
     }

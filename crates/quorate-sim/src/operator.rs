@@ -141,6 +141,7 @@ impl World {
             Answer::Done { .. } | Answer::Refused(_) => at + 1,
             Answer::Opened { .. }
             | Answer::Reported { .. }
+            | Answer::Checkpoints { .. }
             | Answer::Unknown
             | Answer::NotLeader { .. } => at,
         };

@@ -124,7 +124,8 @@ impl Oracle {
             | Record::SessionResumed { .. }
             | Record::Withdrawn { .. }
             | Record::Revoked { .. }
-            | Record::Observed { .. } => {}
+            | Record::Observed { .. }
+            | Record::CheckpointPut { .. } => {}
         }
     }
 

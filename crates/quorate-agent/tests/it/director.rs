@@ -115,6 +115,7 @@ impl Director {
                 spec_version,
                 restarts_asked: 0,
                 failures: 0,
+                checkpoint: None,
             };
             table.items.insert(token, item);
         });

@@ -90,6 +90,13 @@ impl Director {
             } => self.decide_register(batch, agent, lease, secret_hash, process),
             Call::Resume { session, process } => self.decide_resume(batch, session, process),
             Call::Report(report) => self.decide_report(*report),
+            Call::Checkpoints(checkpoints) => self.decide_checkpoints(checkpoints),
+            Call::PutCheckpoint {
+                service,
+                key,
+                token,
+                content,
+            } => self.decide_checkpoint(&service, &key, token, content),
             Call::Close { session, reason } => Ok(self.decide_close(session, reason)),
         }
     }
@@ -194,7 +201,13 @@ impl Director {
     pub(super) fn reply_after(&self, reply: Reply, refused: Option<Refused>) -> Answer {
         match (&reply, refused) {
             // Each claim is told for itself, and a session that was opened twice is open.
-            (Reply::Reported { .. } | Reply::Opened { .. } | Reply::Resumed { .. }, _)
+            (
+                Reply::Reported { .. }
+                | Reply::Checkpoints { .. }
+                | Reply::Opened { .. }
+                | Reply::Resumed { .. },
+                _,
+            )
             | (Reply::Refused(_), _)
             | (_, None) => self.reply(reply),
             (Reply::Done { .. }, Some(refused)) => {
@@ -225,6 +238,7 @@ impl Director {
                 sequence,
                 claims,
             } => self.reported(session, sequence, &claims),
+            Reply::Checkpoints { asked } => self.checkpoints_kept(&asked),
         }
     }
 
@@ -342,6 +356,8 @@ fn compares(call: &Call) -> bool {
         | Call::Register { .. }
         | Call::Resume { .. }
         | Call::Report(_)
+        | Call::Checkpoints(_)
+        | Call::PutCheckpoint { .. }
         | Call::Close { .. } => false,
     }
 }

@@ -26,6 +26,7 @@ mod batch;
 pub mod call;
 mod calls;
 mod changes;
+mod checkpoints;
 mod clocks;
 pub mod effect;
 pub mod event;

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::desk::{Desk, PATIENCE, Worker, listed, until};
 
 /// The pieces of work that a worker hears of, until there are so many in this state.
-async fn work(worker: &Worker, count: usize, state: WorkState) -> Vec<WorkItem> {
+pub(crate) async fn work(worker: &Worker, count: usize, state: WorkState) -> Vec<WorkItem> {
     let (id, mut index, mut items) = (worker.opened.session, 0, Vec::<WorkItem>::new());
     let all = async {
         loop {
@@ -40,7 +40,7 @@ async fn work(worker: &Worker, count: usize, state: WorkState) -> Vec<WorkItem> 
     items
 }
 
-async fn assume(worker: &Worker, sequence: u64, items: &[WorkItem]) -> Vec<u64> {
+pub(crate) async fn assume(worker: &Worker, sequence: u64, items: &[WorkItem]) -> Vec<u64> {
     let claims = items.iter().map(|item| Claim {
         partition: item.partition,
         token: item.token,
@@ -73,7 +73,7 @@ async fn assume(worker: &Worker, sequence: u64, items: &[WorkItem]) -> Vec<u64> 
     assumed
 }
 
-fn quick(keys: &[&str]) -> serde_json::Value {
+pub(crate) fn quick(keys: &[&str]) -> serde_json::Value {
     json!({
         "command": ["/bin/sleep", "inf"],
         "partitions": { "list": keys },

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bad_input;
+mod checkpoints;
 mod desk;
 mod example;
 mod job_files;

@@ -2,6 +2,7 @@
 //! of the script.
 
 mod calls;
+mod checkpoints;
 mod leading;
 mod leases;
 mod planning;
