@@ -142,7 +142,7 @@ fn floor(count: u64) -> Outcome<Sample> {
 async fn ours(count: u64, report: bool) -> Outcome<Sample> {
     let folder = tempfile::tempdir()?;
     let program = std::env::current_exe()?;
-    let client = Client::spawn(&program, folder.path(), Duration::from_secs(5)).await?;
+    let client = Client::spawn(&program, folder.path(), Duration::from_secs(5), None).await?;
     let (timekeeper, containment) = (client.state.pid, client.state.containment.clone());
     let (mut sender, mut receiver) = (client.sender, client.receiver);
     sender.send(&Order::Arm { deadline: u64::MAX }).await?;
@@ -206,6 +206,8 @@ fn sleep(token: u64) -> StartRun {
         user: None,
         files_max: None,
         notify_socket: None,
+        api_socket: None,
+        handed_over: Vec::new(),
     }
 }
 

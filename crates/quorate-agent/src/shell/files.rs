@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_core::agent::{Item, RunId, WardenId};
+use quorate_core::agent::{Item, Latest, RunId, WardenId};
 use quorate_core::ids::{AgentName, Token};
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,6 +31,7 @@ pub(crate) enum Job {
         warden: WardenId,
         run: RunId,
         item: Arc<Item>,
+        checkpoint: Option<Latest>,
         agent: AgentName,
         run_dir: PathBuf,
         lease_file: PathBuf,
@@ -117,6 +118,7 @@ fn carry_out(job: Job, failing: &mut BTreeSet<&'static str>) -> Option<Done> {
             warden,
             run,
             item,
+            checkpoint,
             agent,
             run_dir,
             lease_file,
@@ -127,7 +129,13 @@ fn carry_out(job: Job, failing: &mut BTreeSet<&'static str>) -> Option<Done> {
                 lease_file: &lease_file,
             };
             let target = LogTarget::of(&item);
-            let start = launch::prepare(places, run, &item, &target).map(Box::new);
+            let order = launch::Order {
+                run,
+                item: &item,
+                checkpoint: checkpoint.as_ref(),
+                target: &target,
+            };
+            let start = launch::prepare(places, order).map(Box::new);
             Some(Done::Prepared {
                 warden,
                 run,

@@ -146,7 +146,8 @@ impl Client {
     /// Starts a warden in `dir` (made if it is missing) that outlives this process, and connects.
     ///
     /// `program` is called as `program warden --dir DIR --adopt-within 5000ms` and hands these
-    /// arguments to [`crate::warden::Options::from_args`].
+    /// arguments to [`crate::warden::Options::from_args`]. `files`: how many open files runs may have
+    /// unless they raise that themselves; as this process when absent.
     ///
     /// # Errors
     /// When it cannot be started, or refuses, or another one lives there.
@@ -154,18 +155,21 @@ impl Client {
         program: &Path,
         dir: &Path,
         adopt_within: Duration,
+        files: Option<u64>,
     ) -> Result<Self, ConnectError> {
         let not_started = |reason: String| ConnectError::NotStarted {
             dir: dir.to_owned(),
             reason,
         };
         let log = open_log(dir).map_err(|cause| not_started(cause.to_string()))?;
+        let files = files.map(|files| ["--files".to_owned(), files.to_string()]);
         let mut child = Command::new(program)
             .arg("warden")
             .arg("--dir")
             .arg(dir)
             .arg("--adopt-within")
             .arg(format!("{}ms", adopt_within.as_millis()))
+            .args(files.into_iter().flatten())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::from(log))

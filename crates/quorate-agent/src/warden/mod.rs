@@ -43,6 +43,8 @@ pub struct Options {
     pub adopt_within: Duration,
     /// The program that knows `agent --last-will DIR`.
     pub program: PathBuf,
+    /// Open files that runs may have unless they raise that themselves; as this process when absent.
+    pub files: Option<u64>,
 }
 
 /// Why a warden cannot be started with these arguments.
@@ -61,6 +63,7 @@ impl Options {
     ) -> Result<Self, ArgumentError> {
         let mut dir = None;
         let mut adopt_within = None;
+        let mut files = None;
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or(ArgumentError)?;
@@ -73,6 +76,10 @@ impl Options {
                         .and_then(|millis| millis.parse().ok())
                         .map(Duration::from_millis);
                 }
+                Some("--files") => {
+                    let number = value.to_str().and_then(|text| text.parse().ok());
+                    files = Some(number.ok_or(ArgumentError)?);
+                }
                 Some(_) | None => return Err(ArgumentError),
             }
         }
@@ -81,6 +88,7 @@ impl Options {
                 dir,
                 adopt_within,
                 program,
+                files,
             }),
             (_, _) => Err(ArgumentError),
         }

@@ -26,15 +26,16 @@ use rustix::net::{
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getpid, kill_process, pidfd_open,
-    set_child_subreaper, set_parent_process_death_signal, setrlimit, setsid, waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, set_child_subreaper,
+    set_parent_process_death_signal, setsid, waitpid,
 };
 
 use super::client::{READY, socket_path};
 use super::holder::{self, Arming, Inheritance};
-use super::init::{self, Common};
+use super::init::Common;
 use super::scan::Scan;
 use super::{LAST_WILL, Options, SOCKET, trial};
+use crate::files_limit::raise_files_limit;
 use crate::sys::{
     Isolation, KillTimer, SingleThreaded, block_signals, boot_nanos, keep_only, standard_output,
     take_signals,
@@ -63,7 +64,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         alone,
         lock: &lock,
         oom_score: spare_from_oom(),
-        files: raise_files_limit(),
+        files: files_of_runs(options),
     }
     .holder()?;
     rustix::io::write(std::io::stdout(), format!("{READY}\n").as_bytes())?;
@@ -93,18 +94,10 @@ fn spare_from_oom() -> Option<Vec<u8>> {
     Some(before)
 }
 
-/// A run takes a handful of descriptors. Tells what was set before, which is what runs get.
-fn raise_files_limit() -> (u64, u64) {
-    let before = init::files_limit();
-    let most = Some(before.1).filter(|&most| most != u64::MAX);
-    let _unchanged = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: most,
-            maximum: most,
-        },
-    );
-    before
+/// The limits of open files that runs are started with: soft and hard.
+fn files_of_runs(options: &Options) -> (u64, u64) {
+    let (soft, hard) = raise_files_limit();
+    (options.files.unwrap_or(soft).min(hard), hard)
 }
 
 fn open_null() -> io::Result<OwnedFd> {

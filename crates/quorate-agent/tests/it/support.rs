@@ -37,7 +37,7 @@ impl Drop for Rig {
 
 impl Rig {
     pub(crate) async fn new(adopt_within: Duration) -> Self {
-        Self::of_program(&program(), adopt_within).await
+        Self::of_program(&program(), adopt_within, None).await
     }
 
     /// With a warden that is told not to use namespaces.
@@ -50,12 +50,19 @@ impl Rig {
         );
         std::fs::write(&wrapper, script).unwrap();
         std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o700)).unwrap();
-        Self::of_program(&wrapper, adopt_within).await
+        Self::of_program(&wrapper, adopt_within, None).await
     }
 
-    async fn of_program(program: &Path, adopt_within: Duration) -> Self {
+    /// With runs that may have so many open files.
+    pub(crate) async fn with_files(files: u64) -> Self {
+        let mut rig = Self::of_program(&program(), Duration::from_secs(60), Some(files)).await;
+        rig.arm_in(Duration::from_secs(600)).await;
+        rig
+    }
+
+    async fn of_program(program: &Path, adopt_within: Duration, files: Option<u64>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let client = Client::spawn(program, folder.path(), adopt_within)
+        let client = Client::spawn(program, folder.path(), adopt_within, files)
             .await
             .unwrap();
         let mark = format!("QUORATE_TEST_MARK={}", folder.path().display());
@@ -112,6 +119,8 @@ impl Rig {
             user: None,
             files_max: None,
             notify_socket: None,
+            api_socket: None,
+            handed_over: Vec::new(),
         }
     }
 
@@ -189,7 +198,7 @@ impl Rig {
 
 async fn spare() -> (Client, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let client = Client::spawn(&program(), folder.path(), Duration::ZERO)
+    let client = Client::spawn(&program(), folder.path(), Duration::ZERO, None)
         .await
         .unwrap();
     (client, folder)

@@ -153,7 +153,8 @@ async fn the_next_agent_finds_every_run_untouched_and_every_end_untold() {
         Reply::Started {
             run: run(1),
             pid,
-            notify: false
+            notify: false,
+            api: false
         }
     );
     let (reply, rest) = rig.recv().await;
@@ -186,7 +187,8 @@ async fn the_next_agent_finds_every_run_untouched_and_every_end_untold() {
         Reply::Started {
             run: run(1),
             pid,
-            notify: false
+            notify: false,
+            api: false
         }
     );
     let order = rig.command(4, &["true"]);
@@ -205,7 +207,7 @@ async fn a_second_agent_is_refused_while_the_first_is_there() {
         matches!(second, Err(ConnectError::Busy { .. })),
         "{second:?}"
     );
-    let second = Client::spawn(&program(), rig.dir(), Duration::ZERO).await;
+    let second = Client::spawn(&program(), rig.dir(), Duration::ZERO, None).await;
     let Err(ConnectError::NotStarted { reason, .. }) = second else {
         panic!("{second:?}")
     };
@@ -233,7 +235,7 @@ async fn with_no_time_to_adopt_all_is_killed_and_the_last_will_executed() {
     let timekeeper = client.state.pid;
     // The crash of an agent closes its socket; the proof it held dies with it, so a copy is looked at.
     let other = tempfile::tempdir().unwrap();
-    let spare = Client::spawn(&program(), other.path(), Duration::ZERO)
+    let spare = Client::spawn(&program(), other.path(), Duration::ZERO, None)
         .await
         .unwrap();
     let Client { proof, .. } = std::mem::replace(client, spare);
@@ -322,7 +324,7 @@ async fn malformed_orders_close_the_connection_and_harm_no_run() {
         for alone in [false, true] {
             if alone {
                 let dir = tempfile::tempdir().unwrap();
-                let spare = Client::spawn(&program(), dir.path(), Duration::ZERO)
+                let spare = Client::spawn(&program(), dir.path(), Duration::ZERO, None)
                     .await
                     .unwrap();
                 drop(std::mem::replace(&mut rig.client, spare));
