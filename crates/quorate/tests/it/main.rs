@@ -6,6 +6,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod checkpoints;
 mod cluster;
 mod cluster_demonstration;
 mod cluster_faults;
