@@ -224,6 +224,8 @@ fn beater(program: &Path, beats: &Path) -> StartRun {
         user: None,
         files_max: None,
         notify_socket: None,
+        api_socket: None,
+        handed_over: Vec::new(),
     }
 }
 

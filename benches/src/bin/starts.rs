@@ -211,6 +211,8 @@ fn sleep(token: u64) -> StartRun {
         user: None,
         files_max: None,
         notify_socket: None,
+        api_socket: None,
+        handed_over: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent's shell and the warden that holds the runs.
 
+mod files_limit;
 pub mod machine;
 mod shell;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]

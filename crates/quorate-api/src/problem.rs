@@ -103,8 +103,8 @@ codes! {
     SlowRequest = 408 "request too slow";
     /// The request contradicts what is in force.
     Conflict = 409 "conflict";
-    /// The caller's session or incarnation is over.
-    Fenced = 409 "session or incarnation is over";
+    /// The caller's session, incarnation or token is over.
+    Fenced = 409 "session, incarnation or token is over";
     /// What was asked for is older than what is kept.
     Gone = 410 "no longer kept";
     /// What was to be written is not as the caller knows it: its `If-Match` or `If-None-Match` does not hold.

@@ -27,6 +27,8 @@ pub const PARTITION_WHY: &str = "/v1/services/{name}/partitions/{key}/why";
 pub const PARTITION_HISTORY: &str = "/v1/services/{name}/partitions/{key}/history";
 /// What it printed.
 pub const PARTITION_LOGS: &str = "/v1/services/{name}/partitions/{key}/logs";
+/// How far its owners have come.
+pub const PARTITION_CHECKPOINT: &str = "/v1/services/{name}/partitions/{key}/checkpoint";
 /// Stops and starts one run where it is.
 pub const PARTITION_RESTART: &str = "/v1/services/{name}/partitions/{key}/restart";
 /// Wants one partition stopped.
@@ -67,6 +69,8 @@ pub const SESSION_RESUME: &str = "/v1/sessions/{id}/resume";
 pub const SESSION_RENEW: &str = "/v1/sessions/{id}/renew";
 /// Reports what happened.
 pub const SESSION_REPORT: &str = "/v1/sessions/{id}/report";
+/// Keeps how far runs of a session have come.
+pub const SESSION_CHECKPOINTS: &str = "/v1/sessions/{id}/checkpoints";
 /// Ends a session with proof of death.
 pub const SESSION_CLOSE: &str = "/v1/sessions/{id}/close";
 /// What the session is to hold.

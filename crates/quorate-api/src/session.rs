@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::checkpoint::{CheckpointView, Content};
+
 /// `POST /v1/sessions`: a warden begins a session. Frees nothing of an older one.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RegisterRequest {
@@ -161,6 +163,9 @@ pub struct WorkItem {
     pub restarts_asked: u32,
     /// Failed attempts in a row before this token, on other agents.
     pub failures: u32,
+    /// How far its owners have come. What the session itself has said of it since is not told again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointView>,
 }
 
 /// What a session is to do with a partition.
@@ -285,6 +290,39 @@ pub struct Refusal {
     pub token: u64,
     /// Why, for people.
     pub reason: String,
+}
+
+/// `POST /v1/sessions/{id}/checkpoints`: how far runs have come, many at once. A repeat changes nothing,
+/// and what is written under a token that has ended is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointsRequest {
+    /// The agent process that speaks.
+    pub incarnation: u64,
+    /// At most one for each token.
+    pub checkpoints: Vec<WrittenCheckpoint>,
+}
+
+/// How far one run has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WrittenCheckpoint {
+    /// The slot.
+    pub partition: u32,
+    /// The token.
+    pub token: u64,
+    /// Above that of every earlier one under this token, from whichever process of the agent; a repeat
+    /// has the same number and the same content.
+    pub number: u64,
+    /// At most 16 KiB.
+    pub content: Content,
+}
+
+/// Answer to `checkpoints`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointsResponse {
+    /// Tokens whose checkpoint is kept, or a later one in its place.
+    pub kept: Vec<u64>,
+    /// Tokens that may not write, with the reason.
+    pub refused: Vec<Refusal>,
 }
 
 /// `POST /v1/sessions/{id}/close`: everything of the session is proven dead.

@@ -7,6 +7,7 @@
 //! **Invariant:** no IO, clock, thread, random number or hash map with random order.
 
 pub mod agent;
+pub mod checkpoint;
 pub mod cluster;
 pub mod director;
 pub mod history;

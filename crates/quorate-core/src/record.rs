@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Content;
 use crate::ids::{
     AgentName, BatchId, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey,
     ServiceName, SessionId, Token,
@@ -263,6 +264,19 @@ pub enum Record {
         token: Token,
         /// What was seen.
         run: RunReport,
+    },
+    /// How far the owner of a partition has come, for the one after it. Changes no right (S2).
+    CheckpointPut {
+        /// The partition.
+        partition: PartitionId,
+        /// The token of the owner that says so.
+        token: Token,
+        /// Above that of every earlier one under this token.
+        number: u64,
+        /// What it says.
+        content: Content,
+        /// It did not come by way of the agent that holds the partition, which has to be told.
+        tell: bool,
     },
 }
 

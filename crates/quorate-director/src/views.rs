@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use quorate_api::checkpoint::{CheckpointSummary, CheckpointView, Content};
 use quorate_api::resources::{
     AgentState, AgentView, Counts, ExitView, PartitionState, PartitionView, ServiceState,
     ServiceView, SourceView,
 };
 use quorate_api::session::WorkResponse;
 use quorate_api::session::{WorkItem, WorkService, WorkState};
+use quorate_core::checkpoint::Checkpoint;
 use quorate_core::cluster::{Agent, Cluster, Freed, Partition, Service, State};
 use quorate_core::director::{self as machine, WorkDelta};
 use quorate_core::ids::PartitionId;
@@ -139,6 +141,26 @@ pub(crate) fn partition(
         weight: partition.weight(),
         labels: partition.labels().cloned().unwrap_or_default(),
         data: partition.data().and_then(|data| raw(data)),
+        checkpoint: partition.checkpoint().map(checkpoint_summary),
+    }
+}
+
+/// A checkpoint with what is in it.
+pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> CheckpointView {
+    CheckpointView {
+        token: checkpoint.token.0,
+        number: checkpoint.number,
+        at: clock::text(checkpoint.at),
+        content: Content::of(checkpoint.content.as_bytes()),
+    }
+}
+
+fn checkpoint_summary(checkpoint: &Checkpoint) -> CheckpointSummary {
+    CheckpointSummary {
+        token: checkpoint.token.0,
+        number: checkpoint.number,
+        at: clock::text(checkpoint.at),
+        bytes: checkpoint.content.as_bytes().len() as u64,
     }
 }
 
@@ -285,6 +307,7 @@ pub(crate) fn work(delta: WorkDelta, leases_ms: Vec<u64>) -> WorkResponse {
         spec_version: item.spec_version.0,
         restarts_asked: item.restarts_asked,
         failures: item.failures,
+        checkpoint: item.checkpoint.as_ref().map(checkpoint),
     });
     let services = delta.services.into_iter().map(|service| WorkService {
         service: service.service.to_string(),

@@ -486,6 +486,7 @@ impl World {
                 Answer::Done { .. } | Answer::Refused(_) => {}
                 Answer::Opened { .. }
                 | Answer::Reported { .. }
+                | Answer::Checkpoints { .. }
                 | Answer::Unknown
                 | Answer::NotLeader { .. } => {
                     self.after(SECOND, Happening::LastWill(host, session, tries + 1));
@@ -652,6 +653,7 @@ pub(crate) fn is_over(answer: &Answer) -> bool {
         | Answer::Done { .. }
         | Answer::Opened { .. }
         | Answer::Reported { .. }
+        | Answer::Checkpoints { .. }
         | Answer::Unknown
         | Answer::NotLeader { .. } => false,
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::agent::{
-    Agent, Effect, Event, FoundRun, Item, Kept, Opened, Report, Service, Wanted, WardenId, Work,
+    Agent, Effect, Event, FoundRun, Item, Kept, Latest, Opened, Report, Service, Wanted, WardenId,
+    Work,
 };
 use quorate_core::director::call::{Answer, Call, Renewal};
 use quorate_core::director::{WorkDelta, WorkItem, WorkState};
@@ -242,7 +243,12 @@ impl World {
             }
             Effect::Keep { warden, kept } => self.keep(n, warden, kept),
             Effect::Arm { warden, deadline } => self.order(n, warden, Order::Arm(deadline)),
-            Effect::Start { warden, run, item } => {
+            Effect::Start {
+                warden,
+                run,
+                item,
+                checkpoint: _,
+            } => {
                 let opened = self.host(n).and_then(|host| host.holder(warden));
                 let Some(session) = opened.and_then(|holder| holder.opened) else {
                     return;
@@ -257,6 +263,8 @@ impl World {
                 signal,
             } => self.order(n, warden, Order::Signal(run, signal)),
             Effect::WriteData { .. } => {}
+            // The runs of this world say nothing of their progress.
+            Effect::Checkpoints { .. } | Effect::AnswerCheckpoint { .. } => {}
             Effect::Kill { warden, run } => self.order(n, warden, Order::Kill(run)),
             Effect::Forget { warden, run } => self.order(n, warden, Order::Forget(run)),
             Effect::Report { warden, report } => self.report(n, warden, report),
@@ -388,7 +396,10 @@ impl World {
                 refused: refused.into_iter().map(|(token, _)| token).collect(),
             },
             Answer::Done { .. } => Event::Closed { warden },
-            Answer::Refused(_) | Answer::Unknown | Answer::NotLeader { .. } => return,
+            Answer::Checkpoints { .. }
+            | Answer::Refused(_)
+            | Answer::Unknown
+            | Answer::NotLeader { .. } => return,
         };
         self.tell_agent(host, generation, event);
     }
@@ -601,6 +612,11 @@ fn to_item(holder: &Holder, item: WorkItem) -> Option<Item> {
         data_version: item.data_version.0,
         restarts_asked: item.restarts_asked,
         failures: item.failures,
+        checkpoint: item.checkpoint.map(|checkpoint| Latest {
+            token: checkpoint.token,
+            number: checkpoint.number,
+            content: checkpoint.content,
+        }),
         how: Arc::clone(how),
     })
 }

@@ -143,6 +143,7 @@ impl World {
             Answer::Done { .. } | Answer::Refused(_) => at + 1,
             Answer::Opened { .. }
             | Answer::Reported { .. }
+            | Answer::Checkpoints { .. }
             | Answer::Unknown
             | Answer::NotLeader { .. } => at,
         };

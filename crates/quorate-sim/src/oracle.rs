@@ -129,7 +129,8 @@ impl Oracle {
             | Record::Fenced { .. }
             | Record::Drifts { .. }
             | Record::Evicted { .. }
-            | Record::Observed { .. } => {}
+            | Record::Observed { .. }
+            | Record::CheckpointPut { .. } => {}
         }
     }
 

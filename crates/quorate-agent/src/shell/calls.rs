@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate_api::client::{Client, Error};
 use quorate_api::problem::Code;
 use quorate_api::session::{CloseRequest, RegisterRequest, ResumeRequest};
-use quorate_core::agent::{Event, Opened, Report, WardenId};
+use quorate_core::agent::{Checkpoints, Event, Opened, Report, WardenId};
 use quorate_core::ids::{SessionId, Token};
 use quorate_core::record::CloseReason;
 use tokio_util::sync::CancellationToken;
@@ -108,6 +108,35 @@ impl Caller {
                         sequence: report.sequence,
                     }
                 }
+            }
+        }
+    }
+
+    pub(crate) async fn checkpoints(self, call: u64, checkpoints: Checkpoints) -> Event {
+        let warden = self.warden;
+        let request = translate::checkpoints(&checkpoints);
+        let session = checkpoints.session.0;
+        let answer = self.client.checkpoints(session, &self.secret, &request);
+        match answer.await {
+            Ok(answer) => {
+                for refusal in &answer.refused {
+                    tracing::warn!(
+                        token = refusal.token,
+                        reason = refusal.reason,
+                        "a checkpoint was refused"
+                    );
+                }
+                Event::CheckpointsAnswered {
+                    warden,
+                    call,
+                    kept: answer.kept.into_iter().map(Token).collect(),
+                }
+            }
+            // Whether the session is over, the reports and renewals tell: a director that does not
+            // know these calls yet must not end it.
+            Err(error) => {
+                log("checkpoints", &error);
+                Event::CheckpointsUnanswered { warden, call }
             }
         }
     }

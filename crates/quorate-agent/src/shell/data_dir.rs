@@ -4,7 +4,7 @@
 //! agent.lock  agent_id
 //! wardens/<n>/           socket, log and last will of a warden
 //! leases/<n>             deadline of a session, where there is no memory to keep it in
-//! runs/<token>/          what a run needs: its data, its notify socket, where its output goes
+//! runs/<token>/          what a run needs: its data, its checkpoint, its sockets, where its output goes
 //! logs/<service>/<key>/  current.log, 1.log, 2.log …
 //! ```
 

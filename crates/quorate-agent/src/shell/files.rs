@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_core::agent::{Item, RunId, WardenId};
+use quorate_core::agent::{Item, Latest, RunId, WardenId};
 use quorate_core::ids::{AgentName, ClusterId, Token};
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,6 +31,7 @@ pub(crate) enum Job {
         warden: WardenId,
         run: RunId,
         item: Arc<Item>,
+        checkpoint: Option<Latest>,
         agent: AgentName,
         cluster: ClusterId,
         run_dir: PathBuf,
@@ -118,6 +119,7 @@ fn carry_out(job: Job, failing: &mut BTreeSet<&'static str>) -> Option<Done> {
             warden,
             run,
             item,
+            checkpoint,
             agent,
             cluster,
             run_dir,
@@ -130,7 +132,13 @@ fn carry_out(job: Job, failing: &mut BTreeSet<&'static str>) -> Option<Done> {
                 lease_file: &lease_file,
             };
             let target = LogTarget::of(&item);
-            let start = launch::prepare(places, run, &item, &target).map(Box::new);
+            let order = launch::Order {
+                run,
+                item: &item,
+                checkpoint: checkpoint.as_ref(),
+                target: &target,
+            };
+            let start = launch::prepare(places, order).map(Box::new);
             Some(Done::Prepared {
                 warden,
                 run,

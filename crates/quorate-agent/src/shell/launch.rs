@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use quorate_core::agent::{Item, RunId};
+use quorate_core::agent::{Item, Latest, RunId};
 use quorate_core::ids::{AgentName, ClusterId};
 use quorate_core::spec::OnChange;
 use quorate_core::spec::template::{self, Context, ExpandError, Expanded, TemplateError};
@@ -18,7 +18,11 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const TARGET: &str = "target.json";
 const DATA: &str = "data.json";
 const TOKEN: &str = "token";
+const CHECKPOINT: &str = "checkpoint";
 const NOTIFY: &str = "notify.sock";
+pub(crate) const API: &str = "api.sock";
+/// Longest path that a unix socket can have, without the byte that ends it.
+const SOCKET_PATH_MAX: usize = 107;
 
 /// Why a run cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -71,13 +75,23 @@ pub(crate) struct Places<'a> {
     pub(crate) lease_file: &'a Path,
 }
 
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) run: RunId,
+    pub(crate) item: &'a Item,
+    pub(crate) checkpoint: Option<&'a Latest>,
+    pub(crate) target: &'a LogTarget,
+}
+
 /// Writes the files of a run and says how to start it.
-pub(crate) fn prepare(
-    places: Places<'_>,
-    run: RunId,
-    item: &Item,
-    target: &LogTarget,
-) -> Result<StartRun, LaunchError> {
+pub(crate) fn prepare(places: Places<'_>, order: Order<'_>) -> Result<StartRun, LaunchError> {
+    let Order {
+        run,
+        item,
+        checkpoint,
+        target,
+    } = order;
     let spec = &item.how.spec;
     let context = Context::new(&item.key, item.data.as_deref(), run.token, places.agent)
         .map_err(LaunchError::Data)?;
@@ -100,6 +114,21 @@ pub(crate) fn prepare(
         let path = write_data(places.run_dir, item)?;
         env.push(("QUORATE_DATA_FILE".to_owned(), shown(&path)));
     }
+    let checkpoint_file = places.run_dir.join(CHECKPOINT);
+    env.push((
+        "QUORATE_CHECKPOINT_FILE".to_owned(),
+        shown(&checkpoint_file),
+    ));
+    let mut handed_over = Vec::new();
+    if let Some(latest) = checkpoint {
+        write_whole(&checkpoint_file, 0o600, latest.content.as_bytes())
+            .map_err(failed(checkpoint_file.clone()))?;
+        handed_over.push(shown(&checkpoint_file));
+    }
+    let api_socket = api_socket(places.run_dir);
+    if let Some(path) = &api_socket {
+        env.push(("QUORATE_SOCKET".to_owned(), shown(path)));
+    }
     let notify_socket = spec.ready.notify.then(|| places.run_dir.join(NOTIFY));
     if let Some(path) = &notify_socket {
         env.push(("NOTIFY_SOCKET".to_owned(), shown(path)));
@@ -119,7 +148,22 @@ pub(crate) fn prepare(
         user: spec.user.clone(),
         files_max: spec.limits.files,
         notify_socket: notify_socket.as_deref().map(shown),
+        api_socket: api_socket.as_deref().map(shown),
+        handed_over,
     })
+}
+
+/// Where a run reaches its agent. `None` where the system allows no socket: the run goes without.
+fn api_socket(run_dir: &Path) -> Option<PathBuf> {
+    let path = run_dir.join(API);
+    let fits = path.as_os_str().len() <= SOCKET_PATH_MAX;
+    if !fits {
+        tracing::warn!(
+            path = %path.display(),
+            "no local API for this run: the path is too long for a socket; use a shorter data folder"
+        );
+    }
+    fits.then_some(path)
 }
 
 /// Writes the data of a partition where its run finds it.

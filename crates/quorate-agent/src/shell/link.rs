@@ -54,6 +54,7 @@ pub(crate) struct Descriptors {
     pub(crate) run: RunId,
     pub(crate) output: Option<OwnedFd>,
     pub(crate) notify: Option<OwnedFd>,
+    pub(crate) api: Option<OwnedFd>,
 }
 
 impl Link {
@@ -159,10 +160,15 @@ pub(crate) async fn told(
         let reply = timeout(TELL_WITHIN, client.receiver.recv()).await;
         let (reply, fds) = reply.map_err(|_elapsed| TalkError::Closed)??;
         match reply {
-            Reply::Started { run, pid, notify } => {
+            Reply::Started {
+                run,
+                pid,
+                notify,
+                api,
+            } => {
                 told += 1;
                 let run = run_id(run);
-                descriptors.push(described(run, notify, fds));
+                descriptors.push(described(run, notify, api, fds));
                 runs.push(FoundRun {
                     run,
                     pid,
@@ -226,12 +232,17 @@ async fn read(
 
 fn input_of(warden: WardenId, reply: Reply, fds: Vec<OwnedFd>) -> Option<Input> {
     match reply {
-        Reply::Started { run, pid, notify } => {
+        Reply::Started {
+            run,
+            pid,
+            notify,
+            api,
+        } => {
             let run = run_id(run);
             Some(Input::Started {
                 warden,
                 pid,
-                descriptors: described(run, notify, fds),
+                descriptors: described(run, notify, api, fds),
             })
         }
         Reply::NotStarted { run, reason } => {
@@ -249,12 +260,14 @@ fn input_of(warden: WardenId, reply: Reply, fds: Vec<OwnedFd>) -> Option<Input> 
     }
 }
 
-fn described(run: RunId, notify: bool, fds: Vec<OwnedFd>) -> Descriptors {
+/// In the order in which a warden sends them.
+fn described(run: RunId, notify: bool, api: bool, fds: Vec<OwnedFd>) -> Descriptors {
     let mut fds = fds.into_iter();
     Descriptors {
         run,
         output: fds.next(),
-        notify: fds.next().filter(|_| notify),
+        notify: notify.then(|| fds.next()).flatten(),
+        api: api.then(|| fds.next()).flatten(),
     }
 }
 

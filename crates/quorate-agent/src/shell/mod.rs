@@ -22,6 +22,7 @@ mod last_will;
 mod launch;
 mod leases;
 mod link;
+mod local;
 mod logs;
 mod notify;
 mod renewal;
@@ -35,15 +36,18 @@ use std::time::Duration;
 
 use quorate_api::client::Client;
 use quorate_api::session::RegisterRequest;
-use quorate_core::agent::{Agent, Effect, Event, Item, Kept, Opened, RunId, WardenId};
+use quorate_core::agent::{
+    Agent, AskId, Effect, Event, Fate, Item, Kept, Latest, Opened, RunId, WardenId,
+};
 use quorate_core::ids::Token;
 use quorate_core::record::Cause;
 use quorate_core::time::Moment;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::files_limit::raise_files_limit;
 use crate::warden::client as warden_client;
 use crate::warden::protocol::{Order, StartRun};
 use calls::Caller;
@@ -55,6 +59,7 @@ pub use last_will::{LastWillError, last_will};
 use launch::{LaunchError, LogTarget};
 use leases::{Lease, LeaseFiles};
 use link::{Descriptors, Link, wire_id};
+use local::{Ask, Local, Question, Reply};
 use logs::Logs;
 use renewal::Renewed;
 
@@ -134,8 +139,14 @@ struct Shell {
     holders: BTreeMap<WardenId, Holder>,
     renewed: watch::Sender<renewal::Sessions>,
     logs: Logs,
+    local: Local,
+    /// Runs that wait until their checkpoint is kept. Each has a connection open, of which there are few.
+    keeping: BTreeMap<AskId, oneshot::Sender<Reply>>,
+    last_ask: AskId,
     files: Files,
     leases: LeaseFiles,
+    /// Open files that a run may have.
+    files_of_runs: u64,
     pending: Pending,
     targets: BTreeMap<Token, LogTarget>,
     /// Tasks that wait for a run to become ready.
@@ -164,6 +175,12 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     let client = Client::new(config.join.clone(), config.token.clone())?;
     let logs = Logs::start(data.logs())?;
     let (inputs, mut heard) = mpsc::channel(INPUTS_MAX);
+    let (asks, mut asked) = mpsc::channel(local::ASKS_MAX);
+    let local = Local::start(config.name.to_string(), data.runs(), asks);
+    let local = local.map_err(|cause| RunError::Thread {
+        name: "local API",
+        cause,
+    })?;
     let files = Files::start(inputs.clone())?;
     let (renewed, sessions) = watch::channel(renewal::Sessions::new());
     let renewal = renewal::start(
@@ -183,8 +200,12 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
         holders: BTreeMap::new(),
         renewed,
         logs,
+        local,
+        keeping: BTreeMap::new(),
+        last_ask: AskId(0),
         files,
         leases,
+        files_of_runs: raise_files_limit().0,
         pending: Pending::default(),
         targets: BTreeMap::new(),
         notified: BTreeMap::new(),
@@ -199,6 +220,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     while !shell.done {
         tokio::select! {
             Some(input) = heard.recv() => shell.take(input),
+            Some(ask) = asked.recv() => shell.asked(ask),
             () = clock::until_some(shell.alarm) => {
                 shell.alarm = None;
                 shell.step(Event::Woke);
@@ -215,7 +237,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
             Some(ended) = shell.tasks.join_next() => report_panic(ended),
         }
     }
-    drop(heard);
+    drop((heard, asked));
     shell.end(renewal).await;
     Ok(())
 }
@@ -277,7 +299,10 @@ impl Shell {
     /// What the shell itself has to do when something happens.
     fn look(&mut self, event: &Event) {
         match event {
-            Event::Ended { run, .. } => self.forget_notify(*run),
+            Event::Ended { warden, run, .. } => {
+                self.forget_notify(*run);
+                self.local.detach(*warden, *run);
+            }
             Event::NotStarted { run, cause, .. } => {
                 self.forget_notify(*run);
                 if let Some(target) = self.targets.remove(&run.token) {
@@ -300,6 +325,9 @@ impl Shell {
             | Event::CloseUnanswered { .. }
             | Event::Started { .. }
             | Event::Notified { .. }
+            | Event::CheckpointAsked { .. }
+            | Event::CheckpointsAnswered { .. }
+            | Event::CheckpointsUnanswered { .. }
             | Event::Shutdown
             | Event::Woke => {}
         }
@@ -329,7 +357,12 @@ impl Shell {
             Effect::Follow { warden, opened } => self.follow(warden, opened),
             Effect::Keep { warden, kept } => return self.keep(warden, kept),
             Effect::Arm { warden, deadline } => return self.arm(warden, deadline),
-            Effect::Start { warden, run, item } => return self.start(warden, run, item),
+            Effect::Start {
+                warden,
+                run,
+                item,
+                checkpoint,
+            } => return self.start(warden, run, item, checkpoint),
             Effect::Signal {
                 warden,
                 run,
@@ -360,6 +393,12 @@ impl Shell {
             Effect::Report { warden, report } => {
                 self.call(warden, |caller| caller.report(report));
             }
+            Effect::Checkpoints {
+                warden,
+                call,
+                checkpoints,
+            } => self.call(warden, |caller| caller.checkpoints(call, checkpoints)),
+            Effect::AnswerCheckpoint { ask, outcome } => self.answer(ask, outcome),
             Effect::Close { warden, reason } => {
                 let opened = self.holders.get(&warden)?.opened?;
                 self.call(warden, |caller| caller.close(opened, reason));
@@ -378,6 +417,7 @@ impl Shell {
         let terms = warden_client::Terms {
             adopt_within: self.config.adopt_within,
             lease,
+            files: Some(self.files_of_runs),
         };
         let inputs = self.inputs.clone();
         self.tasks.spawn(async move {
@@ -509,7 +549,60 @@ impl Shell {
         lost
     }
 
-    fn start(&mut self, warden: WardenId, run: RunId, item: Arc<Item>) -> Option<Event> {
+    /// A run asks something.
+    fn asked(&mut self, ask: Ask) {
+        let Ask {
+            warden,
+            run,
+            question,
+            answer,
+        } = ask;
+        match question {
+            Question::Look => {
+                if let Some(seen) = self.machine.see(warden, run) {
+                    // Whoever asked may have gone.
+                    let _gone = answer.send(Reply::Seen {
+                        item: seen.item.cloned(),
+                        checkpoint: seen.checkpoint.cloned(),
+                        deadline: seen.deadline,
+                    });
+                }
+            }
+            Question::Ready => {
+                self.step(Event::Notified { warden, run });
+                let _gone = answer.send(Reply::Noted);
+            }
+            Question::Keep(content) => {
+                self.last_ask = AskId(self.last_ask.0 + 1);
+                let ask = self.last_ask;
+                if self.keeping.len() >= local::OF_ALL_MAX {
+                    // Those that have given up waiting; the others have their connection open.
+                    self.keeping.retain(|_, waiting| !waiting.is_closed());
+                }
+                self.keeping.insert(ask, answer);
+                self.step(Event::CheckpointAsked {
+                    warden,
+                    run,
+                    ask,
+                    content,
+                });
+            }
+        }
+    }
+
+    fn answer(&mut self, ask: AskId, outcome: Fate) {
+        if let Some(waiting) = self.keeping.remove(&ask) {
+            let _gone = waiting.send(Reply::Kept(outcome));
+        }
+    }
+
+    fn start(
+        &mut self,
+        warden: WardenId,
+        run: RunId,
+        item: Arc<Item>,
+        checkpoint: Option<Latest>,
+    ) -> Option<Event> {
         let Some(opened) = self.holders.get(&warden).and_then(|holder| holder.opened) else {
             let cause = Cause::new("its session is not open");
             return Some(Event::NotStarted { warden, run, cause });
@@ -518,6 +611,7 @@ impl Shell {
             warden,
             run,
             item,
+            checkpoint,
             agent: self.config.name.clone(),
             cluster: opened.cluster,
             run_dir: self.data.run(run.token),
@@ -610,6 +704,7 @@ impl Shell {
             run,
             output,
             notify,
+            api,
         } = descriptors;
         let target = self
             .targets
@@ -620,6 +715,11 @@ impl Shell {
             (Some(_) | None, _) => {
                 tracing::warn!(token = run.token.0, "output of a run is lost");
             }
+        }
+        if let Some(listener) = api
+            && let Err(error) = self.local.attach(warden, run, listener)
+        {
+            tracing::warn!(token = run.token.0, %error, "no local API for a run");
         }
         if let Some(socket) = notify {
             let inputs = self.inputs.clone();
@@ -650,6 +750,7 @@ impl Shell {
         if let Some(job) = self.leases.remove(warden) {
             self.do_later(job);
         }
+        self.local.detach_all(warden);
         if let Some(holder) = self.holders.remove(&warden) {
             holder.dropped.cancel();
             if let Some(link) = holder.link {
@@ -660,6 +761,7 @@ impl Shell {
 
     async fn hand_over(self) {
         tracing::info!("agent hands over to the next process");
+        self.local.end().await;
         let links = self.holders.into_values().filter_map(|holder| holder.link);
         futures::future::join_all(links.map(Link::hand_over)).await;
     }
@@ -704,6 +806,7 @@ impl Shell {
     /// Lets the last orders be carried out.
     async fn end(mut self, renewal: std::thread::JoinHandle<()>) {
         self.holders.clear();
+        self.local.end().await;
         let tasks = &mut self.tasks;
         let rest = async move {
             while let Some(ended) = tasks.join_next().await {

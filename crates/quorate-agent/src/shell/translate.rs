@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_api::checkpoint::{CheckpointView, Content as WireContent};
 use quorate_api::session::{
-    Claim, ExitReport, Observation, Release, ReportRequest, SessionOpened, WorkItem, WorkResponse,
-    WorkState,
+    CheckpointsRequest, Claim, ExitReport, Observation, Release, ReportRequest, SessionOpened,
+    WorkItem, WorkResponse, WorkState, WrittenCheckpoint,
 };
-use quorate_core::agent::{Item, Opened, Report, Service, Wanted, Work};
+use quorate_core::agent::{Checkpoints, Item, Latest, Opened, Report, Service, Wanted, Work};
+use quorate_core::checkpoint::Content;
 use quorate_core::ids::{
     ClusterId, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
 };
@@ -94,8 +96,39 @@ impl Services {
             data_version: item.data_version,
             restarts_asked: item.restarts_asked,
             failures: item.failures,
+            checkpoint: item.checkpoint.as_ref().and_then(latest),
             how: Arc::clone(how),
         })
+    }
+}
+
+/// One that this agent cannot read is none: the next owner begins at the beginning, and says so.
+fn latest(view: &CheckpointView) -> Option<Latest> {
+    let bytes = view.content.bytes().map_err(|error| error.to_string());
+    let content = bytes.and_then(|bytes| Content::new(&bytes).map_err(|error| error.to_string()));
+    match content {
+        Ok(content) => Some(Latest {
+            token: Token(view.token),
+            number: view.number,
+            content,
+        }),
+        Err(problem) => {
+            tracing::error!(token = view.token, problem, "cannot read a checkpoint");
+            None
+        }
+    }
+}
+
+pub(crate) fn checkpoints(checkpoints: &Checkpoints) -> CheckpointsRequest {
+    let given = checkpoints.given.iter().map(|written| WrittenCheckpoint {
+        partition: written.partition.0,
+        token: written.token.0,
+        number: written.number,
+        content: WireContent::of(written.content.as_bytes()),
+    });
+    CheckpointsRequest {
+        incarnation: checkpoints.incarnation.0,
+        checkpoints: given.collect(),
     }
 }
 

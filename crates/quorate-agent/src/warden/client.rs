@@ -141,6 +141,8 @@ pub struct Terms {
     pub adopt_within: Duration,
     /// The lease of its class: no deadline is farther ahead.
     pub lease: Duration,
+    /// How many open files runs may have unless they raise that themselves; as the warden when absent.
+    pub files: Option<u64>,
 }
 
 impl Terms {
@@ -150,6 +152,7 @@ impl Terms {
         Self {
             adopt_within,
             lease: Duration::from_secs(24 * 3600),
+            files: None,
         }
     }
 }
@@ -170,8 +173,9 @@ pub struct Client {
 impl Client {
     /// Starts a warden in `dir` (made if it is missing) that outlives this process, and connects.
     ///
-    /// `program` is called as `program warden --dir DIR --adopt-within 5000ms` and hands these
-    /// arguments to [`crate::warden::Options::from_args`].
+    /// `program` is called as `program warden --dir DIR --adopt-within 5000ms --lease 10000ms`, and
+    /// `--files 1024` when that is told, and hands these arguments to
+    /// [`crate::warden::Options::from_args`].
     ///
     /// # Errors
     /// When it cannot be started, or refuses, or another one lives there.
@@ -181,6 +185,9 @@ impl Client {
             reason,
         };
         let log = open_log(dir).map_err(|cause| not_started(cause.to_string()))?;
+        let files = terms
+            .files
+            .map(|files| ["--files".to_owned(), files.to_string()]);
         let mut child = Command::new(program)
             .arg("warden")
             .arg("--dir")
@@ -189,6 +196,7 @@ impl Client {
             .arg(format!("{}ms", terms.adopt_within.as_millis()))
             .arg("--lease")
             .arg(format!("{}ms", terms.lease.as_millis()))
+            .args(files.into_iter().flatten())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::from(log))

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustix::process::{Pid, Resource, Signal, WaitOptions, getrlimit, wait};
+use rustix::process::{Pid, Signal, WaitOptions, wait};
 
 use super::job::Job;
 use crate::sys::{
@@ -206,6 +206,9 @@ fn start(job: &Job, common: &Common) -> Result<Launched, String> {
         None => None,
         Some(name) => become_whom(name)?,
     };
+    if let Some(user) = &user {
+        hand_over(job, user)?;
+    }
     let files = match job.files_max {
         Some(most) => (most, most),
         None => common.files,
@@ -223,6 +226,20 @@ fn start(job: &Job, common: &Common) -> Result<Launched, String> {
     launch(&order)
         .map_err(|cause| format!("the command cannot be forked: {cause}"))?
         .map_err(|failure| job.explain(failure))
+}
+
+/// What was made for the run belongs to its user, so that nobody else can use it.
+fn hand_over(job: &Job, user: &User) -> Result<(), String> {
+    for path in &job.handed_over {
+        let owner = rustix::fs::Uid::from_raw(user.uid);
+        let group = rustix::fs::Gid::from_raw(user.gid);
+        rustix::fs::chown(path.as_c_str(), Some(owner), Some(group)).map_err(|cause| {
+            let path = path.to_string_lossy();
+            let name = job.user.as_deref().unwrap_or_default();
+            format!("{path} cannot be given to the user {name}: {cause}")
+        })?;
+    }
+    Ok(())
 }
 
 /// `None` when the run's user is the warden's own.
@@ -306,15 +323,6 @@ fn reap(command: Pid) -> Option<Outcome> {
         }
     }
     None
-}
-
-/// The limit of open files of this process: soft and hard.
-pub(crate) fn files_limit() -> (u64, u64) {
-    let limit = getrlimit(Resource::Nofile);
-    (
-        limit.current.unwrap_or(u64::MAX),
-        limit.maximum.unwrap_or(u64::MAX),
-    )
 }
 
 #[cfg(test)]

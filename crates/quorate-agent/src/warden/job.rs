@@ -17,6 +17,8 @@ pub(crate) struct Job {
     pub(crate) folder: CString,
     pub(crate) files_max: Option<u64>,
     pub(crate) user: Option<String>,
+    /// What is to belong to that user.
+    pub(crate) handed_over: Vec<CString>,
 }
 
 impl Job {
@@ -56,6 +58,12 @@ impl Job {
             folder: c_text("the working directory", &start.working_dir)?,
             files_max: start.files_max,
             user: start.user.clone(),
+            handed_over: start
+                .handed_over
+                .iter()
+                .chain(&start.api_socket)
+                .map(|path| c_text("a path", path))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -171,6 +179,8 @@ mod tests {
             user: None,
             files_max: None,
             notify_socket: None,
+            api_socket: None,
+            handed_over: Vec::new(),
         }
     }
 

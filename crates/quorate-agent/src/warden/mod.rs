@@ -59,12 +59,14 @@ pub struct Options {
     pub lease: Duration,
     /// The program that knows `agent --last-will DIR`.
     pub program: PathBuf,
+    /// Open files that runs may have unless they raise that themselves; as this process when absent.
+    pub files: Option<u64>,
 }
 
 /// Why a warden cannot be started with these arguments.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a warden is started by its agent, as: warden --dir DIR --adopt-within 5000ms --lease 10000ms"
+    "a warden is started by its agent, as: warden --dir DIR --adopt-within 5000ms --lease 10000ms [--files 1024]"
 )]
 pub struct ArgumentError;
 
@@ -79,6 +81,7 @@ impl Options {
     ) -> Result<Self, ArgumentError> {
         let mut dir = None;
         let (mut adopt_within, mut lease) = (None, None);
+        let mut files = None;
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or(ArgumentError)?;
@@ -86,6 +89,10 @@ impl Options {
                 Some("--dir") => dir = Some(PathBuf::from(value)),
                 Some("--adopt-within") => adopt_within = millis(&value),
                 Some("--lease") => lease = millis(&value),
+                Some("--files") => {
+                    let number = value.to_str().and_then(|text| text.parse().ok());
+                    files = Some(number.ok_or(ArgumentError)?);
+                }
                 Some(_) | None => return Err(ArgumentError),
             }
         }
@@ -95,6 +102,7 @@ impl Options {
                 adopt_within,
                 lease,
                 program,
+                files,
             }),
             (_, _, _) => Err(ArgumentError),
         }

@@ -92,6 +92,12 @@ pub struct StartRun {
     pub files_max: Option<u64>,
     /// Make a notify socket at this path before the start.
     pub notify_socket: Option<String>,
+    /// Make a socket of the local API at this path before the start, for the run's user alone.
+    #[serde(default)]
+    pub api_socket: Option<String>,
+    /// Files that are to belong to the run's user, when that is another one.
+    #[serde(default)]
+    pub handed_over: Vec<String>,
 }
 
 /// What a warden says.
@@ -126,8 +132,8 @@ pub enum Reply {
         /// know everything that is held, and may compare it with what it should hold.
         runs: u32,
     },
-    /// The run's command executes. With the frame come the read end of its output pipe and, if one
-    /// was asked for, its notify socket.
+    /// The run's command executes. With the frame come the read end of its output pipe and, if they
+    /// were asked for, its notify socket and the listener of its local API.
     Started {
         /// The run.
         run: RunId,
@@ -135,6 +141,9 @@ pub enum Reply {
         pid: u32,
         /// Whether a notify socket follows the pipe.
         notify: bool,
+        /// Whether the listener of the local API follows these.
+        #[serde(default)]
+        api: bool,
     },
     /// The command could not be executed; nothing of it lives and the warden has forgotten the run.
     NotStarted {

@@ -21,18 +21,15 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, kill_process, pidfd_open, setrlimit,
-    setsid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, setsid};
 
 use super::birth::{Birth, open_null};
 use super::client::READY;
 use super::group::Groups;
 use super::holder;
-use super::init;
 use super::scan::Scan;
 use super::{LAST_WILL, Options, SOCKET};
+use crate::files_limit::raise_files_limit;
 use crate::sys::{
     Alarm, KillTimer, SingleThreaded, block_signals, boot_nanos, standard_output, take_signals,
 };
@@ -58,7 +55,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         alone,
         lock: &lock,
         oom_score: spare_from_oom(),
-        files: raise_files_limit(),
+        files: files_of_runs(options),
     }
     .holder()?;
     rustix::io::write(std::io::stdout(), format!("{READY}\n").as_bytes())?;
@@ -88,18 +85,10 @@ fn spare_from_oom() -> Option<Vec<u8>> {
     Some(before)
 }
 
-/// A run takes a handful of descriptors. Tells what was set before, which is what runs get.
-fn raise_files_limit() -> (u64, u64) {
-    let before = init::files_limit();
-    let most = Some(before.1).filter(|&most| most != u64::MAX);
-    let _unchanged = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: most,
-            maximum: most,
-        },
-    );
-    before
+/// The limits of open files that runs are started with: soft and hard.
+fn files_of_runs(options: &Options) -> (u64, u64) {
+    let (soft, hard) = raise_files_limit();
+    (options.files.unwrap_or(soft).min(hard), hard)
 }
 
 /// A holder that lives, as its timekeeper sees it.

@@ -18,7 +18,7 @@ const LENGTH_BYTES: usize = 4;
 /// Bytes asked for by one read.
 const READ_BYTES: usize = 64 * 1024;
 /// Most descriptors that come with one frame.
-const DESCRIPTORS_MAX: usize = 2;
+const DESCRIPTORS_MAX: usize = 3;
 /// Most descriptors that may wait for their frame; more is a peer that does not speak the protocol.
 const DESCRIPTORS_WAITING_MAX: usize = 4096;
 
@@ -76,7 +76,7 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
 pub(crate) fn descriptors_of(reply: &Reply) -> usize {
     match reply {
         Reply::State { .. } => 2,
-        Reply::Started { notify, .. } => 1 + usize::from(*notify),
+        Reply::Started { notify, api, .. } => 1 + usize::from(*notify) + usize::from(*api),
         Reply::Busy | Reply::NotStarted { .. } | Reply::Ended { .. } | Reply::Empty => 0,
     }
 }

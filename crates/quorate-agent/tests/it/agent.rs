@@ -15,12 +15,12 @@ use crate::director::Director;
 use crate::support::{Rig, SOON, program, program_of_grade};
 use crate::warden_groups::{execute, group, kill_both, start_hidden};
 
-struct Running {
+pub(crate) struct Running {
     stops: Stops,
     task: JoinHandle<Result<(), RunError>>,
 }
 
-fn start(director: &Director, data_dir: &Path) -> Running {
+pub(crate) fn start(director: &Director, data_dir: &Path) -> Running {
     start_adopting(director, data_dir, Duration::from_secs(30))
 }
 
@@ -50,7 +50,7 @@ fn start_with(
 }
 
 impl Running {
-    async fn leave(self) {
+    pub(crate) async fn leave(self) {
         self.stops.leave.cancel();
         self.ended().await;
     }
@@ -69,14 +69,14 @@ impl Running {
     }
 
     /// As if the process were killed: no task of it does anything any more.
-    async fn kill(self) {
+    pub(crate) async fn kill(self) {
         self.task.abort();
         let _aborted = self.task.await;
     }
 }
 
 /// Waits for a condition; says what it was when it never comes.
-async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let late = Instant::now() + SOON;
     loop {
         if let Some(found) = look() {
@@ -87,11 +87,11 @@ async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn script(text: &str) -> Value {
+pub(crate) fn script(text: &str) -> Value {
     json!({"command": ["/bin/sh", "-c", text], "stop": {"timeout": "2s"}})
 }
 
-fn read(path: &Path) -> Option<String> {
+pub(crate) fn read(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
@@ -100,7 +100,7 @@ fn lives(pid: u32) -> bool {
 }
 
 /// The process id that was reported with this phase.
-fn reported(director: &Director, token: u64, phase: &str) -> Option<(u32, u32)> {
+pub(crate) fn reported(director: &Director, token: u64, phase: &str) -> Option<(u32, u32)> {
     director.look(|table| {
         let observed = table.reports.iter().flat_map(|report| &report.observed);
         observed

@@ -10,9 +10,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use quorate_api::checkpoint::CheckpointView;
 use quorate_api::session::{
-    LostSession, RegisterRequest, RenewRequest, RenewResponse, ReportRequest, ReportResponse,
-    ResumeRequest, SessionOpened, WorkItem, WorkResponse, WorkService, WorkState,
+    CheckpointsRequest, CheckpointsResponse, LostSession, RegisterRequest, RenewRequest,
+    RenewResponse, ReportRequest, ReportResponse, ResumeRequest, SessionOpened, WorkItem,
+    WorkResponse, WorkService, WorkState,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,6 +31,9 @@ pub(crate) struct Table {
     pub(crate) resumed: Vec<u64>,
     pub(crate) reports: Vec<ReportRequest>,
     pub(crate) closed: Vec<(u64, String)>,
+    pub(crate) checkpoints: Vec<CheckpointsRequest>,
+    /// Checkpoints have no answer while this is set.
+    pub(crate) forgetful: bool,
     /// Renewals have no answer while this is set.
     pub(crate) silent: bool,
     /// Reports that give something back are lost on their way while this is set; they are kept here.
@@ -71,6 +76,7 @@ impl Director {
             .route("/v1/sessions/{id}/work", get(work))
             .route("/v1/sessions/{id}/report", post(report))
             .route("/v1/sessions/{id}/close", post(close))
+            .route("/v1/sessions/{id}/checkpoints", post(checkpoints))
             .with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -115,6 +121,7 @@ impl Director {
                 spec_version,
                 restarts_asked: 0,
                 failures: 0,
+                checkpoint: None,
             };
             table.items.insert(token, item);
         });
@@ -247,4 +254,36 @@ async fn close(
     let mut table = shared.table.lock().unwrap();
     table.closed.push((id, request.reason));
     Ok(Json(json!({})))
+}
+
+async fn checkpoints(
+    State(shared): State<Arc<Shared>>,
+    Json(request): Json<CheckpointsRequest>,
+) -> Answer<CheckpointsResponse> {
+    let mut table = shared.table.lock().unwrap();
+    if table.forgetful {
+        return Err(unavailable());
+    }
+    let mut answer = CheckpointsResponse {
+        kept: Vec::new(),
+        refused: Vec::new(),
+    };
+    for written in &request.checkpoints {
+        let Some(item) = table.items.get_mut(&written.token) else {
+            answer.refused.push(quorate_api::session::Refusal {
+                token: written.token,
+                reason: "it has ended".to_owned(),
+            });
+            continue;
+        };
+        item.checkpoint = Some(CheckpointView {
+            token: written.token,
+            number: written.number,
+            at: "2026-01-01T00:00:00Z".to_owned(),
+            content: written.content.clone(),
+        });
+        answer.kept.push(written.token);
+    }
+    table.checkpoints.push(request);
+    Ok(Json(answer))
 }

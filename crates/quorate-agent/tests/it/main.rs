@@ -2,6 +2,7 @@
 
 mod agent;
 mod director;
+mod local;
 mod support;
 mod warden_faults;
 mod warden_grades;

@@ -55,7 +55,7 @@ impl Drop for Rig {
 
 impl Rig {
     pub(crate) async fn new(adopt_within: Duration) -> Self {
-        Self::of_program(&program(), adopt_within, "").await
+        Self::of_program(&program(), Terms::of_a_trial(adopt_within), "").await
     }
 
     /// With a warden that is told to use no better containment than this.
@@ -67,15 +67,24 @@ impl Rig {
     pub(crate) async fn of_grade_below(grade: &str, below: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let program = program_of_grade(folder.path(), grade);
-        Self::of_program(&program, Duration::from_secs(60), below).await
+        Self::of_program(&program, Terms::of_a_trial(Duration::from_secs(60)), below).await
     }
 
-    async fn of_program(program: &Path, adopt_within: Duration, below: &str) -> Self {
+    /// With runs that may have so many open files.
+    pub(crate) async fn with_files(files: u64) -> Self {
+        let terms = Terms {
+            files: Some(files),
+            ..Terms::of_a_trial(Duration::from_secs(60))
+        };
+        let mut rig = Self::of_program(&program(), terms, "").await;
+        rig.arm_in(Duration::from_secs(600)).await;
+        rig
+    }
+
+    async fn of_program(program: &Path, terms: Terms, below: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join(below);
-        let client = Client::spawn(program, &dir, Terms::of_a_trial(adopt_within))
-            .await
-            .unwrap();
+        let client = Client::spawn(program, &dir, terms).await.unwrap();
         let mark = format!("QUORATE_TEST_MARK={}", folder.path().display());
         Self {
             folder,
@@ -131,6 +140,8 @@ impl Rig {
             user: None,
             files_max: None,
             notify_socket: None,
+            api_socket: None,
+            handed_over: Vec::new(),
         }
     }
 

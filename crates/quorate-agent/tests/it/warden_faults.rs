@@ -155,7 +155,8 @@ async fn the_next_agent_finds_every_run_untouched_and_every_end_untold() {
         Reply::Started {
             run: run(1),
             pid,
-            notify: false
+            notify: false,
+            api: false
         }
     );
     let (reply, rest) = rig.recv().await;
@@ -188,7 +189,8 @@ async fn the_next_agent_finds_every_run_untouched_and_every_end_untold() {
         Reply::Started {
             run: run(1),
             pid,
-            notify: false
+            notify: false,
+            api: false
         }
     );
     let order = rig.command(4, &["true"]);

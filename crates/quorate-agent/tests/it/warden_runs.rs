@@ -44,6 +44,20 @@ async fn a_command_has_exactly_the_environment_folder_streams_and_limits_it_was_
     );
 }
 
+/// What an agent and its warden need for themselves is not for programs that wait with `select`.
+#[tokio::test]
+async fn a_run_has_the_limit_of_open_files_that_its_agent_was_started_with() {
+    let mut rig = Rig::with_files(777).await;
+    let order = rig.script(1, "ulimit -Sn; ulimit -Hn");
+    let (output, ..) = rig.result(order).await;
+    let (soft, hard) = output.trim().split_once('\n').unwrap();
+    assert_eq!(soft, "777");
+    assert!(
+        hard == "unlimited" || hard.parse::<u64>().unwrap() > 777,
+        "{hard}"
+    );
+}
+
 #[tokio::test]
 async fn exit_code_and_signal_of_the_command_are_told() {
     let mut rig = Rig::armed().await;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::transport::Call;
 use super::{Client, Error, EventStream};
+use crate::checkpoint::{CheckpointView, Content};
 use crate::resources::{
     AgentView, ApplyAnswer, ApplyRequest, DirectorView, Done, EvictRequest, HistoryView, Page,
     PartitionState, PartitionView, Plan, Progress, ServiceView, Why,
@@ -192,6 +193,37 @@ impl Client {
     ) -> Result<Indexed<PartitionView>, Error> {
         self.read(fill(routes::PARTITION, &[service, key]), wait)
             .await
+    }
+
+    /// The last checkpoint of a partition.
+    ///
+    /// # Errors
+    /// As [`Error`] says; `NotFound` when it has none.
+    pub async fn checkpoint(
+        &self,
+        service: &str,
+        key: &str,
+    ) -> Result<Indexed<CheckpointView>, Error> {
+        self.read(fill(routes::PARTITION_CHECKPOINT, &[service, key]), None)
+            .await
+    }
+
+    /// Keeps a checkpoint for the owner of a partition, which proves itself by its token.
+    ///
+    /// # Errors
+    /// As [`Error`] says; `Fenced` when the token has ended.
+    pub async fn put_checkpoint(
+        &self,
+        service: &str,
+        key: &str,
+        token: u64,
+        content: &Content,
+    ) -> Result<Done, Error> {
+        let path = fill(routes::PARTITION_CHECKPOINT, &[service, key]);
+        let call = Call::write(Method::PUT, path)
+            .query("token", token)
+            .json(content);
+        Ok(self.call(call).await?.1)
     }
 
     /// Why a partition is where it is, or nowhere.

@@ -7,8 +7,8 @@ use super::{Client, Error};
 use crate::logs::{LogChunk, LogRequests};
 use crate::routes::{self, fill};
 use crate::session::{
-    CloseRequest, RegisterRequest, RenewRequest, RenewResponse, ReportRequest, ReportResponse,
-    ResumeRequest, SessionOpened, WorkResponse,
+    CheckpointsRequest, CheckpointsResponse, CloseRequest, RegisterRequest, RenewRequest,
+    RenewResponse, ReportRequest, ReportResponse, ResumeRequest, SessionOpened, WorkResponse,
 };
 
 impl Client {
@@ -81,6 +81,22 @@ impl Client {
         request: &ReportRequest,
     ) -> Result<ReportResponse, Error> {
         let call = session_call(routes::SESSION_REPORT, session, secret).json(request);
+        Ok(self.call(call).await?.1)
+    }
+
+    /// Keeps how far runs of the session have come.
+    ///
+    /// # Errors
+    /// As [`Error`] says. After [`Error::OutcomeUnknown`] the same may be sent again, with the same
+    /// numbers; it carries no idempotency key, because those tell a repeat.
+    pub async fn checkpoints(
+        &self,
+        session: u64,
+        secret: &str,
+        request: &CheckpointsRequest,
+    ) -> Result<CheckpointsResponse, Error> {
+        let mut call = session_call(routes::SESSION_CHECKPOINTS, session, secret).json(request);
+        call.headers.clear();
         Ok(self.call(call).await?.1)
     }
 

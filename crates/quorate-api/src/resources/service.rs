@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::checkpoint::CheckpointSummary;
+
 /// A service.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ServiceView {
@@ -169,6 +171,9 @@ pub struct PartitionView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub data: Option<Box<RawValue>>,
+    /// That its owners have said how far they have come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointSummary>,
 }
 
 /// How a process ended.

@@ -15,6 +15,7 @@
 //!             ─── opened, work, renewed, reported ──►  ◄── started, ready, ended ────
 //! ```
 
+mod desk;
 mod outbox;
 mod run;
 mod session;
@@ -27,7 +28,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::director::call::Report;
+use crate::checkpoint::Content;
+pub use crate::director::call::{Checkpoints, Report};
 use crate::ids::{
     ClusterId, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
 };
@@ -95,6 +97,51 @@ impl Service {
     }
 }
 
+/// Pairs an answer with the run that asked for a checkpoint to be kept. The shell draws them in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
+/// What became of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in the ledger, or a later one of the same run is.
+    Kept {
+        /// The token under which it is.
+        token: Token,
+        /// Its number.
+        number: u64,
+    },
+    /// It is not: the token is not, or no longer, the present one.
+    Ended {
+        /// The token.
+        token: Token,
+    },
+    /// Nobody here will know: the session of the run has ended meanwhile.
+    Unknown,
+}
+
+/// The latest checkpoint of a partition that an agent knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latest {
+    /// Under which token it was written.
+    pub token: Token,
+    /// Its number.
+    pub number: u64,
+    /// What was written.
+    pub content: Content,
+}
+
+/// A run as its program may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// What it is; `None` when this process has only just taken it over, and nobody has named it yet.
+    pub item: Option<&'a Arc<Item>>,
+    /// Its partition's latest checkpoint.
+    pub checkpoint: Option<&'a Latest>,
+    /// By when it must be dead.
+    pub deadline: Option<Moment>,
+}
+
 /// What the directors want a session to do with a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -125,6 +172,8 @@ pub struct Item {
     pub restarts_asked: u32,
     /// Failed attempts in a row before this token.
     pub failures: u32,
+    /// How far its owners have come.
+    pub checkpoint: Option<Latest>,
     /// How to run it.
     pub how: Arc<Service>,
 }
@@ -311,6 +360,33 @@ pub enum Event {
         /// The run.
         run: RunId,
     },
+    /// A run wants a checkpoint to be kept. Answered by [`Effect::AnswerCheckpoint`].
+    CheckpointAsked {
+        /// The warden.
+        warden: WardenId,
+        /// The run.
+        run: RunId,
+        /// Names the answer.
+        ask: AskId,
+        /// What it says.
+        content: Content,
+    },
+    /// A call about checkpoints was answered.
+    CheckpointsAnswered {
+        /// The warden.
+        warden: WardenId,
+        /// The call.
+        call: u64,
+        /// Tokens whose checkpoint is kept; the others of the call may not write.
+        kept: Vec<Token>,
+    },
+    /// A call about checkpoints had no answer.
+    CheckpointsUnanswered {
+        /// The warden.
+        warden: WardenId,
+        /// The call.
+        call: u64,
+    },
     /// Nothing of a run executes any more.
     Ended {
         /// The warden.
@@ -381,6 +457,8 @@ pub enum Effect {
         run: RunId,
         /// What and how.
         item: Arc<Item>,
+        /// How far its partition's owners have come.
+        checkpoint: Option<Latest>,
     },
     /// Send a signal to the command of a run.
     Signal {
@@ -420,6 +498,22 @@ pub enum Effect {
         warden: WardenId,
         /// The report.
         report: Report,
+    },
+    /// Tell the directors how far runs have come.
+    Checkpoints {
+        /// The warden.
+        warden: WardenId,
+        /// Names the answer; a repeat has the same.
+        call: u64,
+        /// What the runs say.
+        checkpoints: Checkpoints,
+    },
+    /// Answer a run.
+    AnswerCheckpoint {
+        /// Which question.
+        ask: AskId,
+        /// What became of it.
+        outcome: Fate,
     },
     /// Close the session: nothing of it executes any more.
     Close {
@@ -487,6 +581,12 @@ impl Agent {
             .map(|(&warden, session)| (warden, session.phase(), session.deadline()))
     }
 
+    /// A run as its program may see it; `None` when it is none of this agent's.
+    #[must_use]
+    pub fn see(&self, warden: WardenId, run: RunId) -> Option<Seen<'_>> {
+        self.sessions.get(&warden)?.see(run)
+    }
+
     /// Takes in what has happened; appends what is to be done.
     pub fn step(&mut self, now: Moment, event: Event, effects: &mut Vec<Effect>) {
         // R2: before anything else, whatever the event is.
@@ -551,11 +651,17 @@ impl Agent {
             | Event::Started { warden, .. }
             | Event::NotStarted { warden, .. }
             | Event::Notified { warden, .. }
+            | Event::CheckpointAsked { warden, .. }
+            | Event::CheckpointsAnswered { warden, .. }
+            | Event::CheckpointsUnanswered { warden, .. }
             | Event::Ended { warden, .. } => warden,
         };
         // A discarded warden may still be heard of; it has no rights any more.
         if let Some(session) = self.sessions.get_mut(&warden) {
             session.step(now, event, effects);
+        } else if let Event::CheckpointAsked { run, ask, .. } = event {
+            let outcome = Fate::Ended { token: run.token };
+            effects.push(Effect::AnswerCheckpoint { ask, outcome });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FoundRun, Item, Note, RunEnd, Wanted};
+use super::{FoundRun, Item, Latest, Note, RunEnd, Wanted};
 use crate::ids::PartitionId;
 use crate::supervision::{Event, Policy, State, Supervision};
 use crate::time::Moment;
@@ -33,6 +33,8 @@ pub(super) struct Run {
     pub(super) life: Supervision,
     /// It has ended, and what follows is known only when the directors have named it.
     pub(super) ended: Option<RunEnd>,
+    /// How far its partition's owners have come.
+    pub(super) checkpoint: Option<Latest>,
     /// When it is in the session's list of alarms.
     pub(super) alarm: Option<Moment>,
 }
@@ -46,6 +48,7 @@ impl Run {
             item: Some(item),
             note: None,
             ended: None,
+            checkpoint: None,
             alarm: None,
         }
     }
@@ -60,6 +63,7 @@ impl Run {
             note,
             life: Supervision::adopted(run.token, Policy::default(), run.attempt, pid, now),
             ended,
+            checkpoint: None,
             alarm: None,
         }
     }
@@ -83,6 +87,15 @@ impl Run {
         }
         self.ended = Some(RunEnd { code, signal });
         true
+    }
+
+    /// Takes in a checkpoint, unless a later one is known: an answer of the directors may overtake a
+    /// list of theirs.
+    pub(super) fn learn(&mut self, told: Latest) {
+        let known = self.checkpoint.as_ref();
+        if known.is_none_or(|known| (known.token, known.number) < (told.token, told.number)) {
+            self.checkpoint = Some(told);
+        }
     }
 
     pub(super) fn partition(&self) -> Option<PartitionId> {

@@ -20,12 +20,14 @@
 //! What happened to a run (Started, NotStarted, Notified, Ended) is taken in in every phase but
 //! Over, and told to [`supervision`](crate::supervision).
 
+mod checkpoints;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::desk::Desk;
 use super::outbox::Outbox;
 use super::run::{Right, Run};
 use super::{
@@ -92,6 +94,7 @@ pub(super) struct Session {
     held: BTreeSet<Token>,
     alarms: BTreeSet<(Moment, Token)>,
     outbox: Outbox,
+    desk: Desk,
     /// Tokens that the directors refused and have not yet taken from the list.
     refused: BTreeSet<Token>,
     tries: u32,
@@ -115,6 +118,7 @@ impl Session {
             held: BTreeSet::new(),
             alarms: BTreeSet::new(),
             outbox: Outbox::default(),
+            desk: Desk::default(),
             refused: BTreeSet::new(),
             tries: 0,
             retry_at: None,
@@ -195,6 +199,8 @@ impl Session {
             lease,
             run,
             self.outbox.wake_at(),
+            // In every other phase it would not be sent, and wake this agent again and again.
+            self.desk.wake_at().filter(|_| self.link == Link::Open),
             self.retry_at,
             self.keep_at,
         ]
@@ -254,6 +260,13 @@ impl Session {
             Event::NotStarted { run, cause, .. } => {
                 self.run_event(now, run, RunEvent::NotStarted { cause }, effects);
             }
+            Event::CheckpointAsked {
+                run, ask, content, ..
+            } => self.checkpoint_asked(run, ask, content, effects),
+            Event::CheckpointsAnswered { call, kept, .. } => {
+                self.checkpoints_answered(call, &kept, effects);
+            }
+            Event::CheckpointsUnanswered { call, .. } => self.desk.unanswered(now, call),
             Event::Notified { run, .. } => self.run_event(now, run, RunEvent::Notified, effects),
             Event::Ended {
                 run, code, signal, ..
@@ -312,6 +325,13 @@ impl Session {
         let claims = self.phase() == Phase::Live;
         if let Some(report) = self.outbox.next(now, opened, claims) {
             effects.push(Effect::Report { warden, report });
+        }
+        if let Some((call, checkpoints)) = self.desk.next(now, opened) {
+            effects.push(Effect::Checkpoints {
+                warden,
+                call,
+                checkpoints,
+            });
         }
         if self.keep_at.is_some_and(|at| now >= at) {
             self.keep(opened, effects);
@@ -384,6 +404,7 @@ impl Session {
 
     fn close(&mut self, reason: CloseReason, effects: &mut Vec<Effect>) {
         self.link = Link::Closing(reason);
+        self.drop_checkpoints(effects);
         self.runs.clear();
         self.held.clear();
         self.alarms.clear();
@@ -584,9 +605,15 @@ impl Session {
                     return;
                 };
                 run.note = Some(Note::of(&item));
+                let checkpoint = run.checkpoint.clone();
                 self.keep_at.get_or_insert(now + KEEP_WITHIN);
                 let run = RunId { token, attempt };
-                effects.push(Effect::Start { warden, run, item });
+                effects.push(Effect::Start {
+                    warden,
+                    run,
+                    item,
+                    checkpoint,
+                });
             }
             Order::Wanted => {
                 self.held.insert(token);
@@ -631,10 +658,11 @@ impl Session {
         failures: u32,
         effects: &mut Vec<Effect>,
     ) {
+        self.held.remove(&token);
+        self.drop_checkpoint(token, effects);
         let Some(run) = self.runs.get_mut(&token) else {
             return;
         };
-        self.held.remove(&token);
         match run.partition() {
             Some(partition) if run.right != Right::Denied => {
                 run.right = Right::Given;
@@ -659,6 +687,7 @@ impl Session {
     /// Nothing of a token lives here, and nobody waits for word of it.
     fn remove(&mut self, token: Token, effects: &mut Vec<Effect>) {
         self.held.remove(&token);
+        self.drop_checkpoint(token, effects);
         let Some(run) = self.runs.remove(&token) else {
             return;
         };
@@ -691,6 +720,7 @@ impl Session {
 
     fn end(&mut self, why: &'static str, effects: &mut Vec<Effect>) {
         self.link = Link::Over;
+        self.drop_checkpoints(effects);
         self.runs.clear();
         self.held.clear();
         self.alarms.clear();

@@ -1,6 +1,8 @@
 //! The phase × event table of a session, what a life looks like, and the properties of safety over
 //! whatever order of events.
 
+mod checkpoints;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -40,6 +42,7 @@ fn item(number: u32, wanted: Wanted) -> Item {
         data_version: 1,
         restarts_asked: 0,
         failures: 0,
+        checkpoint: None,
         how: service(),
     }
 }
@@ -168,6 +171,8 @@ fn name(effect: &Effect) -> String {
             report.release.len(),
             report.observed.len()
         ),
+        Effect::Checkpoints { call, .. } => format!("checkpoints {call}"),
+        Effect::AnswerCheckpoint { outcome, .. } => format!("answer {outcome:?}"),
         Effect::Close { reason, .. } => format!("close {reason:?}"),
         Effect::Discard { why, .. } => format!("discard: {why}"),
         Effect::WakeAt(_) => "wake".to_owned(),
@@ -585,6 +590,8 @@ impl World {
             | Effect::Signal { .. }
             | Effect::WriteData { .. }
             | Effect::Kill { .. }
+            | Effect::Checkpoints { .. }
+            | Effect::AnswerCheckpoint { .. }
             | Effect::WakeAt(_) => {}
             Effect::Forget { warden, run } => {
                 let waits = self.reports.get(&warden).is_some_and(|report| {

@@ -214,6 +214,22 @@ impl Cluster {
                 token,
                 run,
             } => self.observe(fold, partition, token, run),
+            Record::CheckpointPut {
+                partition,
+                token,
+                number,
+                content,
+                tell,
+            } => self.put_checkpoint(
+                fold,
+                partition,
+                super::checkpoints::Written {
+                    token,
+                    number,
+                    content,
+                    tell,
+                },
+            ),
         }
     }
 
@@ -277,7 +293,8 @@ impl Cluster {
                 | Record::Assumed { .. }
                 | Record::Revoked { .. }
                 | Record::Released { .. }
-                | Record::Observed { .. } => return Err(Refused::Staged),
+                | Record::Observed { .. }
+                | Record::CheckpointPut { .. } => return Err(Refused::Staged),
             };
             if !put.contains(service) && self.service(service).is_none() {
                 return Err(Refused::Staged);

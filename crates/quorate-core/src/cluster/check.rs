@@ -62,6 +62,11 @@ impl Cluster {
     fn check_partitions(&self, found: &mut Vec<String>) {
         let mut tokens: BTreeSet<Token> = BTreeSet::new();
         for (id, partition) in self.partitions() {
+            let checkpoint = partition.checkpoint();
+            if checkpoint.is_some_and(|written| partition.doomed || written.token > self.last_token)
+            {
+                found.push(format!("the checkpoint of partition {id} is not its own"));
+            }
             let Some(holder) = partition.holder() else {
                 if partition.doomed {
                     found.push(format!("partition {id} is doomed, and nobody holds it"));

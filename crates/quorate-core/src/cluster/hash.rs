@@ -6,6 +6,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::checkpoint::Checkpoint;
 use crate::ids::PartitionId;
 use crate::record::{AgentInfo, RunReport};
 
@@ -176,6 +177,7 @@ fn partition(sum: &mut Sum, partition: &Partition) {
             data,
             labels,
             priority,
+            checkpoint,
         } = &**extra;
         sum.text(data.as_deref().unwrap_or_default());
         labels.iter().for_each(|(name, value)| {
@@ -183,6 +185,18 @@ fn partition(sum: &mut Sum, partition: &Partition) {
             sum.text(value);
         });
         sum.number(u64::from(priority.cast_unsigned()));
+        if let Some(Checkpoint {
+            token,
+            number,
+            at: _,
+            content,
+        }) = checkpoint.as_deref()
+        {
+            sum.number(token.0);
+            sum.number(*number);
+            sum.count(content.as_bytes().len());
+            sum.0.update(content.as_bytes());
+        }
     }
 }
 

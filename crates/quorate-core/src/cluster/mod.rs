@@ -15,6 +15,7 @@
 
 mod apply;
 mod check;
+mod checkpoints;
 mod fencing;
 mod hash;
 mod partition;
@@ -134,6 +135,8 @@ pub enum Refused {
     Number,
     /// Another machine has this agent name and is alive.
     AgentId,
+    /// A later checkpoint under this token is there.
+    Superseded,
     /// An open session has this secret.
     Secret,
     /// The parts of a staged change do not fit together, or one of them would be refused.
@@ -154,6 +157,7 @@ impl fmt::Display for Refused {
             Self::NotHolder => "the partition is not held under this token",
             Self::Number => "the number was used before",
             Self::AgentId => "another machine has this agent name and is alive",
+            Self::Superseded => "a later checkpoint under this token is there",
             Self::Secret => "an open session has this secret",
             Self::Staged => "the parts of the change do not fit together",
         })

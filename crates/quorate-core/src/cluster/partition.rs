@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Checkpoint;
 use crate::ids::{AgentName, PartitionKey, Position, ServiceId, SessionId, Token};
 use crate::record::{CloseReason, Desired, MoveReason, ReleaseOutcome, RunReport};
 use crate::spec::PartitionSpec;
@@ -35,6 +36,9 @@ pub(super) struct Extra {
     pub(super) data: Option<Arc<str>>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) priority: i32,
+    /// Stored last, and absent in snapshots from before there were any.
+    #[serde(default)]
+    pub(super) checkpoint: Option<Box<Checkpoint>>,
 }
 
 /// Who holds a partition.
@@ -147,7 +151,7 @@ impl Partition {
             failures: 0,
             desired: Desired::Running,
             doomed: false,
-            extra: Extra::of(spec),
+            extra: Extra::of(spec, None),
             revision: at,
         }
     }
@@ -247,6 +251,12 @@ impl Partition {
         self.run.as_ref()
     }
 
+    /// How far its owners have come, as the last of them said.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.extra.as_ref()?.checkpoint.as_deref()
+    }
+
     /// Rises with every restart that somebody asks for.
     #[must_use]
     pub fn restarts_asked(&self) -> u32 {
@@ -306,11 +316,15 @@ impl Partition {
 }
 
 impl Extra {
-    pub(super) fn of(spec: &PartitionSpec) -> Option<Box<Self>> {
+    pub(super) fn of(
+        spec: &PartitionSpec,
+        checkpoint: Option<Box<Checkpoint>>,
+    ) -> Option<Box<Self>> {
         let extra = Self {
             data: spec.data.as_deref().map(Arc::from),
             labels: spec.labels.clone(),
             priority: spec.priority,
+            checkpoint,
         };
         (extra != Self::default()).then(|| Box::new(extra))
     }

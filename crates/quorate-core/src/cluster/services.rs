@@ -133,7 +133,8 @@ impl Cluster {
         }
         let data_changed = partition.data().map(|data| &**data) != spec.data.as_deref();
         partition.weight = spec.weight.max(1);
-        partition.extra = Extra::of(spec);
+        let checkpoint = partition.extra.take().and_then(|extra| extra.checkpoint);
+        partition.extra = Extra::of(spec, checkpoint);
         if data_changed {
             partition.data_version = fold.at;
         }
@@ -173,6 +174,9 @@ impl Cluster {
             return;
         }
         partition.doomed = true;
+        if let Some(extra) = &mut partition.extra {
+            extra.checkpoint = None;
+        }
         let held = partition.holder().is_some();
         if let Some(service) = self.services.get_mut(partition.service.0) {
             service.doomed += 1;

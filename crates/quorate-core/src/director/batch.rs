@@ -51,6 +51,9 @@ pub(super) enum Reply {
         sequence: u64,
         claims: Vec<(PartitionId, Token)>,
     },
+    Checkpoints {
+        asked: Vec<(PartitionId, Token, u64)>,
+    },
 }
 
 impl Reply {
@@ -218,6 +221,7 @@ pub(super) fn weigh(record: &Record) -> usize {
         Record::Withdrawn { .. } | Record::Revoked { .. } => 96,
         Record::Released { exit, .. } => 200 + cause_bytes(exit.as_ref()),
         Record::Observed { run, .. } => 200 + cause_bytes(run.exit.as_deref()),
+        Record::CheckpointPut { content, .. } => 112 + content.as_bytes().len(),
         Record::Elected { .. }
         | Record::ServicePut { .. }
         | Record::ServiceRemoved { .. }
@@ -243,6 +247,7 @@ fn encoded(record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Content;
     use crate::record::CloseReason;
     use crate::record::{Cause, ExitClass, MoveReason, ReleaseOutcome, RunPhase, RunReport};
 
@@ -309,6 +314,13 @@ mod tests {
                 partition,
                 token,
                 run,
+            },
+            Record::CheckpointPut {
+                partition,
+                token,
+                number: u64::MAX,
+                content: Content::new(&[255; Content::MAX]).unwrap(),
+                tell: false,
             },
         ] {
             assert!(encoded(&record) <= weigh(&record), "{record:?}");

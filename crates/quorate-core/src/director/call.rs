@@ -1,5 +1,6 @@
 //! What a director is asked to do, and what it answers after the commit.
 
+use crate::checkpoint::Content;
 use crate::ids::{
     AgentName, Era, Incarnation, PartitionId, PartitionKey, Position, ServiceName, SessionId, Token,
 };
@@ -86,6 +87,19 @@ pub enum Call {
     Report(Box<Report>),
     /// A call that is done only while its object is as the caller knows it.
     Conditional(Box<Conditional>),
+    /// Keeps how far runs of a session have come. The shell has checked the secret.
+    Checkpoints(Checkpoints),
+    /// Keeps how far the owner of a partition has come, on its own word: whoever knows the token.
+    PutCheckpoint {
+        /// The service.
+        service: ServiceName,
+        /// The partition.
+        key: PartitionKey,
+        /// The token under which it is held.
+        token: Token,
+        /// What the owner says.
+        content: Content,
+    },
     /// Closes a session with proof of death. The shell has checked the secret.
     Close {
         /// The session.
@@ -174,6 +188,30 @@ pub struct Release {
     pub failures: u32,
 }
 
+/// How far runs of a session have come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// The session.
+    pub session: SessionId,
+    /// The agent process.
+    pub incarnation: Incarnation,
+    /// At most one for each token.
+    pub given: Vec<Written>,
+}
+
+/// How far one run has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its token.
+    pub token: Token,
+    /// Rises with every checkpoint under this token; a repeat has the same one.
+    pub number: u64,
+    /// What the run says.
+    pub content: Content,
+}
+
 /// Answer to a [`Call`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
@@ -202,6 +240,13 @@ pub enum Answer {
         /// Tokens assumed by this session now.
         assumed: Vec<Token>,
         /// Tokens that are not, and why.
+        refused: Vec<(Token, String)>,
+    },
+    /// Checkpoints were folded.
+    Checkpoints {
+        /// Tokens whose checkpoint, or a later one, is kept.
+        kept: Vec<Token>,
+        /// Tokens that may not write, and why.
         refused: Vec<(Token, String)>,
     },
     /// Not done, certainly.

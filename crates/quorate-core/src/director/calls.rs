@@ -113,6 +113,13 @@ impl Director {
             Call::Resume { session, process } => self.decide_resume(batch, session, process),
             Call::Report(report) => self.decide_report(*report),
             Call::Conditional(conditional) => self.decide_conditional(now, batch, *conditional),
+            Call::Checkpoints(checkpoints) => self.decide_checkpoints(checkpoints),
+            Call::PutCheckpoint {
+                service,
+                key,
+                token,
+                content,
+            } => self.decide_checkpoint(&service, &key, token, content),
             Call::Close {
                 session,
                 incarnation,
@@ -188,7 +195,13 @@ impl Director {
     pub(super) fn reply_after(&self, reply: Reply, refused: Option<Refused>) -> Answer {
         match (&reply, refused) {
             // Each claim is told for itself, and a session that was opened twice is open.
-            (Reply::Reported { .. } | Reply::Opened { .. } | Reply::Resumed { .. }, _)
+            (
+                Reply::Reported { .. }
+                | Reply::Checkpoints { .. }
+                | Reply::Opened { .. }
+                | Reply::Resumed { .. },
+                _,
+            )
             | (
                 Reply::Refused(_)
                 | Reply::Listed {
@@ -231,6 +244,7 @@ impl Director {
                 sequence,
                 claims,
             } => self.reported(session, sequence, &claims),
+            Reply::Checkpoints { asked } => self.checkpoints_kept(&asked),
         }
     }
 
@@ -358,6 +372,8 @@ fn compares(call: &Call) -> bool {
         | Call::Register { .. }
         | Call::Resume { .. }
         | Call::Report(_)
+        | Call::Checkpoints(_)
+        | Call::PutCheckpoint { .. }
         | Call::Close { .. } => false,
     }
 }
@@ -366,6 +382,7 @@ fn compares(call: &Call) -> bool {
 fn speaks_for(call: &Call) -> Option<SessionId> {
     match call {
         Call::Report(report) => Some(report.session),
+        Call::Checkpoints(checkpoints) => Some(checkpoints.session),
         Call::Close { session, .. } => Some(*session),
         Call::Apply { .. }
         | Call::Remove { .. }
@@ -375,6 +392,7 @@ fn speaks_for(call: &Call) -> Option<SessionId> {
         | Call::SetAgent { .. }
         | Call::Evict { .. }
         | Call::Conditional(_)
+        | Call::PutCheckpoint { .. }
         | Call::Register { .. }
         | Call::Resume { .. } => None,
     }

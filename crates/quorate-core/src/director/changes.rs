@@ -308,7 +308,8 @@ fn too_large(record: &Record, bytes: usize) -> Refusal {
         | Record::Assumed { .. }
         | Record::Revoked { .. }
         | Record::Released { .. }
-        | Record::Observed { .. } => "a part of the change".to_owned(),
+        | Record::Observed { .. }
+        | Record::CheckpointPut { .. } => "a part of the change".to_owned(),
     };
     Refusal::Conflict(format!(
         "{what} has {bytes} bytes, at most {ITEM_BYTES_MAX} are possible; keep large data elsewhere and name it here"

@@ -75,7 +75,9 @@ impl Director {
             Record::Elected { .. }
             | Record::Beat
             | Record::Silent { .. }
-            | Record::Heard { .. } => false,
+            | Record::Heard { .. }
+            // How far a run has come is no new revision of its partition.
+            | Record::CheckpointPut { .. } => false,
             Record::ServicePut { name, .. } | Record::ServiceRemoved { name } => {
                 self.is_of_service(object, name)
             }

@@ -27,6 +27,7 @@ mod batch;
 pub mod call;
 mod calls;
 mod changes;
+mod checkpoints;
 mod clocks;
 mod conditions;
 mod drift;

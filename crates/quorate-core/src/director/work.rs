@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::checkpoint::Checkpoint;
 use crate::cluster::{Cluster, Partition, Service, State};
 use crate::ids::{PartitionId, PartitionKey, Position, ServiceId, ServiceName, SessionId, Token};
 use crate::spec::ServiceSpec;
@@ -47,6 +48,8 @@ pub struct WorkItem {
     pub restarts_asked: u32,
     /// Failed attempts in a row before this token.
     pub failures: u32,
+    /// How far its owners have come. A change of it through the agent is not told again.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// What a session is to do with a partition.
@@ -142,6 +145,7 @@ fn item(cluster: &Cluster, id: PartitionId) -> Option<(WorkItem, &Partition, &Se
         spec_version: service.spec_version(),
         restarts_asked: partition.restarts_asked(),
         failures: partition.failures(),
+        checkpoint: partition.checkpoint().cloned(),
     };
     Some((item, partition, service))
 }

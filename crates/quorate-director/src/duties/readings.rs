@@ -37,7 +37,8 @@ pub(crate) async fn hand_in(handle: Handle, mut readings: mpsc::Receiver<Reading
                 Answer::Unknown
                 | Answer::NotLeader { .. }
                 | Answer::Opened { .. }
-                | Answer::Reported { .. },
+                | Answer::Reported { .. }
+                | Answer::Checkpoints { .. },
             )
             | Err(_) => false,
         };

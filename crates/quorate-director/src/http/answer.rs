@@ -141,7 +141,10 @@ impl App {
             Err(_) => return Err(unknown("the ledger did not answer in time")),
         };
         match answer {
-            Answer::Done { .. } | Answer::Opened { .. } | Answer::Reported { .. } => Ok(answer),
+            Answer::Done { .. }
+            | Answer::Opened { .. }
+            | Answer::Reported { .. }
+            | Answer::Checkpoints { .. } => Ok(answer),
             Answer::Refused(refusal) => Err(refused(&refusal)),
             Answer::Unknown => Err(unknown("the leader changed before the outcome was known")),
             Answer::NotLeader { leader } => Err(not_leader(leader)),

@@ -3,6 +3,7 @@
 
 mod agents;
 mod apply;
+mod checkpoints;
 mod directors;
 mod events;
 mod logs;
@@ -42,6 +43,7 @@ fn described() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(services::router())
         .merge(partitions::router())
+        .merge(checkpoints::router())
         .merge(apply::router())
         .merge(plan::router())
         .merge(agents::router())

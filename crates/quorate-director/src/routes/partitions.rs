@@ -224,7 +224,7 @@ fn place_of(cursor: &str) -> Result<Place, Failure> {
 }
 
 /// Looks at one partition.
-fn look<T>(
+pub(super) fn look<T>(
     reading: &Reading<'_>,
     (service, key): &(ServiceName, PartitionKey),
     view: impl FnOnce(&Service, &Partition) -> T,

@@ -6,6 +6,7 @@ mod bad_http;
 mod bad_http2;
 mod bad_input;
 mod changes;
+mod checkpoints;
 mod conditions;
 mod connections;
 mod desk;

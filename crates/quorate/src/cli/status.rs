@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use quorate_api::checkpoint::CheckpointSummary;
 use quorate_api::client::PartitionFilter;
 use quorate_api::resources::{
     AgentState, AgentView, DirectorRole, DirectorView, ExitView, HistoryEntry, PartitionView,
@@ -294,7 +295,7 @@ fn describe_partition(all: &OfPartition, color: bool) -> String {
     let word = state_style(partition).paint(state_word(partition), color);
     let _ = writeln!(text, "{}", Style::Strong.paint(&partition.name(), color));
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<9} {value}");
+        let _ = writeln!(text, "  {name:<10} {value}");
     };
     line("state", word);
     if let Some(waiting) = &partition.waiting {
@@ -316,6 +317,9 @@ fn describe_partition(all: &OfPartition, color: bool) -> String {
         line("health", one_line(health));
     }
     line("restarts", partition.restarts.to_string());
+    if let Some(checkpoint) = &partition.checkpoint {
+        line("checkpoint", checkpoint_text(checkpoint));
+    }
     if let Some(exit) = &partition.exit {
         line("last exit", exit_text(exit));
     }
@@ -331,8 +335,15 @@ fn describe_partition(all: &OfPartition, color: bool) -> String {
         }
     }
     let name = partition.name();
-    let _ = writeln!(text, "  output    quorate logs {name}");
+    let _ = writeln!(text, "  output     quorate logs {name}");
     text
+}
+
+fn checkpoint_text(checkpoint: &CheckpointSummary) -> String {
+    let (bytes, token) = (checkpoint.bytes, checkpoint.token);
+    let unit = if bytes == 1 { "byte" } else { "bytes" };
+    let written = ago(&checkpoint.at);
+    format!("{bytes} {unit}, written {written} ago under token {token}")
 }
 
 fn exit_text(exit: &ExitView) -> String {

@@ -144,10 +144,21 @@ key  = "feed_id"
 | `${NAME}` | the environment variable NAME where the command line runs; undefined is an error; `$${` stands for `${` |
 | `{{key}}` `{{data}}` `{{data.FIELD}}` `{{token}}` `{{agent}}` | of the partition when it starts, in `command` and `env`; `{{{{` stands for `{{` |
 
-A run finds in its environment `QUORATE_SERVICE`, `QUORATE_KEY`, `QUORATE_DATA` (its record as JSON),
-`QUORATE_TOKEN` and `QUORATE_CLUSTER` (and both in the file `QUORATE_TOKEN_FILE`), `QUORATE_AGENT`,
-`QUORATE_RUN`, `QUORATE_ATTEMPT` and `QUORATE_LEASE_FILE`. What the token and the lease are for:
-[fencing](fencing.md).
+A run finds in its environment:
+
+| variable | meaning |
+| --- | --- |
+| `QUORATE_SERVICE`, `QUORATE_KEY` | what it is |
+| `QUORATE_DATA` | its record as JSON; with `on_change = "signal"` also the newest one in the file `QUORATE_DATA_FILE` |
+| `QUORATE_TOKEN` | its [fencing](fencing.md) token, higher than that of every owner before |
+| `QUORATE_CLUSTER` | the cluster that gave the token: tokens of two clusters compare with nothing |
+| `QUORATE_TOKEN_FILE` | file with both, for a program whose environment is not passed on |
+| `QUORATE_AGENT` | the agent that holds it |
+| `QUORATE_RUN`, `QUORATE_ATTEMPT` | token and attempt as `17.2`; the how-manieth start under this token |
+| `QUORATE_LEASE_FILE` | file with the moment by which it must be dead unless the lease is renewed: see [fencing](fencing.md) |
+| `QUORATE_SOCKET` | its own socket with the [local API](checkpoints.md#the-local-api) |
+| `QUORATE_CHECKPOINT_FILE` | file with the last [checkpoint](checkpoints.md) of its partition; not there when there is none |
+| `NOTIFY_SOCKET` | with `ready.notify`: takes `READY=1` |
 "#;
 
 /// The whole document, as it stands in `docs/service-file.md`. Writing to a string cannot fail.

@@ -28,9 +28,17 @@ pub(crate) struct Seen {
 }
 
 impl Cluster {
-    /// Starts three agents and so many partitions, and waits until all run.
-    pub(crate) fn start(partitions: usize) -> Self {
-        let cluster = Self {
+    /// Three agents and this job, which may name files in the folder that it is given.
+    pub(crate) fn of(job: impl Fn(&Path) -> String) -> Self {
+        let mut cluster = Self::new();
+        let job = job(cluster.dir());
+        std::fs::write(cluster.dir.path().join("job.toml"), job).expect("written");
+        cluster.up();
+        cluster
+    }
+
+    fn new() -> Self {
+        Self {
             dir: tempfile::Builder::new()
                 .prefix("q")
                 .tempdir()
@@ -38,7 +46,12 @@ impl Cluster {
             port: free_port(),
             up: None,
             others: Vec::new(),
-        };
+        }
+    }
+
+    /// Starts three agents and so many partitions, and waits until all run.
+    pub(crate) fn start(partitions: usize) -> Self {
+        let cluster = Self::new();
         let command = serde_json::to_string(&crate::recorder::command()).expect("JSON");
         let record = cluster.record();
         let job = format!(

@@ -7,6 +7,7 @@
 )]
 
 mod changes;
+mod checkpoints;
 mod cluster;
 mod cluster_demonstration;
 mod cluster_faults;

@@ -94,7 +94,7 @@ impl Outgoing {
     fn send(&mut self, socket: &UnixStream) -> io::Result<()> {
         while self.sent < self.bytes.len() {
             let rest = self.bytes.get(self.sent..).unwrap_or_default();
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             let descriptors: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
             if !descriptors.is_empty()

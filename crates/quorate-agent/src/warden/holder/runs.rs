@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
@@ -36,6 +36,8 @@ pub(super) struct Run {
     notify: Option<(UnixDatagram, PathBuf)>,
     /// Whether its processes are in a control group of their own.
     grouped: bool,
+    /// Connections that come while there is no agent wait in it for the next one.
+    api: Option<UnixListener>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +58,15 @@ impl Run {
     pub(super) fn started(&self, run: RunId) -> Option<(Reply, Vec<BorrowedFd<'_>>)> {
         let pid = self.command?;
         let notify = self.notify.as_ref().map(|(socket, _)| socket.as_fd());
+        let api = self.api.as_ref().map(AsFd::as_fd);
         let reply = Reply::Started {
             run,
             pid,
             notify: notify.is_some(),
+            api: api.is_some(),
         };
-        let descriptors = [self.output.as_fd()].into_iter().chain(notify).collect();
+        let descriptors = [self.output.as_fd()].into_iter();
+        let descriptors = descriptors.chain(notify).chain(api).collect();
         Some((reply, descriptors))
     }
 
@@ -111,6 +116,7 @@ struct Parts {
     output: OwnedFd,
     write: OwnedFd,
     notify: Option<(UnixDatagram, PathBuf)>,
+    api: Option<UnixListener>,
 }
 
 impl Parts {
@@ -135,6 +141,11 @@ impl Parts {
                     .map_err(|cause| format!("the notify socket {path} cannot be made: {cause}"))?,
             ),
         };
+        let api = start.api_socket.as_deref().map(|path| {
+            bind_api(Path::new(path))
+                .map_err(|cause| format!("the socket {path} cannot be made: {cause}"))
+        });
+        let api = api.transpose()?;
         Ok(Self {
             job,
             near,
@@ -142,17 +153,32 @@ impl Parts {
             output,
             write,
             notify,
+            api,
         })
+    }
+}
+
+/// Open to this user alone, as everything that a warden makes; init hands it to that of the run before the
+/// command executes. Its name goes with the folder of the run: the fewer changes of a disk this process
+/// waits for, the better.
+fn bind_api(path: &Path) -> io::Result<UnixListener> {
+    remove_if_there(path)?;
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(cause),
     }
 }
 
 /// The kernel adds the sender to each message, so that the agent can tell a command from a stranger.
 fn bind_notify(path: &Path, for_other_user: bool) -> io::Result<(UnixDatagram, PathBuf)> {
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-        Err(cause) => return Err(cause),
-    }
+    remove_if_there(path)?;
     let socket = UnixDatagram::bind(path)?;
     let mode = if for_other_user { 0o666 } else { 0o600 };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
@@ -191,6 +217,7 @@ impl Holder {
             output: parts.output,
             notify: parts.notify,
             grouped: group.is_some(),
+            api: parts.api,
         };
         if let Some(control) = &run.control
             && let Err(cause) = self.watch(control.as_fd(), key)
@@ -393,6 +420,8 @@ impl Holder {
         if let Some((_, path)) = &run.notify {
             let _gone = std::fs::remove_file(path);
         }
+        // Nobody is there to be answered any more.
+        run.api = None;
         if let Some(reason) = run.failure.take() {
             self.runs.remove(&id);
             self.refuse(id, reason);

@@ -32,11 +32,12 @@ impl Session {
         }
     }
 
-    pub(super) fn item(&mut self, now: Moment, item: Item, effects: &mut Vec<Effect>) {
+    pub(super) fn item(&mut self, now: Moment, mut item: Item, effects: &mut Vec<Effect>) {
         let token = item.token;
         if self.refused.contains(&token) {
             return;
         }
+        let checkpoint = item.checkpoint.take();
         let item = Arc::new(item);
         let event = match self.runs.get_mut(&token) {
             Some(run) if matches!(run.right, Right::Given | Right::Denied) => return,
@@ -46,9 +47,12 @@ impl Session {
                 None
             }
         };
-        let Some(run) = self.runs.get(&token) else {
+        let Some(run) = self.runs.get_mut(&token) else {
             return;
         };
+        if let Some(checkpoint) = checkpoint {
+            run.learn(checkpoint);
+        }
         if self.leaving || !run.wanted() {
             self.stop(now, token, effects);
             return;
@@ -122,6 +126,7 @@ impl Session {
             return;
         }
         self.set_right(token, Right::Denied);
+        self.drop_checkpoint(token, effects);
         self.outbox.drop(token);
         self.held.remove(&token);
         self.drive(now, token, RunEvent::KillAsked, effects);

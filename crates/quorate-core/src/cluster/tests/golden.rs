@@ -3,6 +3,7 @@
 //! directors of two versions read the same ledger during an upgrade.
 
 use super::{Log, assumed, key, opened, partition, service, spec};
+use crate::checkpoint::Content;
 use crate::cluster::Cluster;
 use crate::ids::{AgentName, BatchId, Incarnation, Token};
 use crate::record::{
@@ -40,10 +41,11 @@ fn kind(record: &Record) -> usize {
         Record::Heard { .. } => 23,
         Record::Fenced { .. } => 24,
         Record::Drifts { .. } => 25,
+        Record::CheckpointPut { .. } => 26,
     }
 }
 
-const KINDS: usize = 26;
+const KINDS: usize = 27;
 
 fn put(partitions: Vec<PartitionSpec>) -> Record {
     Record::PartitionsPut {
@@ -104,6 +106,14 @@ fn everything() -> Log {
     log.accept(vec![Record::Evicted {
         agent: AgentName::new("d").unwrap(),
         reason: Cause::new("its rack burnt"),
+    }]);
+    let p1 = log.id("p1");
+    log.accept(vec![Record::CheckpointPut {
+        partition: p1,
+        token: Token(1),
+        number: 7_000_001,
+        content: Content::new(b"offset 17\xff").unwrap(),
+        tell: true,
     }]);
     log
 }
@@ -231,4 +241,14 @@ fn snapshots_are_stored_as_they_always_were() {
     let bytes = cluster.encode();
     assert_eq!(Cluster::decode(&bytes).unwrap(), cluster);
     insta::assert_snapshot!(shown(&bytes));
+}
+
+/// The snapshot above as it was before there were checkpoints.
+#[test]
+fn a_snapshot_from_before_there_were_checkpoints_is_taken_over_without_any() {
+    let cluster = Cluster::decode(include_bytes!("before_checkpoints.snapshot")).unwrap();
+    assert_eq!(cluster.check(), Vec::<String>::new());
+    assert!(cluster.partition_count() > 0);
+    assert!(cluster.partitions().all(|(_, p)| p.checkpoint().is_none()));
+    assert_eq!(Cluster::decode(&cluster.encode()).unwrap(), cluster);
 }

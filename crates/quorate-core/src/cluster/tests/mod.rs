@@ -1,5 +1,6 @@
 //! The fold by example and by random logs.
 
+mod checkpoints;
 mod golden;
 mod random;
 mod rights;

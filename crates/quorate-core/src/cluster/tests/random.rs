@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::checkpoint::Content;
 use crate::history::{Change, What};
 use crate::record::{
     Cause, CloseReason, Desired, MoveReason, ReleaseOutcome, RunPhase, RunReport, Schedulable,
@@ -38,7 +39,7 @@ fn record(cluster: &Cluster, (kind, a, b, c): Dice) -> Record {
         .map_or(session, |holder| holder.session);
     let reasons = [MoveReason::Balance, MoveReason::Failing, MoveReason::Drain];
     let reason = pick(&reasons, a);
-    match kind % 30 {
+    match kind % 32 {
         0 => {
             let mut spec = spec(pick(&["x", "y"], c));
             spec.fence = (c < 128).then(|| HookName::new("power-off").unwrap());
@@ -149,6 +150,13 @@ fn record(cluster: &Cluster, (kind, a, b, c): Dice) -> Record {
             } else {
                 cluster.next_token()
             },
+        },
+        23 | 24 => Record::CheckpointPut {
+            partition: id,
+            token,
+            number: u64::from(b % 4),
+            content: Content::new(&[a]).unwrap(),
+            tell: b % 3 == 0,
         },
         _ => Record::Assumed {
             partition: id,

@@ -1,7 +1,8 @@
 //! Fence hooks, and work that is kept without a lease (T9, the isolation policies).
 
 use super::*;
-use crate::director::call::Refusal;
+use crate::checkpoint::Content;
+use crate::director::call::{Checkpoints, Refusal, Written};
 use crate::lease::KEPT;
 use crate::record::{CloseReason, Place};
 
@@ -121,6 +122,29 @@ fn other_work_of_the_same_agent_does_not_wait_for_the_hook() {
     assert!(holds(&world, partition, token));
 }
 
+/// A checkpoint by way of the session, and one on the word of the owner.
+fn writes(partition: PartitionId, token: Token) -> [Call; 2] {
+    let content = Content::new(b"offset 17").unwrap();
+    let written = Written {
+        partition,
+        token,
+        number: 1,
+        content: content.clone(),
+    };
+    let of_session = Checkpoints {
+        session: SessionId(1),
+        incarnation: Incarnation(1),
+        given: vec![written],
+    };
+    let direct = Call::PutCheckpoint {
+        service: service("s"),
+        key: PartitionKey::new("p").unwrap(),
+        token,
+        content,
+    };
+    [Call::Checkpoints(of_session), direct]
+}
+
 #[test]
 fn an_expired_session_can_do_nothing_any_more_but_prove_that_it_is_dead() {
     let (mut world, partition, token) = running(&fenced(), TEN);
@@ -140,6 +164,14 @@ fn an_expired_session_can_do_nothing_any_more_but_prove_that_it_is_dead() {
         world.ask(resume),
         Answer::Refused(Refusal::Fenced(_))
     ));
+    for call in writes(partition, token) {
+        assert!(matches!(
+            world.ask(call),
+            Answer::Refused(Refusal::Fenced(_))
+        ));
+    }
+    let written = world.cluster().partition(partition).unwrap().checkpoint();
+    assert_eq!(written, None);
     world.ask(Call::Close {
         session: SessionId(1),
         incarnation: None,

@@ -2,6 +2,7 @@
 //! of the script.
 
 mod calls;
+mod checkpoints;
 mod conditions;
 mod fences;
 mod joining;
