@@ -110,7 +110,7 @@ pub(crate) fn reported(director: &Director, token: u64, phase: &str) -> Option<(
 }
 
 /// What a lease file says, which is all of it.
-fn deadline(lease: &str) -> u64 {
+pub(crate) fn deadline(lease: &str) -> u64 {
     let rest = lease.strip_suffix("cluster=00000000000000c1\n").unwrap();
     let deadline = rest.strip_prefix("deadline_boottime_ms=").unwrap();
     deadline.trim_end().parse().unwrap()

@@ -34,6 +34,8 @@ pub(crate) struct Table {
     pub(crate) checkpoints: Vec<CheckpointsRequest>,
     /// Checkpoints have no answer while this is set.
     pub(crate) forgetful: bool,
+    /// How many calls had no answer for that reason.
+    pub(crate) forgotten: usize,
     /// Renewals have no answer while this is set.
     pub(crate) silent: bool,
     /// Reports that give something back are lost on their way while this is set; they are kept here.
@@ -262,6 +264,7 @@ async fn checkpoints(
 ) -> Answer<CheckpointsResponse> {
     let mut table = shared.table.lock().unwrap();
     if table.forgetful {
+        table.forgotten += 1;
         return Err(unavailable());
     }
     let mut answer = CheckpointsResponse {

@@ -285,6 +285,10 @@ async fn accept_one(shared: &Arc<Shared>, endpoint: &Arc<Endpoint>) -> io::Resul
     // Each has a time limit, so one ends soon.
     let place = Arc::clone(&shared.places).acquire_owned().await;
     let place = place.map_err(io::Error::other)?;
+    if shared.ended.is_cancelled() {
+        // It waits at its warden for the next process.
+        return Ok(());
+    }
     let stream = match endpoint.listener.accept() {
         Ok((stream, _)) => stream,
         // It has gone again; or there is no descriptor left, and the next try comes at once.
