@@ -12,6 +12,7 @@
 //! handed over without waiting, and every call is a task with a time limit.
 
 mod adopt;
+mod asks;
 mod calls;
 mod clock;
 mod config;
@@ -37,7 +38,7 @@ use std::time::Duration;
 use quorate_api::client::Client;
 use quorate_api::session::RegisterRequest;
 use quorate_core::agent::{
-    Agent, AskId, Effect, Event, Fate, Item, Kept, Latest, Opened, RunId, WardenId,
+    Agent, AskId, Effect, Event, Item, Kept, Latest, Opened, RunId, WardenId,
 };
 use quorate_core::ids::Token;
 use quorate_core::record::Cause;
@@ -59,7 +60,7 @@ pub use last_will::{LastWillError, last_will};
 use launch::{LaunchError, LogTarget};
 use leases::{Lease, LeaseFiles};
 use link::{Descriptors, Link, wire_id};
-use local::{Ask, Local, Question, Reply};
+use local::{Local, Reply};
 use logs::Logs;
 use renewal::Renewed;
 
@@ -547,53 +548,6 @@ impl Shell {
             self.do_later(job);
         }
         lost
-    }
-
-    /// A run asks something.
-    fn asked(&mut self, ask: Ask) {
-        let Ask {
-            warden,
-            run,
-            question,
-            answer,
-        } = ask;
-        match question {
-            Question::Look => {
-                if let Some(seen) = self.machine.see(warden, run) {
-                    // Whoever asked may have gone.
-                    let _gone = answer.send(Reply::Seen {
-                        item: seen.item.cloned(),
-                        checkpoint: seen.checkpoint.cloned(),
-                        deadline: seen.deadline,
-                    });
-                }
-            }
-            Question::Ready => {
-                self.step(Event::Notified { warden, run });
-                let _gone = answer.send(Reply::Noted);
-            }
-            Question::Keep(content) => {
-                self.last_ask = AskId(self.last_ask.0 + 1);
-                let ask = self.last_ask;
-                if self.keeping.len() >= local::OF_ALL_MAX {
-                    // Those that have given up waiting; the others have their connection open.
-                    self.keeping.retain(|_, waiting| !waiting.is_closed());
-                }
-                self.keeping.insert(ask, answer);
-                self.step(Event::CheckpointAsked {
-                    warden,
-                    run,
-                    ask,
-                    content,
-                });
-            }
-        }
-    }
-
-    fn answer(&mut self, ask: AskId, outcome: Fate) {
-        if let Some(waiting) = self.keeping.remove(&ask) {
-            let _gone = waiting.send(Reply::Kept(outcome));
-        }
     }
 
     fn start(

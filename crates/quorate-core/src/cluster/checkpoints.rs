@@ -1,5 +1,6 @@
 //! Folding how far the owners of a partition have come: a fenced write (S2). Only the token under which
-//! something may execute now is taken, and only while its session is open, so whatever the next owner finds was written before it was chosen.
+//! something may execute now is taken, and only while its session is open, so whatever the next owner
+//! finds was written before it was chosen.
 
 use crate::checkpoint::{Checkpoint, Content};
 use crate::ids::{PartitionId, Token};
