@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::director::call::Report;
 use crate::ids::{Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token};
 use crate::lease::LeaseTimes;
+use crate::planted::Plants;
 use crate::record::{Cause, CloseReason};
 use crate::spec::ServiceSpec;
 use crate::spec::values::ValueError;
@@ -456,6 +457,7 @@ pub struct Agent {
     leaving: bool,
     done: bool,
     wake_at: Option<Moment>,
+    plants: Plants,
 }
 
 impl Agent {
@@ -473,7 +475,14 @@ impl Agent {
             leaving: false,
             done: false,
             wake_at: None,
+            plants: Plants::default(),
         }
+    }
+
+    /// The same with a bug, to see whether it is found.
+    #[must_use]
+    pub fn with_plants(self, plants: Plants) -> Self {
+        Self { plants, ..self }
     }
 
     /// The state of each session, for people and tests.
@@ -568,6 +577,7 @@ impl Agent {
         self.classes.entry(lease).or_default();
         self.next_warden = self.next_warden.max(WardenId(warden.0 + 1));
         let mut session = Session::found(now, warden, kept, deadline, runs, effects);
+        session.plants = self.plants;
         session.watch_deadline(now, effects);
         self.sessions.insert(warden, session);
     }
@@ -606,7 +616,9 @@ impl Agent {
             class.spawn_at = None;
             let warden = self.next_warden;
             self.next_warden = WardenId(warden.0 + 1);
-            self.sessions.insert(warden, Session::new(warden, lease));
+            let mut session = Session::new(warden, lease);
+            session.plants = self.plants;
+            self.sessions.insert(warden, session);
             effects.push(Effect::SpawnWarden { warden, lease });
         }
     }

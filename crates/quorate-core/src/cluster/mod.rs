@@ -17,6 +17,7 @@ mod apply;
 mod check;
 mod hash;
 mod partition;
+mod planted;
 mod rights;
 mod service;
 mod services;

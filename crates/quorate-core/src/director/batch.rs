@@ -121,6 +121,11 @@ impl Batch {
         None
     }
 
+    /// The tokens of this batch are counted from here.
+    pub(super) fn count_tokens_from(&mut self, token: Token) {
+        self.next_token = token;
+    }
+
     pub(super) fn mint_session(&mut self) -> SessionId {
         let minted = self.next_session;
         self.next_session = minted.next();

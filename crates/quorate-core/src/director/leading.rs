@@ -74,7 +74,9 @@ impl Director {
         self.clocks.clear();
         // R6: whatever the leader before knew, everybody gets the whole time once more.
         for (id, session) in self.cluster.sessions() {
-            self.clocks.extend(*id, now.moment, session.lease());
+            let from = self.stamp(now, session);
+            let lease = self.plants.counted(session.lease());
+            self.clocks.extend(*id, from, lease);
         }
     }
 
@@ -91,6 +93,7 @@ impl Director {
                 Change::SessionOpened { session, .. } => {
                     let opened = self.cluster.session(*session);
                     if let Some(lease) = opened.map(crate::cluster::Session::lease) {
+                        let lease = self.plants.counted(lease);
                         self.clocks.extend(*session, now.moment, lease);
                     }
                 }
@@ -124,6 +127,7 @@ impl Director {
         }
         self.clocks.listen(now.moment);
         let mut batch = Batch::new(&self.cluster);
+        self.plant_in_batch(now, &mut batch);
         for session in self.clocks.due(now.moment) {
             if !batch.push(Record::SessionExpired { session }) {
                 break;
@@ -138,6 +142,7 @@ impl Director {
             return;
         }
         let (records, jobs) = batch.finish();
+        self.answer_early(&jobs, effects);
         self.append(now, self.cluster.epoch(), records, jobs, effects);
     }
 

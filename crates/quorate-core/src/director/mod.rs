@@ -32,6 +32,7 @@ pub mod event;
 mod leading;
 mod log;
 mod planning;
+mod planted;
 mod proofs;
 mod renewals;
 mod reports;
@@ -44,6 +45,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::cluster::Cluster;
 use crate::ids::{DirectorName, Incarnation, Position, SessionId};
 use crate::planner::PlannerConfig;
+use crate::planted::Plants;
 use crate::time::Moment;
 
 use call::{Answer, Call, CallId, RenewalAnswer};
@@ -104,6 +106,7 @@ pub struct Director {
     wake: Option<Moment>,
     /// What the ledger last hinted.
     should_lead: bool,
+    plants: Plants,
 }
 
 impl Director {
@@ -126,7 +129,14 @@ impl Director {
             saved: Position(0),
             wake: None,
             should_lead: false,
+            plants: Plants::default(),
         }
+    }
+
+    /// The same with a bug, to see whether it is found.
+    #[must_use]
+    pub fn with_plants(self, plants: Plants) -> Self {
+        Self { plants, ..self }
     }
 
     /// All state of the cluster as this director has folded it.
