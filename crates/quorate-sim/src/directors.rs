@@ -227,7 +227,7 @@ impl World {
         };
         let cluster = machine.cluster();
         let position = cluster.position();
-        let every = (cluster.partition_count() as u64 / 16).max(1);
+        let every = (cluster.partition_count() as u64 / 8).max(1);
         // By the position alone, so that all directors are looked at in the same ones.
         if !position.0.is_multiple_of(every.next_power_of_two()) {
             return;

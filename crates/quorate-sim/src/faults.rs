@@ -273,8 +273,8 @@ impl World {
             self.after(2 * MILLI, Happening::AgentStarts(n));
         }
         self.after(100 * MILLI, Happening::ChooseLeader(false));
-        // By then every call made before has its answer.
-        self.after(3 * SECOND, Happening::FinalCall(0));
+        // By then everybody who stood still goes on, and every call made before has its answer.
+        self.after(20 * SECOND, Happening::FinalCall(0));
     }
 }
 

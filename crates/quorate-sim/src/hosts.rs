@@ -648,8 +648,11 @@ impl World {
 
 fn translate(holder: &mut Holder, delta: WorkDelta) -> Work {
     for service in delta.services {
+        let name = (service.service, service.spec_version);
+        if holder.services.contains_key(&name) {
+            continue;
+        }
         if let Ok(read) = Service::new((*service.spec).clone()) {
-            let name = (service.service, service.spec_version);
             holder.services.insert(name, Arc::new(read));
         }
     }

@@ -18,9 +18,9 @@ use crate::world::{Happening, Origin, World};
 
 /// The service of the last phase.
 const FINAL: &str = "final";
-/// How long it may take until everything runs: an expiry, the longest back-off, a settle window and
-/// the stops on the way.
-const CONVERGE: u64 = 75 * SECOND;
+/// How long it may take until everything runs: machines that were suspended or boot come late, then an
+/// expiry, the longest back-off, settle windows, and stops and starts one after the other.
+const CONVERGE: u64 = 100 * SECOND;
 /// Nothing may start in the last seconds.
 const STABLE: u64 = 20 * SECOND;
 /// How long the last change may take: an expiry, a settle window, stops and starts.
