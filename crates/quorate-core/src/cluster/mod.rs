@@ -18,6 +18,7 @@ mod check;
 mod fencing;
 mod hash;
 mod partition;
+mod planted;
 mod revisions;
 mod rights;
 mod service;

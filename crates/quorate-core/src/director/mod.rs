@@ -37,6 +37,7 @@ mod joining;
 mod leading;
 mod log;
 mod planning;
+mod planted;
 mod proofs;
 mod renewals;
 mod reports;
@@ -50,6 +51,7 @@ use std::time::Duration;
 use crate::cluster::Cluster;
 use crate::ids::{AgentName, DirectorName, HookName, Incarnation, Position, SessionId};
 use crate::planner::PlannerConfig;
+use crate::planted::Plants;
 use crate::time::Moment;
 
 use call::{Answer, Call, CallId, RenewalAnswer};
@@ -117,6 +119,7 @@ pub struct Director {
     wake: Option<Moment>,
     /// What the ledger last hinted.
     should_lead: bool,
+    plants: Plants,
 }
 
 impl Director {
@@ -141,7 +144,14 @@ impl Director {
             saved: Position(0),
             wake: None,
             should_lead: false,
+            plants: Plants::default(),
         }
+    }
+
+    /// The same with a bug, to see whether it is found.
+    #[must_use]
+    pub fn with_plants(self, plants: Plants) -> Self {
+        Self { plants, ..self }
     }
 
     /// All state of the cluster as this director has folded it.
