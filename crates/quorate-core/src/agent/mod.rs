@@ -614,7 +614,13 @@ impl Agent {
         }
         let held: BTreeSet<Duration> = self.sessions.values().map(Session::lease).collect();
         for (&lease, class) in &mut self.classes {
-            if held.contains(&lease) || class.spawn_at.is_some_and(|at| now < at) {
+            if held.contains(&lease) {
+                // Another warden of the class lives: waking for this would never end. Its own end says
+                // when to try again.
+                class.spawn_at = None;
+                continue;
+            }
+            if class.spawn_at.is_some_and(|at| now < at) {
                 continue;
             }
             class.spawn_at = None;

@@ -1,6 +1,8 @@
 //! The phase × event table of a session, what a life looks like, and the properties of safety over
 //! whatever order of events.
 
+mod alarms;
+
 use proptest::prelude::*;
 
 use super::*;
