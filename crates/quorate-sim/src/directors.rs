@@ -96,6 +96,8 @@ impl World {
                 settle: Duration::from_secs(1),
                 ..PlannerConfig::default()
             },
+            // Clocks here differ by as much as the model allows, all the time.
+            drain_drifting: false,
             // No service of the simulation names a hook.
             fences: BTreeSet::new(),
         };

@@ -52,7 +52,9 @@ impl World {
 
     /// A machine that lost power has booted again.
     pub(crate) fn boot(&mut self, n: usize) {
-        if let Some(host) = self.host(n) {
+        // One that lost power twice before it was up boots once.
+        let down = |host: &&mut Host| host.process.is_none() && host.wardens.is_empty();
+        if let Some(host) = self.host(n).filter(down) {
             host.boots += 1;
         }
         self.start_agent(n);

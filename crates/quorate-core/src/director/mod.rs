@@ -80,6 +80,8 @@ pub struct Config {
     pub takeover: Duration,
     /// How partitions are placed where their services do not say.
     pub planner: PlannerConfig,
+    /// Whether an agent whose clock drifts beyond what leases bear is drained, and not only told of (R14).
+    pub drain_drifting: bool,
     /// The fence hooks that this director's own file describes.
     pub fences: BTreeSet<HookName>,
 }

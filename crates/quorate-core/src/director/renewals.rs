@@ -205,7 +205,7 @@ impl Director {
                 agent: agent.clone(),
                 ppm,
             }];
-            if beyond && active {
+            if beyond && active && self.config.drain_drifting {
                 records.push(Record::AgentSet {
                     agent: agent.clone(),
                     schedulable: Schedulable::Draining,
