@@ -12,9 +12,10 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  verify   everything that must hold before a change lands: format, lints, tidy, docs, tests
+  verify   everything that must hold before a change lands: format, lints, tidy, docs, tests, simulate
   lint     the part of verify that runs no test
   tidy     the project's own rules only: arrows between crates, sizes, dead files
+  simulate the simulator at release speed: fixed seeds, fresh ones, and whether planted bugs are found
   fix      formats and applies what clippy can mend by itself
 ";
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Some("verify") => verify(),
         Some("lint") => lint(),
         Some("tidy") => run_tidy(),
+        Some("simulate") => simulate(),
         Some("fix") => fix(),
         Some(_) | None => {
             eprint!("{USAGE}");
@@ -41,7 +43,33 @@ fn main() -> ExitCode {
 
 fn verify() -> Result<()> {
     lint()?;
-    cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+    cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])?;
+    simulate()
+}
+
+/// Two thousand clusters, most of them always the same ones and some that nobody has seen before, whose
+/// seeds are printed; and every planted bug. One build serves both.
+fn simulate() -> Result<()> {
+    let build = [
+        "--profile",
+        "ci",
+        "--locked",
+        "-p",
+        "quorate-sim",
+        "--features",
+        "planted",
+    ];
+    let seeds = [
+        "--bin",
+        "quorate-sim",
+        "--",
+        "--seeds",
+        "0..1500",
+        "--fresh",
+        "500",
+    ];
+    cargo(&[&["run"], &build[..], &seeds[..]].concat())?;
+    cargo(&[&["test"], &build[..]].concat())
 }
 
 fn lint() -> Result<()> {

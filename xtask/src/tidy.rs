@@ -67,6 +67,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
         let text = fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
         let table: toml::Table = text.parse()?;
         check_arrows(&table, &mut problems)?;
+        check_planted(&text, &table, &mut problems)?;
         reached.extend(named_targets(&table, manifest.parent().unwrap_or(root)));
     }
     for path in &sources {
@@ -130,6 +131,32 @@ fn check_arrows(table: &toml::Table, problems: &mut Vec<String>) -> Result<()> {
         if name == "quorate-core" && !CORE_MAY_USE.contains(&used.as_str()) {
             problems.push(format!("{name}: the pure core must not use {used}"));
         }
+    }
+    Ok(())
+}
+
+/// Bugs are planted for the simulator alone, and never unless somebody asks for it: no other manifest
+/// names the feature, and nothing turns it on by default.
+fn check_planted(text: &str, table: &toml::Table, problems: &mut Vec<String>) -> Result<()> {
+    let name = table
+        .get("package")
+        .and_then(|package| package.get("name"))
+        .and_then(toml::Value::as_str)
+        .context("manifest without a name")?;
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
+    let mentions = lines.filter(|line| line.contains("planted")).count();
+    let allowed = match name {
+        "quorate-core" | "quorate-sim" => 1,
+        _ => 0,
+    };
+    let features = table.get("features").and_then(toml::Value::as_table);
+    let by_default = features.is_some_and(|features| features.contains_key("default"));
+    if mentions > allowed || (allowed > 0 && by_default) {
+        problems.push(format!(
+            "{name}: planted bugs must be out of reach of every build but the simulator's own"
+        ));
     }
     Ok(())
 }
@@ -297,6 +324,22 @@ mod tests {
         problems.clear();
         check_file("crates/quorate-agent/src/sys/x.rs", code, &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
+    }
+
+    #[test]
+    fn a_program_that_turns_planted_bugs_on_is_found() {
+        let found = |text: &str| {
+            let mut problems = Vec::new();
+            check_planted(text, &text.parse().unwrap(), &mut problems).unwrap();
+            problems.len()
+        };
+        let program = "[package]\nname = \"quorate\"\n[dependencies]\n";
+        let with = "quorate-core = { workspace = true, features = [\"planted\"] }\n";
+        assert_eq!(found(program), 0);
+        assert_eq!(found(&format!("{program}{with}")), 1);
+        let core = "[package]\nname = \"quorate-core\"\n[features]\nplanted = []\n";
+        assert_eq!(found(core), 0);
+        assert_eq!(found(&format!("{core}default = [\"planted\"]\n")), 1);
     }
 
     #[test]

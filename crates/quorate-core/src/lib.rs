@@ -15,6 +15,7 @@ pub mod ids;
 pub mod lease;
 pub mod placement;
 pub mod planner;
+pub mod planted;
 pub mod record;
 pub mod spec;
 pub mod supervision;

@@ -117,6 +117,7 @@ impl Bound {
             snapshot_every: SNAPSHOT_EVERY,
             takeover: self.config.takeover,
             planner: planner(&self.config),
+            drain_drifting: true,
             fences: self.config.fences.keys().cloned().collect(),
         };
         let limits = Arc::new(self.config.limits.clone());

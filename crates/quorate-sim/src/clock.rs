@@ -33,13 +33,16 @@ pub struct Clock {
     pub offset: u64,
     /// Its rate in millionths of the true one.
     pub rate_millionths: u64,
+    /// Nanoseconds of true time for which it stood still.
+    pub stood: u64,
 }
 
 impl Clock {
     /// What it shows.
     #[must_use]
     pub fn read(&self, at: Instant) -> Moment {
-        let passed = u128::from(at.0) * u128::from(self.rate_millionths) / 1_000_000;
+        let passed = u128::from(at.0.saturating_sub(self.stood)) * u128::from(self.rate_millionths)
+            / 1_000_000;
         Moment::from_nanos(self.offset + u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
@@ -48,6 +51,7 @@ impl Clock {
     pub fn when(&self, moment: Moment, now: Instant) -> Instant {
         let local = u128::from(moment.as_nanos().saturating_sub(self.offset));
         let at = (local * 1_000_000).div_ceil(u128::from(self.rate_millionths.max(1)));
-        Instant(u64::try_from(at).unwrap_or(u64::MAX)).max(now)
+        let at = u64::try_from(at).unwrap_or(u64::MAX);
+        Instant(at.saturating_add(self.stood)).max(now)
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_core::agent::WardenId;
-use quorate_core::director::call::{Answer, Call, CallId, Refusal, Renewal, RenewalAnswer};
 use quorate_core::director::effect::Effect;
 use quorate_core::director::event::{AppendOutcome, Event, Now, ProofId, ReadOutcome};
 use quorate_core::director::{Config, Director, WorkDelta};
@@ -13,16 +12,13 @@ use quorate_core::planner::PlannerConfig;
 use quorate_core::spec::validate::TAKEOVER_MAX;
 use quorate_core::time::WallTime;
 
-use crate::clock::{Clock, MILLI, SECOND};
+use crate::bug::Bug;
+use crate::calls::party;
+use crate::clock::{Clock, Instant, MILLI, SECOND};
+use crate::profile::Profile;
 use crate::random::Random;
-use crate::world::{Happening, Origin, Party, Pending, What, World};
-
-/// How long a caller waits for the answer to a call.
-const CALL_WITHIN: u64 = 2 * SECOND;
-/// How long a director holds a poll back.
-const POLL_HELD: u64 = SECOND;
-/// Directors that one call asks, at most.
-const HOPS_MAX: u32 = 5;
+use crate::trip::Trip;
+use crate::world::{Arrival, Happening, Party, World};
 
 /// One director.
 pub(crate) struct DirectorNode {
@@ -30,9 +26,15 @@ pub(crate) struct DirectorNode {
     /// Rises with every process; what was meant for an earlier one is lost.
     pub(crate) generation: u64,
     pub(crate) clock: Clock,
+    /// What its wall clock shows beside the true time, in milliseconds.
+    pub(crate) wall_offset: i64,
+    /// Its process is stopped until then.
+    pub(crate) frozen_until: Instant,
+    trip: Option<Trip>,
     /// Polls that wait for news.
-    polls: BTreeMap<u64, Poll>,
-    leads: bool,
+    pub(crate) polls: BTreeMap<u64, Poll>,
+    /// Whether the ledger believes that it should lead.
+    pub(crate) leads: bool,
 }
 
 /// A long poll for work.
@@ -54,22 +56,17 @@ pub(crate) struct PollAnswer {
 }
 
 impl DirectorNode {
-    pub(crate) fn new(random: &mut Random) -> Self {
+    pub(crate) fn new(random: &mut Random, profile: &Profile) -> Self {
         Self {
             machine: None,
             generation: 0,
-            clock: draw_clock(random),
+            clock: profile.clock(random),
+            wall_offset: 0,
+            frozen_until: Instant::default(),
+            trip: None,
             polls: BTreeMap::new(),
             leads: false,
         }
-    }
-}
-
-/// A clock within what model M allows: the bound is one percent.
-pub(crate) fn draw_clock(random: &mut Random) -> Clock {
-    Clock {
-        offset: random.between(SECOND, 1_000_000 * SECOND),
-        rate_millionths: random.between(990_100, 1_009_900),
     }
 }
 
@@ -77,13 +74,8 @@ fn address(n: usize) -> String {
     format!("d{n}:7400")
 }
 
-fn at_address(address: &str) -> Option<usize> {
-    let digits = address.strip_prefix('d')?.strip_suffix(":7400")?;
-    digits.parse().ok()
-}
-
 impl World {
-    fn node(&mut self, n: usize) -> Option<&mut DirectorNode> {
+    pub(crate) fn node(&mut self, n: usize) -> Option<&mut DirectorNode> {
         self.directors.get_mut(n)
     }
 
@@ -98,19 +90,25 @@ impl World {
             writer,
             address: address(n),
             queue_max: 1_000,
-            snapshot_every: 60,
+            snapshot_every: self.profile.snapshot_every,
             takeover: TAKEOVER_MAX,
             planner: PlannerConfig {
                 settle: Duration::from_secs(1),
                 ..PlannerConfig::default()
             },
+            // Clocks here differ by as much as the model allows, all the time.
+            drain_drifting: false,
+            // No service of the simulation names a hook.
             fences: BTreeSet::new(),
         };
-        let snapshot = self.ledger.snapshot();
+        let plants = self.bug.map(Bug::plants).unwrap_or_default();
+        // One that has nothing finds the beginning trimmed away, and has a snapshot sent.
+        let fresh = self.random.permille(300);
+        let snapshot = self.ledger.snapshot().filter(|_| !fresh);
         let Some(node) = self.node(n).filter(|node| node.machine.is_none()) else {
             return;
         };
-        node.machine = Some(Director::new(config));
+        node.machine = Some(Director::new(config).with_plants(plants));
         node.generation += 1;
         node.leads = false;
         if let Some((next, bytes)) = snapshot {
@@ -127,17 +125,42 @@ impl World {
         );
     }
 
-    pub(crate) fn crash_director(&mut self, n: usize) {
+    pub(crate) fn crash_director(&mut self, n: usize, rest: u64) {
         let Some(node) = self.node(n) else {
             return;
         };
+        let led = node.leads;
         node.machine = None;
         node.generation += 1;
+        node.frozen_until = Instant::default();
+        node.trip = None;
+        node.leads = false;
         node.polls.clear();
-        let pause = self.random.between(50 * MILLI, 5 * SECOND);
-        self.after(pause, Happening::DirectorStarts(n));
-        let election = self.random.between(150 * MILLI, SECOND);
-        self.after(election, Happening::ChooseLeader);
+        self.after(rest, Happening::DirectorStarts(n));
+        if led {
+            let election = self.random.between(150 * MILLI, SECOND);
+            self.after(election, Happening::ChooseLeader(false));
+        }
+    }
+
+    pub(crate) fn freeze_director(&mut self, n: usize, until: Instant) {
+        let now = self.now;
+        let awake = |node: &&mut DirectorNode| node.machine.is_some() && node.frozen_until <= now;
+        let Some(node) = self.node(n).filter(awake) else {
+            return;
+        };
+        node.frozen_until = until;
+        // Others notice that it is silent and choose another one.
+        if node.leads {
+            let election = self.random.between(150 * MILLI, SECOND);
+            self.after(election, Happening::ChooseLeader(false));
+        }
+    }
+
+    pub(crate) fn trip_director(&mut self, n: usize, trip: Option<Trip>) {
+        if let Some(node) = self.node(n) {
+            node.trip = trip;
+        }
     }
 
     pub(crate) fn tell_director(&mut self, n: usize, generation: u64, event: Event) {
@@ -150,40 +173,97 @@ impl World {
     }
 
     /// One fact, and the orders that follow.
-    fn step_director(&mut self, n: usize, event: Event) {
+    pub(crate) fn step_director(&mut self, n: usize, event: Event) {
         let now = self.now;
         let Some(node) = self.directors.get_mut(n) else {
             return;
         };
-        let (clock, generation) = (node.clock, node.generation);
+        let generation = node.generation;
+        if node.frozen_until > now {
+            let thaw = node.frozen_until;
+            return self.at(thaw, Happening::Director(n, generation, Box::new(event)));
+        }
         let Some(machine) = &mut node.machine else {
             return;
         };
         let mut effects = Vec::new();
-        let wall = WallTime(i64::try_from(now.0 / MILLI).unwrap_or(i64::MAX));
-        let moment = clock.read(now);
+        let wall = i64::try_from(now.0 / MILLI).unwrap_or(i64::MAX);
+        let wall = WallTime(wall.saturating_add(node.wall_offset));
+        let moment = node.clock.read(now);
         machine.step(Now { moment, wall }, event, &mut effects);
         let folded = effects
             .iter()
             .any(|effect| matches!(effect, Effect::Changed { .. } | Effect::Replaced { .. }));
         if folded {
-            let (position, hash) = (machine.cluster().position(), machine.cluster().state_hash());
-            let broken = machine.cluster().check();
-            if let Some(first) = broken.first() {
-                let seen = format!("director {n} at {position}: {first}");
-                self.oracle.blame("S8", seen);
-            }
-            self.oracle.folded(n, position, hash);
+            self.look_at_fold(n);
         }
-        for effect in effects {
-            self.obey_director(n, generation, clock, effect);
+        let Some(node) = self.directors.get_mut(n) else {
+            return;
+        };
+        let tripped = Trip::split(&mut node.trip, &mut effects);
+        self.obey_all(n, generation, effects);
+        match tripped {
+            Some((Trip { freeze: None, .. }, _)) => {
+                let rest = self.random.between(50 * MILLI, 5 * SECOND);
+                return self.crash_director(n, rest);
+            }
+            Some((
+                Trip {
+                    freeze: Some(lasts),
+                    ..
+                },
+                rest,
+            )) => {
+                let until = now + lasts;
+                self.at(until, Happening::DirectorActs(n, generation, rest));
+                self.freeze_director(n, until);
+            }
+            None => {}
         }
         if folded {
             self.tell_news(n);
         }
     }
 
-    fn obey_director(&mut self, n: usize, generation: u64, clock: Clock, effect: Effect) {
+    /// Compares what a director has folded with the others. In a large cluster not after every entry.
+    fn look_at_fold(&mut self, n: usize) {
+        let node = self.directors.get(n);
+        let Some(machine) = node.and_then(|node| node.machine.as_ref()) else {
+            return;
+        };
+        let cluster = machine.cluster();
+        let position = cluster.position();
+        let every = (cluster.partition_count() as u64 / 8).max(1);
+        // By the position alone, so that all directors are looked at in the same ones.
+        if !position.0.is_multiple_of(every.next_power_of_two()) {
+            return;
+        }
+        let hash = cluster.state_hash();
+        let broken = cluster.check();
+        if let Some(first) = broken.first() {
+            let seen = format!("director {n} at {position}: {first}");
+            self.oracle.blame("S8", seen);
+        }
+        self.oracle.folded(n, position, hash);
+    }
+
+    fn obey_all(&mut self, n: usize, generation: u64, effects: Vec<Effect>) {
+        for effect in effects {
+            self.obey_director(n, generation, effect);
+        }
+    }
+
+    /// What a stopped director had decided is carried out now, however late that is.
+    pub(crate) fn director_acts(&mut self, n: usize, generation: u64, effects: Vec<Effect>) {
+        if self
+            .node(n)
+            .is_some_and(|node| node.generation == generation)
+        {
+            self.obey_all(n, generation, effects);
+        }
+    }
+
+    fn obey_director(&mut self, n: usize, generation: u64, effect: Effect) {
         match effect {
             Effect::Append {
                 append,
@@ -239,29 +319,36 @@ impl World {
                 self.after(delay, Happening::SaveSnapshot(next, bytes));
             }
             Effect::Answer { id, answer } => {
-                if let Answer::Done { position, .. } = &answer {
-                    self.oracle.acknowledged(*position);
-                }
-                let Some(number) = self.arrivals.remove(&id.0) else {
+                let Some(Arrival { number, noted }) = self.arrivals.remove(&id.0) else {
                     return;
                 };
-                let Some(to) = self.calls.get(&number).map(|call| party(&call.origin)) else {
+                let Some(pending) = self.calls.get(&number) else {
                     return;
                 };
+                let (to, agent) = (party(&pending.origin), self.agent_of(&pending.origin));
+                let agent = agent.map(str::to_owned);
+                let call = &pending.call;
+                self.oracle.answered(agent.as_deref(), noted, call, &answer);
                 let answered = Happening::CallAnswered(number, Box::new(answer));
                 self.send(Party::Director(n), to, answered);
             }
             Effect::AnswerRenewal { id, answer } => {
-                let Some(number) = self.arrivals.remove(&id.0) else {
+                let Some(Arrival { number, noted }) = self.arrivals.remove(&id.0) else {
                     return;
                 };
-                let Some(host) = self.renewals.get(&number).map(|renewal| renewal.host) else {
+                let Some(renewal) = self.renewals.get(&number) else {
                     return;
                 };
+                let host = renewal.host;
+                self.oracle
+                    .renewed(noted, renewal.renewal.incarnation, &answer);
                 let answered = Happening::RenewalAnswered(number, answer);
                 self.send(Party::Director(n), Party::Host(host), answered);
             }
             Effect::WakeAt(moment) => {
+                let Some(clock) = self.node(n).map(|node| node.clock) else {
+                    return;
+                };
                 let at = clock.when(moment, self.now);
                 let woke = Happening::Director(n, generation, Box::new(Event::Woke));
                 self.at(at, woke);
@@ -295,7 +382,10 @@ impl World {
         order: Option<Happening>,
         unanswered: Event,
     ) {
-        let arrives = self.delay();
+        let mut arrives = self.delay();
+        if self.ledger_slow_until > self.now {
+            arrives += self.random.below(2 * SECOND);
+        }
         let gives_up = self.random.between(50 * MILLI, SECOND);
         let failed = Happening::Director(n, generation, Box::new(unanswered));
         match fate {
@@ -324,6 +414,8 @@ impl World {
     pub(crate) fn append(&mut self, at: Position, epoch: Epoch, bytes: Vec<u8>) -> AppendOutcome {
         let outcome = self.ledger.append(at, epoch, bytes.clone());
         if outcome == AppendOutcome::Appended {
+            let now = self.now;
+            self.remark(|| format!("{now} entry {at}: {}", told(&bytes)));
             self.oracle.committed(at, &bytes);
             for n in 0..self.directors.len() {
                 self.hint(n, None);
@@ -372,7 +464,7 @@ impl World {
 
     /// Tells the directors who should lead. While faults happen some do not hear it, and two may
     /// believe it at once.
-    pub(crate) fn choose_leader(&mut self) {
+    pub(crate) fn choose_leader(&mut self, again: bool) {
         let alive: Vec<usize> = (0..self.directors.len())
             .filter(|n| {
                 self.directors
@@ -384,11 +476,28 @@ impl World {
             .iter()
             .copied()
             .find(|n| self.directors.get(*n).is_some_and(|node| node.leads));
-        let chosen = if self.quiet && present.is_some() {
+        if alive.is_empty() && !again {
+            return self.after(200 * MILLI, Happening::ChooseLeader(false));
+        }
+        let stays = (self.quiet || self.profile.gentle) && present.is_some();
+        let chosen = if stays {
             present
         } else {
             self.random.pick(&alive)
         };
+        self.choose(chosen);
+        if !again {
+            return;
+        }
+        let again = if self.quiet {
+            2 * SECOND
+        } else {
+            self.random.between(SECOND / 2, self.profile.leader_stays)
+        };
+        self.after(again, Happening::ChooseLeader(true));
+    }
+
+    fn choose(&mut self, chosen: Option<usize>) {
         for n in 0..self.directors.len() {
             let leads = Some(n) == chosen;
             if let Some(node) = self.node(n) {
@@ -396,224 +505,17 @@ impl World {
             }
             self.hint(n, Some(leads));
         }
-        let again = if self.quiet {
-            2 * SECOND
-        } else {
-            self.random.between(SECOND / 2, self.profile.leader_stays)
-        };
-        self.after(again, Happening::ChooseLeader);
     }
 
-    /// Makes a call.
-    pub(crate) fn call(&mut self, origin: Origin, call: Call) {
-        let number = self.number();
-        let pending = Pending {
-            origin,
-            call,
-            hops: 0,
-        };
-        self.calls.insert(number, pending);
-        let n = self.favourite(&origin);
-        self.ask(number, n);
-        self.after(CALL_WITHIN, Happening::CallTimedOut(number));
-    }
-
-    fn ask(&mut self, number: u64, n: usize) {
-        let Some(from) = self.calls.get(&number).map(|call| party(&call.origin)) else {
-            return;
-        };
-        let arrives = Happening::CallArrives(n, number);
-        self.send(from, Party::Director(n), arrives);
-    }
-
-    fn favourite(&mut self, origin: &Origin) -> usize {
-        match origin {
-            Origin::Agent { host, .. } | Origin::LastWill { host, .. } => {
-                self.hosts.get(*host).map_or(0, |host| host.favourite)
-            }
-            Origin::Operator => self.any_director(),
-        }
-    }
-
-    pub(crate) fn any_director(&mut self) -> usize {
-        let n = self.random.below(self.directors.len() as u64);
-        usize::try_from(n).unwrap_or(0)
-    }
-
-    pub(crate) fn call_arrives(&mut self, n: usize, number: u64) {
-        let Some(call) = self.calls.get(&number).map(|pending| pending.call.clone()) else {
-            return;
-        };
-        let id = self.number();
-        self.arrivals.insert(id, number);
-        let id = CallId(id);
-        self.step_director(n, Event::Asked { id, call });
-    }
-
-    pub(crate) fn call_answered(&mut self, number: u64, answer: Answer) {
-        let Some(pending) = self.calls.get_mut(&number) else {
-            return;
-        };
-        if let Answer::NotLeader { leader } = &answer {
-            pending.hops += 1;
-            let (origin, hops) = (pending.origin, pending.hops);
-            if hops > HOPS_MAX {
-                return self.call_failed(number);
-            }
-            let known = leader.as_deref().and_then(at_address);
-            let next = match known {
-                Some(next) => next,
-                None => self.any_director(),
-            };
-            self.prefer(&origin, next);
-            return self.ask(number, next);
-        }
-        let Some(pending) = self.calls.remove(&number) else {
-            return;
-        };
-        match pending.origin {
-            Origin::Agent {
-                host,
-                generation,
-                warden,
-                what,
-            } => self.agent_answered(host, generation, warden, what, answer),
-            Origin::LastWill {
-                host,
-                session,
-                tries,
-            } => match answer {
-                Answer::Done { .. } | Answer::Refused(_) => {}
-                Answer::Opened { .. }
-                | Answer::Reported { .. }
-                | Answer::Checkpoints { .. }
-                | Answer::Unknown
-                | Answer::NotLeader { .. } => {
-                    self.after(SECOND, Happening::LastWill(host, session, tries + 1));
-                }
-            },
-            Origin::Operator => self.operator_answered(&answer),
-        }
-    }
-
-    fn prefer(&mut self, origin: &Origin, n: usize) {
-        if let Origin::Agent { host, .. } | Origin::LastWill { host, .. } = origin
-            && let Some(host) = self.hosts.get_mut(*host)
-        {
-            host.favourite = n;
-        }
-    }
-
-    pub(crate) fn call_failed(&mut self, number: u64) {
-        let Some(pending) = self.calls.remove(&number) else {
-            return;
-        };
-        let n = self.any_director();
-        self.prefer(&pending.origin, n);
-        match pending.origin {
-            Origin::Agent {
-                host,
-                generation,
-                warden,
-                what,
-            } => self.agent_unanswered(host, generation, warden, what),
-            Origin::LastWill {
-                host,
-                session,
-                tries,
-            } => {
-                self.after(SECOND / 2, Happening::LastWill(host, session, tries + 1));
-            }
-            Origin::Operator => self.operator_answered(&Answer::Unknown),
-        }
-    }
-
-    pub(crate) fn renewal_arrives(&mut self, n: usize, number: u64, renewal: Renewal) {
-        let id = self.number();
-        self.arrivals.insert(id, number);
-        let id = CallId(id);
-        self.step_director(n, Event::Renewed { id, renewal });
-    }
-
-    pub(crate) fn renewal_answered(&mut self, number: u64, answer: RenewalAnswer) {
-        let Some(pending) = self.renewals.remove(&number) else {
-            return;
-        };
-        match answer {
-            RenewalAnswer::Answered { renewed, lost } => {
-                self.agent_renewed(&pending, &renewed, &lost);
-            }
-            RenewalAnswer::NotLeader { leader } => {
-                let known = leader.as_deref().and_then(at_address);
-                let next = match known {
-                    Some(next) => next,
-                    None => self.any_director(),
-                };
-                if let Some(host) = self.hosts.get_mut(pending.host) {
-                    host.favourite = next;
-                }
-                self.renew_soon(pending.host, pending.generation);
-            }
-        }
-    }
-
-    pub(crate) fn renewal_failed(&mut self, number: u64) {
-        let Some(pending) = self.renewals.remove(&number) else {
-            return;
-        };
-        let n = self.any_director();
-        if let Some(host) = self.hosts.get_mut(pending.host) {
-            host.favourite = n;
-        }
-        self.renew_soon(pending.host, pending.generation);
-    }
-
-    pub(crate) fn poll_arrives(&mut self, n: usize, poll: Poll) {
-        if !self.answer_poll(n, &poll, false)
-            && let Some(node) = self.node(n).filter(|node| node.machine.is_some())
-        {
-            node.polls.insert(poll.number, poll);
-            self.after(POLL_HELD, Happening::PollHeld(n, poll.number));
-        }
-    }
-
-    pub(crate) fn poll_held(&mut self, n: usize, number: u64) {
-        let poll = self.node(n).and_then(|node| node.polls.remove(&number));
-        if let Some(poll) = poll {
-            self.answer_poll(n, &poll, true);
-        }
-    }
-
-    /// Answers a poll when there is news, or it has waited for long enough.
-    fn answer_poll(&mut self, n: usize, poll: &Poll, anyway: bool) -> bool {
-        let machine = self.directors.get(n).and_then(|node| node.machine.as_ref());
-        let Some(machine) = machine else {
-            return false;
-        };
-        let work = machine.work(poll.session, poll.since);
-        if work.is_none() && !anyway {
-            return false;
-        }
-        let services = machine.cluster().services();
-        let leases: BTreeSet<Duration> = services
-            .filter(|(_, service)| !service.removed())
-            .map(|(_, service)| service.spec().lease_class())
+    /// Another director is to lead, if there is one. The former hears of it if it can.
+    pub(crate) fn lead_instead_of(&mut self, former: usize) {
+        let others = self.directors.iter().enumerate();
+        let others: Vec<usize> = others
+            .filter(|(n, node)| *n != former && node.machine.is_some())
+            .map(|(n, _)| n)
             .collect();
-        let leases = leases.into_iter().collect();
-        let answer = Box::new(PollAnswer { work, leases });
-        let answered = Happening::PollAnswered(*poll, answer);
-        self.send(Party::Director(n), Party::Host(poll.host), answered);
-        true
-    }
-
-    fn tell_news(&mut self, n: usize) {
-        let polls = self.node(n).map(|node| std::mem::take(&mut node.polls));
-        for (number, poll) in polls.into_iter().flatten() {
-            if !self.answer_poll(n, &poll, false)
-                && let Some(node) = self.node(n)
-            {
-                node.polls.insert(number, poll);
-            }
+        if let Some(other) = self.random.pick(&others) {
+            self.choose(Some(other));
         }
     }
 }
@@ -633,38 +535,10 @@ enum Fate {
     Refused,
 }
 
-fn party(origin: &Origin) -> Party {
-    match origin {
-        Origin::Agent { host, .. } | Origin::LastWill { host, .. } => Party::Host(*host),
-        Origin::Operator => Party::Operator,
-    }
-}
-
-/// Whether an answer means that a session is over for this process.
-pub(crate) fn is_over(answer: &Answer) -> bool {
-    match answer {
-        Answer::Refused(Refusal::Fenced(_) | Refusal::NotFound { .. }) => true,
-        Answer::Refused(
-            Refusal::Conflict(_)
-            | Refusal::Condition(_)
-            | Refusal::Invalid(_)
-            | Refusal::Overloaded,
-        )
-        | Answer::Done { .. }
-        | Answer::Opened { .. }
-        | Answer::Reported { .. }
-        | Answer::Checkpoints { .. }
-        | Answer::Unknown
-        | Answer::NotLeader { .. } => false,
-    }
-}
-
-/// Whether a call of an agent may be answered by this.
-pub(crate) fn fits(what: What, answer: &Answer) -> bool {
-    match (what, answer) {
-        (What::Open | What::Resume, Answer::Opened { .. })
-        | (What::Report(_), Answer::Reported { .. })
-        | (What::Close, Answer::Done { .. }) => true,
-        (What::Open | What::Resume | What::Report(_) | What::Close, _) => false,
+/// An entry for the trace.
+fn told(bytes: &[u8]) -> String {
+    match quorate_core::record::Entry::decode(bytes) {
+        Ok(entry) => format!("epoch {}: {:?}", entry.header.epoch, entry.records),
+        Err(error) => error.to_string(),
     }
 }

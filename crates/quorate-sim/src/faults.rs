@@ -1,93 +1,16 @@
 //! What goes wrong. Every seed draws its own mix, so that some clusters only lose messages and others
-//! only crash.
+//! only crash. Each fault is drawn from a stream of its own, so that one can be left out.
+
+use quorate_core::agent::Event as AgentEvent;
 
 use crate::clock::{Instant, MILLI, SECOND};
+use crate::hosts::Host;
+use crate::profile::Kind;
 use crate::random::Random;
+use crate::trip::Trip;
 use crate::world::{Happening, Party, World};
 
-/// How bad it is; shares are in thousandths.
-#[derive(Clone, Debug)]
-pub(crate) struct Profile {
-    lost: u64,
-    repeated: u64,
-    /// Messages that are slow, and how slow at most.
-    pub(crate) slow: u64,
-    pub(crate) slow_max: u64,
-    /// Questions to the ledger that go wrong.
-    pub(crate) ledger: u64,
-    /// How long a director is believed to be the leader, at most.
-    pub(crate) leader_stays: u64,
-    /// Runs that cannot be started, that end by themselves, and that do not hear SIGTERM.
-    pub(crate) start_fails: u64,
-    pub(crate) crashes: u64,
-    pub(crate) deaf: u64,
-    /// Pause between faults, at most.
-    pause: u64,
-    kinds: Vec<Kind>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    DirectorCrash,
-    AgentCrash,
-    AgentLeaves,
-    AgentFreeze,
-    WardenCrash,
-    HostCrash,
-    Cut,
-    Isolate,
-    LedgerCut,
-}
-
-const KINDS: [Kind; 9] = [
-    Kind::DirectorCrash,
-    Kind::AgentCrash,
-    Kind::AgentLeaves,
-    Kind::AgentFreeze,
-    Kind::WardenCrash,
-    Kind::HostCrash,
-    Kind::Cut,
-    Kind::Isolate,
-    Kind::LedgerCut,
-];
-
-impl Profile {
-    pub(crate) fn draw(random: &mut Random) -> Self {
-        let mut some = |most: u64| {
-            if random.permille(500) {
-                random.below(most)
-            } else {
-                0
-            }
-        };
-        let (lost, repeated, slow) = (some(200), some(100), some(200));
-        let (ledger, start_fails, crashes) = (some(300), some(100), some(400));
-        let deaf = some(300);
-        let kinds = KINDS.iter().copied().filter(|_| random.permille(500));
-        let kinds = kinds.collect();
-        Self {
-            lost,
-            repeated,
-            slow,
-            slow_max: random.between(20 * MILLI, 4 * SECOND),
-            ledger,
-            leader_stays: random.between(SECOND, 30 * SECOND),
-            start_fails,
-            crashes,
-            deaf,
-            pause: random.between(200 * MILLI, 5 * SECOND),
-            kinds,
-        }
-    }
-
-    pub(crate) fn loss(&self, quiet: bool) -> u64 {
-        if quiet { 0 } else { self.lost }
-    }
-
-    pub(crate) fn repeats(&self, quiet: bool) -> u64 {
-        if quiet { 0 } else { self.repeated }
-    }
-}
+pub(crate) use crate::profile::Profile;
 
 impl World {
     /// One fault, and the next one later.
@@ -95,88 +18,266 @@ impl World {
         if self.quiet {
             return;
         }
-        let pause = self.random.between(50 * MILLI, self.profile.pause);
+        let (least, most) = self.profile.pauses();
+        let pause = self.pauses[0].between(least, most);
         self.after(pause, Happening::Fault);
-        let kinds = self.profile.kinds.clone();
-        let Some(kind) = self.random.pick(&kinds) else {
+        let Some((number, mut random)) = self.next_drawn() else {
+            return;
+        };
+        let Some(kind) = random.pick(&self.profile.kinds) else {
             return;
         };
         self.faults += 1;
-        let host = self.random.below(self.hosts.len() as u64);
-        let host = usize::try_from(host).unwrap_or(0);
+        let now = self.now;
+        self.remark(|| format!("{now} fault {number}: {kind:?}"));
+        self.make(kind, &mut random);
+    }
+
+    fn make(&mut self, kind: Kind, random: &mut Random) {
+        let host = index(random, self.hosts.len());
+        let n = index(random, self.directors.len());
         match kind {
             Kind::DirectorCrash => {
-                let n = self.any_director();
-                self.crash_director(n);
+                let rest = self.profile.outage(random, 5 * SECOND);
+                self.crash_director(n, rest);
+            }
+            Kind::DirectorFreeze => {
+                let until = self.now + self.profile.outage(random, 15 * SECOND);
+                self.freeze_director(n, until);
+            }
+            Kind::DirectorTrip => {
+                let trip = Trip::draw(random);
+                self.trip_director(n, Some(trip));
             }
             Kind::AgentCrash => {
                 self.end_agent(host);
-                let pause = self.random.between(100 * MILLI, 6 * SECOND);
+                let pause = random.between(100 * MILLI, 6 * SECOND);
                 self.after(pause, Happening::AgentStarts(host));
+            }
+            Kind::AgentFreeze => {
+                let until = self.now + self.profile.outage(random, 15 * SECOND);
+                self.freeze_agent(host, until);
+            }
+            Kind::AgentTrip => {
+                let trip = Trip::draw(random);
+                if let Some(host) = self.host(host) {
+                    host.trip = Some(trip);
+                }
             }
             Kind::AgentLeaves => {
                 let generation = self.host(host).map_or(0, |host| host.generation);
-                self.tell_agent(host, generation, quorate_core::agent::Event::Shutdown);
+                self.tell_agent(host, generation, AgentEvent::Shutdown);
             }
-            Kind::AgentFreeze => {
-                let until = self.now + self.random.between(100 * MILLI, 15 * SECOND);
-                if let Some(host) = self.host(host).filter(|host| host.process.is_some()) {
-                    host.frozen_until = until;
+            Kind::WardenCrash | Kind::WardenFreeze => self.harm_warden(kind, host, random),
+            Kind::HostCrash => {
+                let pause = random.between(SECOND / 2, 20 * SECOND);
+                self.crash_host(host, Some(pause));
+            }
+            Kind::HostLoss if self.staying() > 2 => self.lose_host(host),
+            Kind::HostLoss => {}
+            Kind::HostSuspend => {
+                let until = self.now + random.between(100 * MILLI, 30 * SECOND);
+                self.suspend_host(host, until);
+            }
+            Kind::HostJoins => {
+                self.add_host(random);
+            }
+            Kind::HostLeaves if self.staying() > 2 => {
+                // It leaves in order, and is switched off some time later.
+                let generation = self.host(host).map_or(0, |host| host.generation);
+                self.tell_agent(host, generation, AgentEvent::Shutdown);
+                if let Some(host) = self.host(host) {
+                    host.leaving = true;
+                }
+                self.after(
+                    random.between(SECOND, 10 * SECOND),
+                    Happening::HostGoes(host),
+                );
+            }
+            Kind::HostLeaves => {}
+            Kind::Copy | Kind::Namesake => self.copy_host(kind == Kind::Copy, host, random),
+            Kind::ClockSet => {
+                let by = i64::try_from(random.below(7_200_000)).unwrap_or(0) - 3_600_000;
+                if let Some(node) = self.directors.get_mut(n) {
+                    node.wall_offset = by;
                 }
             }
-            Kind::WardenCrash => {
-                let wardens = self.host(host).map(|host| host.wardens.keys().copied());
-                let wardens: Vec<_> = wardens.into_iter().flatten().collect();
-                let proven = self.random.permille(500);
-                if let Some(warden) = self.random.pick(&wardens) {
-                    self.crash_warden(host, warden, proven);
-                }
-            }
-            Kind::HostCrash => self.crash_host(host),
+            Kind::Cut
+            | Kind::Isolate
+            | Kind::Flap
+            | Kind::LedgerCut
+            | Kind::LedgerSlow
+            | Kind::Deposed => self.harm_links(kind, host, n, random),
+        }
+    }
+
+    fn harm_links(&mut self, kind: Kind, host: usize, n: usize, random: &mut Random) {
+        let lasts = self.profile.outage(random, 20 * SECOND);
+        match kind {
             Kind::Cut => {
-                let n = self.any_director();
-                let (from, to) = if self.random.permille(500) {
-                    (Party::Host(host), Party::Director(n))
+                let (host, n) = (Party::Host(host), Party::Director(n));
+                let (from, to) = if random.permille(500) {
+                    (host, n)
                 } else {
-                    (Party::Director(n), Party::Host(host))
+                    (n, host)
                 };
-                self.cut(from, to);
+                self.cut(from, to, lasts);
             }
             Kind::Isolate => {
                 for n in 0..self.directors.len() {
-                    self.cut(Party::Host(host), Party::Director(n));
-                    self.cut(Party::Director(n), Party::Host(host));
+                    self.cut_both(Party::Host(host), Party::Director(n), lasts);
                 }
             }
-            Kind::LedgerCut => {
-                let n = self.any_director();
-                self.cut(Party::Director(n), Party::Ledger);
-                self.cut(Party::Ledger, Party::Director(n));
+            Kind::Flap => {
+                let times = u32::try_from(random.between(4, 20)).unwrap_or(4);
+                self.flap(host, n, times);
             }
+            Kind::LedgerCut => self.cut_both(Party::Director(n), Party::Ledger, lasts),
+            Kind::LedgerSlow => self.ledger_slow_until = self.now + lasts,
+            Kind::Deposed => self.depose(host, lasts),
+            Kind::DirectorCrash
+            | Kind::DirectorFreeze
+            | Kind::DirectorTrip
+            | Kind::AgentCrash
+            | Kind::AgentFreeze
+            | Kind::AgentTrip
+            | Kind::AgentLeaves
+            | Kind::WardenCrash
+            | Kind::WardenFreeze
+            | Kind::HostCrash
+            | Kind::HostLoss
+            | Kind::HostSuspend
+            | Kind::HostJoins
+            | Kind::HostLeaves
+            | Kind::Copy
+            | Kind::Namesake
+            | Kind::ClockSet => {}
         }
     }
 
-    fn cut(&mut self, from: Party, to: Party) {
+    fn harm_warden(&mut self, kind: Kind, n: usize, random: &mut Random) {
+        let (proven, lasts) = (
+            random.permille(500),
+            random.between(100 * MILLI, 15 * SECOND),
+        );
+        let until = self.now + lasts;
+        let wardens = self.host(n).map(|host| host.wardens.keys().copied());
+        let wardens: Vec<_> = wardens.into_iter().flatten().collect();
+        let Some(id) = random.pick(&wardens) else {
+            return;
+        };
+        if kind == Kind::WardenCrash {
+            return self.crash_warden(n, id, proven);
+        }
+        let now = self.now;
+        let awake = self.host(n).filter(|host| host.suspended_until <= now);
+        let warden = awake.and_then(|host| host.wardens.get_mut(&id));
+        if let Some(warden) = warden.filter(|warden| warden.frozen_until <= now) {
+            warden.frozen_until = until;
+        }
+    }
+
+    /// The leader loses the ledger and does not know it, while another one is chosen and one machine
+    /// reaches only the former (N3).
+    fn depose(&mut self, host: usize, lasts: u64) {
+        let Some(former) = self.directors.iter().position(|node| node.leads) else {
+            return;
+        };
+        self.cut_both(Party::Director(former), Party::Ledger, lasts);
+        for n in (0..self.directors.len()).filter(|n| *n != former) {
+            self.cut_both(Party::Host(host), Party::Director(n), lasts);
+        }
+        if let Some(host) = self.host(host) {
+            host.favourite = former;
+        }
+        self.lead_instead_of(former);
+    }
+
+    fn cut_both(&mut self, one: Party, other: Party, lasts: u64) {
+        self.cut(one, other, lasts);
+        self.cut(other, one, lasts);
+    }
+
+    fn cut(&mut self, from: Party, to: Party, lasts: u64) {
         self.cuts.insert((from, to));
-        let lasts = self.random.between(200 * MILLI, 20 * SECOND);
         self.after(lasts, Happening::Heal(from, to));
     }
 
-    /// Faults stop: everybody is up, everything is connected.
+    /// A link goes, or comes back.
+    pub(crate) fn flap(&mut self, host: usize, n: usize, left: u32) {
+        if self.quiet {
+            return;
+        }
+        let (from, to) = (Party::Host(host), Party::Director(n));
+        if left == 0 || !self.cuts.insert((from, to)) {
+            self.cuts.remove(&(from, to));
+        }
+        let pause = self.random.between(100 * MILLI, 5 * SECOND);
+        if let Some(left) = left.checked_sub(1) {
+            self.after(pause, Happening::Flap(host, n, left));
+        }
+    }
+
+    /// Machines that are there for good.
+    pub(crate) fn staying(&self) -> usize {
+        self.hosts.iter().filter(|host| host.stays()).count()
+    }
+
+    /// A new machine.
+    pub(crate) fn add_host(&mut self, random: &mut Random) -> usize {
+        let n = self.hosts.len();
+        let host = Host::new(n as u64, format!("a{n}"), random, &self.profile);
+        self.hosts.push(host);
+        self.after(SECOND, Happening::AgentStarts(n));
+        n
+    }
+
+    /// Another machine with the name of this one, and perhaps its data folder, for a while.
+    fn copy_host(&mut self, identity: bool, of: usize, random: &mut Random) {
+        let Some((name, id)) = self.host(of).map(|host| (host.name.clone(), host.id)) else {
+            return;
+        };
+        let n = self.add_host(random);
+        if let Some(host) = self.host(n) {
+            host.name = name;
+            host.copy = true;
+            if identity {
+                host.id = id;
+            }
+        }
+        let stays = random.between(3 * SECOND, 30 * SECOND);
+        self.after(stays, Happening::HostGoes(n));
+    }
+
+    /// Faults stop: everybody is up, everything is connected. What stands still goes on in its time, so
+    /// that what came to it meanwhile keeps its order.
     pub(crate) fn become_quiet(&mut self) {
         self.quiet = true;
+        self.oracle.still_from = None;
+        self.operator.finals.clear();
+        self.operator.asked = None;
         self.cuts.clear();
+        self.ledger_slow_until = Instant::default();
         for n in 0..self.directors.len() {
-            self.after(MILLI, Happening::DirectorStarts(n));
+            self.trip_director(n, None);
+            self.after(2 * MILLI, Happening::DirectorStarts(n));
         }
         for n in 0..self.hosts.len() {
-            if let Some(host) = self.host(n) {
-                host.frozen_until = Instant::default();
+            if self.hosts.get(n).is_some_and(|host| host.copy) {
+                self.lose_host(n);
+                continue;
             }
-            self.after(MILLI, Happening::AgentStarts(n));
+            if let Some(host) = self.host(n) {
+                host.trip = None;
+            }
+            self.after(2 * MILLI, Happening::AgentStarts(n));
         }
-        self.after(100 * MILLI, Happening::ChooseLeader);
-        // By then every call made before has its answer.
-        self.after(3 * SECOND, Happening::FinalCall(0));
+        self.after(100 * MILLI, Happening::ChooseLeader(false));
+        // By then everybody who stood still goes on, and every call made before has its answer.
+        self.after(20 * SECOND, Happening::FinalCall(0));
     }
+}
+
+fn index(random: &mut Random, count: usize) -> usize {
+    usize::try_from(random.below(count as u64)).unwrap_or(0)
 }

@@ -15,20 +15,24 @@ use quorate_core::lease::LeaseTimes;
 use quorate_core::record::{AgentInfo, CloseReason, Containment, Place};
 use quorate_core::time::Moment;
 
+use crate::bug::Bug;
+use crate::calls::{fits, is_over};
 use crate::clock::{Clock, Instant, MILLI, SECOND};
-use crate::directors::{Poll, PollAnswer, draw_clock, fits, is_over};
+use crate::directors::{Poll, PollAnswer};
+use crate::profile::Profile;
 use crate::random::Random;
+use crate::trip::Trip;
 use crate::wardens::{Order, Warden};
 use crate::world::{Happening, Origin, Party, PendingRenewal, What, World};
 
-/// A shell asks each director in turn, a second each, before it gives an attempt up.
-const RENEWAL_WITHIN: u64 = 4 * SECOND;
-const POLL_WITHIN: u64 = 3 * SECOND;
+const POLL_WITHIN: u64 = 6 * SECOND;
 
 /// A worker machine.
 pub(crate) struct Host {
     pub(crate) name: String,
-    id: u64,
+    pub(crate) id: u64,
+    machine_id: u64,
+    pub(crate) boots: u64,
     zone: &'static str,
     pub(crate) clock: Clock,
     pub(crate) process: Option<Process>,
@@ -40,6 +44,17 @@ pub(crate) struct Host {
     pub(crate) favourite: usize,
     /// Its agent process is stopped until then.
     pub(crate) frozen_until: Instant,
+    /// The whole machine is suspended until then, since then.
+    pub(crate) suspended_until: Instant,
+    pub(crate) suspended_at: Instant,
+    /// Its agent process is killed or stopped in the middle of a step.
+    pub(crate) trip: Option<Trip>,
+    /// It has the name of another machine.
+    pub(crate) copy: bool,
+    /// It is about to leave for ever.
+    pub(crate) leaving: bool,
+    /// It is gone for ever.
+    pub(crate) lost: bool,
     pub(crate) adopt_within: Duration,
 }
 
@@ -50,6 +65,9 @@ pub(crate) struct Process {
     pub(crate) holders: BTreeMap<WardenId, Holder>,
     counter: u64,
     tick: u64,
+    /// When it wants to be woken, and when that is looked at next.
+    pub(crate) wake: Option<Instant>,
+    pub(crate) alarm: Option<Instant>,
 }
 
 /// A warden as the shell knows it.
@@ -76,18 +94,26 @@ impl Holder {
 }
 
 impl Host {
-    pub(crate) fn new(n: u64, random: &mut Random) -> Self {
+    pub(crate) fn new(n: u64, name: String, random: &mut Random, profile: &Profile) -> Self {
         Self {
-            name: format!("a{n}"),
+            name,
             id: random.any() >> 12,
+            machine_id: n,
+            boots: 0,
             zone: if n.is_multiple_of(2) { "even" } else { "odd" },
-            clock: draw_clock(random),
+            clock: profile.clock(random),
             process: None,
             generation: 0,
             wardens: BTreeMap::new(),
             next_warden: WardenId(1),
             favourite: 0,
             frozen_until: Instant::default(),
+            suspended_until: Instant::default(),
+            suspended_at: Instant::default(),
+            trip: None,
+            copy: false,
+            leaving: false,
+            lost: false,
             adopt_within: random
                 .pick(&[Duration::ZERO, Duration::from_secs(3)])
                 .unwrap_or_default(),
@@ -100,14 +126,20 @@ impl Host {
             name,
             id: self.id,
             place: Place {
-                machine: format!("{}{}", Place::CERTAIN, self.name),
-                ..Place::default()
+                machine: format!("{}m{}", Place::CERTAIN, self.machine_id),
+                boot: format!("{}-{}", self.machine_id, self.boots),
+                folder: self.machine_id,
             },
             labels: BTreeMap::from([zone]),
             capacity: None,
             containment: Containment::Kernel,
             version: String::new(),
         }
+    }
+
+    /// Whether it is there for good.
+    pub(crate) const fn stays(&self) -> bool {
+        !self.copy && !self.leaving && !self.lost
     }
 
     fn holder(&mut self, warden: WardenId) -> Option<&mut Holder> {
@@ -123,17 +155,24 @@ impl World {
     /// An agent process begins and takes over the wardens that live.
     pub(crate) fn start_agent(&mut self, n: usize) {
         let number = self.random.any() >> 12;
-        let Some(host) = self.hosts.get_mut(n).filter(|host| host.process.is_none()) else {
+        let plants = self.bug.map(Bug::plants).unwrap_or_default();
+        let Some(host) = self
+            .hosts
+            .get_mut(n)
+            .filter(|host| host.process.is_none() && !host.lost)
+        else {
             return;
         };
         host.generation += 1;
         let generation = host.generation;
         host.process = Some(Process {
-            machine: Agent::new(&[Duration::from_secs(10)], host.next_warden),
+            machine: Agent::new(&[Duration::from_secs(10)], host.next_warden).with_plants(plants),
             number,
             holders: BTreeMap::new(),
             counter: 0,
             tick: 0,
+            wake: None,
+            alarm: None,
         });
         let mut found = Vec::new();
         let mut unknown = Vec::new();
@@ -173,6 +212,7 @@ impl World {
         host.process = None;
         host.generation += 1;
         host.frozen_until = Instant::default();
+        host.trip = None;
         let (generation, adopt) = (host.generation, host.adopt_within);
         let clock = host.clock;
         let until = clock.when(clock.read(self.now) + adopt, self.now);
@@ -194,8 +234,8 @@ impl World {
         if host.generation != generation {
             return;
         }
-        if host.frozen_until > now {
-            let thaw = host.frozen_until;
+        let thaw = host.frozen_until.max(host.suspended_until);
+        if thaw > now {
             return self.at(thaw, Happening::Agent(n, generation, Box::new(event)));
         }
         let moment = host.clock.read(now);
@@ -204,17 +244,46 @@ impl World {
         };
         let mut effects = Vec::new();
         process.machine.step(moment, event, &mut effects);
-        for effect in &effects {
-            self.remark(|| format!("  a{n}: {effect:?}"));
+        let tripped = Trip::split(&mut host.trip, &mut effects);
+        self.agent_acts(n, generation, effects);
+        match tripped {
+            Some((Trip { freeze: None, .. }, _)) => {
+                self.end_agent(n);
+                let pause = self.random.between(100 * MILLI, 6 * SECOND);
+                self.after(pause, Happening::AgentStarts(n));
+            }
+            Some((
+                Trip {
+                    freeze: Some(lasts),
+                    ..
+                },
+                rest,
+            )) => {
+                let until = now + lasts;
+                self.at(until, Happening::AgentActs(n, generation, rest));
+                self.freeze_agent(n, until);
+            }
+            None => {}
         }
+    }
+
+    /// Carries out orders of the agent, however late that is.
+    pub(crate) fn agent_acts(&mut self, n: usize, generation: u64, effects: Vec<Effect>) {
         for effect in effects {
-            self.obey_agent(n, generation, effect);
+            let now = self.now;
+            self.remark(|| format!("{now} a{n}: {effect:?}"));
+            if self
+                .host(n)
+                .is_some_and(|host| host.generation == generation)
+            {
+                self.obey_agent(n, generation, effect);
+            }
         }
     }
 
     fn obey_agent(&mut self, n: usize, generation: u64, effect: Effect) {
         match effect {
-            Effect::SpawnWarden { warden, lease: _ } => {
+            Effect::SpawnWarden { warden, lease } => {
                 let secret = format!("{:016x}{:016x}", self.random.any(), n);
                 let delay = self.random.between(2 * MILLI, 30 * MILLI);
                 if let Some(process) = self.host(n).and_then(|host| host.process.as_mut()) {
@@ -223,7 +292,7 @@ impl World {
                 if let Some(host) = self.host(n) {
                     host.next_warden = WardenId(warden.0 + 1);
                 }
-                self.after(delay, Happening::WardenUp(n, generation, warden));
+                self.after(delay, Happening::WardenUp(n, generation, warden, lease));
             }
             Effect::Open { warden, lease } => self.open(n, warden, lease),
             Effect::Resume { warden, session } => {
@@ -280,10 +349,13 @@ impl World {
                     return;
                 };
                 let at = clock.when(moment, self.now);
-                self.at(at, Happening::Agent(n, generation, Box::new(Event::Woke)));
+                self.set_agent_alarm(n, generation, at);
             }
             Effect::Done => {
                 self.end_agent(n);
+                if self.host(n).is_none_or(|host| host.leaving) {
+                    return;
+                }
                 if !self.quiet {
                     let pause = self.random.between(100 * MILLI, 10 * SECOND);
                     self.after(pause, Happening::AgentStarts(n));
@@ -381,8 +453,8 @@ impl World {
                 opened: Opened {
                     session,
                     incarnation,
-                    cluster: ClusterId(1),
                     times: lease,
+                    cluster: ClusterId(1),
                 },
             },
             Answer::Reported {
@@ -455,16 +527,11 @@ impl World {
             .filter(|(_, holder)| holder.followed)
             .filter_map(|(warden, holder)| Some((*warden, holder.opened?)))
             .collect();
-        let every = followed.iter().map(|(_, opened)| opened.times.renew_every);
-        let Some(every) = every.min() else {
-            return;
-        };
         let Some(incarnation) = followed.iter().map(|(_, opened)| opened.incarnation).max() else {
             return;
         };
         process.counter += 1;
-        process.tick += 1;
-        let (counter, next_tick) = (process.counter, process.tick);
+        let counter = process.counter;
         // R1: the lease counts from here.
         let sent = clock.read(now);
         let renewal = Renewal {
@@ -480,16 +547,33 @@ impl World {
         let pending = PendingRenewal {
             host: n,
             generation,
+            renewal: renewal.clone(),
+            tries: 0,
             sent,
             sessions: sessions.collect(),
         };
         let number = self.number();
         self.renewals.insert(number, pending);
-        let arrives = Happening::RenewalArrives(favourite, number, renewal);
-        self.send(Party::Host(n), Party::Director(favourite), arrives);
-        self.after(RENEWAL_WITHIN, Happening::RenewalTimedOut(number));
-        let next = clock.when(sent + every, now);
-        self.at(next, Happening::RenewalDue(n, generation, next_tick));
+        self.ask_renewal(n, number, favourite, renewal);
+    }
+
+    /// Renews again when the shortest class wants it.
+    fn renew_later(&mut self, n: usize, generation: u64) {
+        let host = self.hosts.get_mut(n);
+        let Some(host) = host.filter(|host| host.generation == generation) else {
+            return;
+        };
+        let (clock, now) = (host.clock, self.now);
+        let Some(process) = &mut host.process else {
+            return;
+        };
+        let opened = process.holders.values().filter_map(|holder| holder.opened);
+        let Some(every) = opened.map(|opened| opened.times.renew_every).min() else {
+            return;
+        };
+        process.tick += 1;
+        let due = Happening::RenewalDue(n, generation, process.tick);
+        self.at(clock.when(clock.read(now) + every, now), due);
     }
 
     pub(crate) fn agent_renewed(
@@ -499,6 +583,7 @@ impl World {
         lost: &[(SessionId, String)],
     ) {
         let sent: Moment = pending.sent;
+        self.renew_later(pending.host, pending.generation);
         for session in renewed {
             if let Some(&warden) = pending.sessions.get(session) {
                 let event = Event::Renewed { warden, sent };
@@ -582,8 +667,11 @@ impl World {
 
 fn translate(holder: &mut Holder, delta: WorkDelta) -> Work {
     for service in delta.services {
+        let name = (service.service, service.spec_version);
+        if holder.services.contains_key(&name) {
+            continue;
+        }
         if let Ok(read) = Service::new((*service.spec).clone()) {
-            let name = (service.service, service.spec_version);
             holder.services.insert(name, Arc::new(read));
         }
     }

@@ -12,15 +12,27 @@
 //! The oracle shares no code with the machines: it reads records and watches processes, it never asks a
 //! machine what it believes.
 
+pub mod bug;
+mod calls;
 pub mod clock;
 mod directors;
 mod faults;
 mod hosts;
 pub mod ledger;
+mod liveness;
+mod machines;
+pub mod many;
 mod operator;
 pub mod oracle;
+mod profile;
+mod queue;
 pub mod random;
+pub mod settings;
+pub mod shrink;
+mod trip;
 mod wardens;
 pub mod world;
 
-pub use world::{Outcome, Settings, run};
+pub use bug::Bug;
+pub use settings::Settings;
+pub use world::{Outcome, run};

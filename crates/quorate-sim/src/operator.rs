@@ -1,32 +1,23 @@
-//! People: what they ask for while faults happen, and what they want in the end.
+//! People: what they ask for while faults happen. Each operation is drawn from a stream of its own, so
+//! that one can be left out.
 
-use std::collections::BTreeMap;
-
-use quorate_core::cluster::State;
-use quorate_core::director::Role;
-use quorate_core::director::call::{Answer, Call};
+use quorate_core::director::call::Call;
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
 use quorate_core::record::{Desired, Schedulable};
-use quorate_core::spec::ServiceSpec;
+use quorate_core::spec::{PartitionSpec, ServiceSpec};
 
 use crate::clock::{MILLI, SECOND};
+use crate::random::Random;
 use crate::world::{Happening, Origin, World};
 
-/// The service of the last phase.
-const FINAL: &str = "final";
-const SERVICES: [&str; 3] = ["feeds", "fast", "solo"];
-/// How long it may take until everything runs: an expiry, the longest back-off, a settle window and
-/// the stops on the way.
-const CONVERGE: u64 = 60 * SECOND;
-/// Nothing may start in the last seconds.
-const STABLE: u64 = 20 * SECOND;
+pub(crate) const SERVICES: [&str; 4] = ["feeds", "fast", "solo", "filed"];
 
 /// What people know.
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
-    /// The call of the last phase that is being made, and whether it was answered.
-    asked: Option<usize>,
-    finals: Vec<Call>,
+    /// The call of the last phase that is being made.
+    pub(crate) asked: Option<usize>,
+    pub(crate) finals: Vec<Call>,
 }
 
 impl World {
@@ -35,21 +26,45 @@ impl World {
         if self.quiet {
             return;
         }
-        let pause = self.random.between(300 * MILLI, 4 * SECOND);
-        self.after(pause, Happening::Operate);
-        if let Some(call) = self.any_call() {
+        let pause = self.pauses[1].between(300 * MILLI, 4 * SECOND);
+        if !self.profile.gentle {
+            self.after(pause, Happening::Operate);
+        }
+        let Some((number, mut random)) = self.next_drawn() else {
+            return;
+        };
+        if self.profile.gentle {
+            return self.operate_gently(&mut random);
+        }
+        if let Some(call) = self.any_call(&mut random) {
+            let now = self.now;
+            self.remark(|| format!("{now} operation {number}: {call:?}"));
             self.call(Origin::Operator, call);
         }
     }
 
-    fn any_call(&mut self) -> Option<Call> {
-        let service = ServiceName::new(self.random.pick(&SERVICES)?).ok()?;
-        let key = self.random.permille(600).then(|| {
-            let n = self.random.below(12);
+    /// Asks once, early and until it is done; everything must run before the first fault, and go on.
+    fn operate_gently(&mut self, random: &mut Random) {
+        if self.operator.finals.is_empty() {
+            let count = random.between(1, self.size.partitions);
+            let call = self.final_service(count);
+            self.operator.finals.extend(call);
+            self.oracle.still_from = Some(self.now + 22 * SECOND);
+        }
+        self.operator.asked = Some(0);
+        if let Some(call) = self.operator.finals.first().cloned() {
+            self.call(Origin::Operator, call);
+        }
+    }
+
+    fn any_call(&mut self, random: &mut Random) -> Option<Call> {
+        let service = ServiceName::new(random.pick(&SERVICES)?).ok()?;
+        let key = random.permille(600).then(|| {
+            let n = random.below(self.size.partitions);
             PartitionKey::new(&format!("p{n:02}"))
         });
         let key = key.transpose().ok()?;
-        Some(match self.random.below(12) {
+        Some(match random.below(15) {
             0 => Call::Remove {
                 services: vec![service],
             },
@@ -64,9 +79,9 @@ impl World {
                 desired: Desired::Running,
             },
             4 => Call::Restart { service, key },
-            5..=7 => {
+            5..=8 => {
                 let hosts: Vec<usize> = (0..self.hosts.len()).collect();
-                let host = self.random.pick(&hosts)?;
+                let host = random.pick(&hosts)?;
                 let all = [
                     Schedulable::Active,
                     Schedulable::Active,
@@ -75,11 +90,15 @@ impl World {
                 ];
                 Call::SetAgent {
                     agent: AgentName::new(&self.hosts.get(host)?.name).ok()?,
-                    schedulable: self.random.pick(&all)?,
+                    schedulable: random.pick(&all)?,
                 }
             }
+            9 | 10 => Call::Partitions {
+                service: ServiceName::new("filed").ok()?,
+                reading: self.any_reading(random),
+            },
             _ => {
-                let spec = self.any_spec(service.as_str())?;
+                let spec = self.any_spec(random, service.as_str())?;
                 Call::Apply {
                     services: vec![(service, spec)],
                 }
@@ -87,196 +106,76 @@ impl World {
         })
     }
 
-    fn any_spec(&mut self, service: &str) -> Option<ServiceSpec> {
+    /// What a source may say: a list, a very short one, or that it cannot be read.
+    fn any_reading(&self, random: &mut Random) -> Result<Vec<PartitionSpec>, String> {
+        if random.permille(150) {
+            return Err("no such file".to_owned());
+        }
+        let count = random.below(self.size.partitions + 1);
+        let skip = random.below(4);
+        let version = random.below(3);
+        let list = (skip..skip + count).filter_map(|n| {
+            let spec = serde_json::json!({
+                "key": format!("p{n:02}"),
+                "data": format!("{{\"v\":{version}}}"),
+                "weight": 1 + n % 3,
+                "priority": n % 2,
+            });
+            serde_json::from_value(spec).ok()
+        });
+        Ok(list.collect())
+    }
+
+    fn any_spec(&self, random: &mut Random, service: &str) -> Option<ServiceSpec> {
         let lease = match service {
-            "fast" => self.random.pick(&["3s", "3s", "3s", "10s"])?,
+            "fast" => random.pick(&["3s", "3s", "3s", "10s"])?,
             _ => "10s",
         };
         let mut spec = serde_json::json!({
             "command": ["run"],
             "lease": lease,
-            "restart": { "backoff": "100ms..2s", "move_after": self.random.below(4) },
+            "restart": {
+                "backoff": "100ms..2s",
+                "move_after": random.below(4),
+                "on": {
+                    "clean": random.pick(&["restart", "restart", "stop"])?,
+                    "interrupted": random.pick(&["restart", "move"])?,
+                    "crash": random.pick(&["restart", "restart", "move", "fail"])?,
+                    "killed": random.pick(&["restart", "move"])?,
+                },
+            },
+            "on_change": random.pick(&["restart", "signal", "ignore"])?,
+            "takeover_delay": random.pick(&["0s", "0s", "2s"])?,
             "stop": { "timeout": "1s" },
             "ready": { "after": "300ms" },
             "placement": {
-                "max_per_agent": self.random.pick(&[0, 0, 0, 6])?,
-                "require": self.random.pick(&[None, None, None, Some("zone = even")])?.into_iter().collect::<Vec<_>>(),
+                "strategy": random.pick(&["balanced", "balanced", "balanced", "static"])?,
+                "max_per_agent": random.pick(&[0, 0, 0, 6])?,
+                "priority": random.below(3),
+                "require": random.pick(&[None, None, None, Some("zone = even")])?.into_iter().collect::<Vec<_>>(),
             },
             "ramp": {
-                "per_agent": self.random.pick(&[1, 2, 5])?,
+                "per_agent": random.pick(&[1, 2, 5])?,
+                "cluster": random.pick(&[None, None, Some(3)])?,
             },
         });
-        let give_up = self.random.pick(&[0, 0, 6])?;
+        let give_up = random.pick(&[0, 0, 6])?;
         *spec
             .get_mut("restart")?
             .get_mut("give_up_after")
             .unwrap_or(&mut serde_json::Value::Null) = give_up.into();
-        if service != "solo" {
-            let count = self.random.between(1, 14);
-            let skip = self.random.below(4);
-            let list: Vec<_> = (skip..skip + count).map(|n| format!("p{n:02}")).collect();
+        let count = random.between(1, self.size.partitions);
+        let skip = random.below(4);
+        let list: Vec<_> = (skip..skip + count).map(|n| format!("p{n:02}")).collect();
+        let partitions = match service {
+            "solo" => None,
+            "filed" => Some(serde_json::json!({ "file": "list.jsonl", "key": "key" })),
+            _ => Some(serde_json::json!({ "list": list })),
+        };
+        if let Some(partitions) = partitions {
             spec.as_object_mut()?
-                .insert("partitions".to_owned(), serde_json::json!({ "list": list }));
+                .insert("partitions".to_owned(), partitions);
         }
         serde_json::from_value(spec).ok()
-    }
-
-    /// What people want in the end, one call after the other, each until it is done.
-    pub(crate) fn final_call(&mut self, at: usize) {
-        if at == 0 && self.operator.finals.is_empty() {
-            self.operator.finals = self.final_calls().unwrap_or_default();
-        }
-        let Some(call) = self.operator.finals.get(at).cloned() else {
-            self.after(CONVERGE, Happening::NoteStarts);
-            self.after(CONVERGE + STABLE, Happening::End);
-            return;
-        };
-        self.operator.asked = Some(at);
-        self.call(Origin::Operator, call);
-    }
-
-    pub(crate) fn operator_answered(&mut self, answer: &Answer) {
-        let Some(at) = self.operator.asked else {
-            return;
-        };
-        let next = match answer {
-            Answer::Done { .. } | Answer::Refused(_) => at + 1,
-            Answer::Opened { .. }
-            | Answer::Reported { .. }
-            | Answer::Checkpoints { .. }
-            | Answer::Unknown
-            | Answer::NotLeader { .. } => at,
-        };
-        // An answer to a call of the phase before counts as well: then this one is made once more.
-        self.operator.asked = None;
-        self.after(100 * MILLI, Happening::FinalCall(next));
-    }
-
-    fn final_calls(&mut self) -> Option<Vec<Call>> {
-        let mut calls = Vec::new();
-        for host in &self.hosts {
-            calls.push(Call::SetAgent {
-                agent: AgentName::new(&host.name).ok()?,
-                schedulable: Schedulable::Active,
-            });
-        }
-        let count = self.random.between(1, 24);
-        let list: Vec<_> = (0..count).map(|n| format!("f{n:02}")).collect();
-        let spec = serde_json::json!({
-            "command": ["run"],
-            "restart": { "backoff": "100ms..2s" },
-            "stop": { "timeout": "1s" },
-            "ready": { "after": "300ms" },
-            "partitions": { "list": list },
-        });
-        calls.push(Call::Apply {
-            services: vec![(
-                ServiceName::new(FINAL).ok()?,
-                serde_json::from_value(spec).ok()?,
-            )],
-        });
-        for service in SERVICES {
-            calls.push(Call::SetDesired {
-                service: ServiceName::new(service).ok()?,
-                key: None,
-                desired: Desired::Running,
-            });
-        }
-        Some(calls)
-    }
-
-    /// Long after the last fault: everything that is to run runs, evenly, and nothing moves any more.
-    pub(crate) fn judge_liveness(&mut self) {
-        if let Some(noted) = self.starts_noted
-            && noted != self.oracle.starts
-        {
-            let more = self.oracle.starts - noted;
-            let seen = format!("{more} processes started though nothing had happened for long");
-            self.oracle.blame("L2", seen);
-        }
-        let leaders = self.directors.iter().enumerate().filter(|(_, node)| {
-            let role = node.machine.as_ref().map(|machine| machine.role());
-            role == Some(&Role::Leader)
-        });
-        let leaders: Vec<usize> = leaders.map(|(n, _)| n).collect();
-        let [leader] = leaders.as_slice() else {
-            let seen = format!("leaders in the end: {leaders:?}");
-            return self.oracle.blame("L1", seen);
-        };
-        let leader = *leader;
-        let Some(machine) = self
-            .directors
-            .get(leader)
-            .and_then(|node| node.machine.as_ref())
-        else {
-            return;
-        };
-        let cluster = machine.cluster();
-        let now = self
-            .directors
-            .get(leader)
-            .map(|node| node.clock.read(self.now));
-        let mut idle = Vec::new();
-        let mut counts: BTreeMap<usize, usize> = (0..self.hosts.len()).map(|n| (n, 0)).collect();
-        let mut finals = 0;
-        let mut wanted: BTreeMap<String, bool> = BTreeMap::new();
-        for (id, partition) in cluster.partitions() {
-            let Some(service) = cluster.service_of(partition) else {
-                continue;
-            };
-            let name = format!("{}/{}", service.name(), partition.key());
-            let host = self.oracle.host_of(&name);
-            let runs = cluster.wanted(partition);
-            wanted.insert(name.clone(), runs);
-            if service.name().as_str() == FINAL {
-                finals += 1;
-                if let Some(count) = host.and_then(|host| counts.get_mut(&host)) {
-                    *count += 1;
-                }
-            }
-            let why = machine
-                .planner()
-                .zip(now)
-                .and_then(|(planner, now)| planner.waiting(now, cluster, id));
-            let excused = why
-                .as_ref()
-                .is_some_and(|why| why.contains("max_per_agent") || why.contains("requires"));
-            let held = matches!(partition.state(), State::Assumed(_));
-            if runs && !excused && (host.is_none() || !held) {
-                idle.push(format!(
-                    "{name}: {:?}, {:?}, {why:?}",
-                    partition.state(),
-                    partition.run()
-                ));
-            }
-        }
-        let example = cluster.partitions().find(|(_, partition)| {
-            let service = cluster.service_of(partition);
-            service.is_some_and(|service| service.name().as_str() == FINAL)
-        });
-        let why = machine.planner().zip(now).zip(example);
-        let why = why.and_then(|((planner, now), (id, _))| planner.why(now, cluster, id));
-        let odd: Vec<String> = self
-            .oracle
-            .executing()
-            .filter(|(name, _)| wanted.get(*name) != Some(&true))
-            .map(|(name, _)| name.to_owned())
-            .collect();
-        let (low, high) = counts.values().fold((usize::MAX, 0), |(low, high), count| {
-            (low.min(*count), high.max(*count))
-        });
-        if !idle.is_empty() {
-            let seen = format!("to run and not running in the end: {idle:?}");
-            self.oracle.blame("L1", seen);
-        } else if !odd.is_empty() {
-            let seen = format!("running in the end and not wanted: {odd:?}");
-            self.oracle.blame("L1", seen);
-        } else if finals == 0 {
-            self.oracle
-                .blame("L1", "what people asked for last is not there".to_owned());
-        } else if high > low + 1 {
-            let seen = format!("uneven in the end: {counts:?}; {why:?}");
-            self.oracle.blame("L1", seen);
-        }
     }
 }

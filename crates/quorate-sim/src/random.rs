@@ -11,6 +11,19 @@ impl Random {
         Self(seed ^ 0x5155_4f52_4154_4531)
     }
 
+    /// The numbers of one of several streams of a seed.
+    #[must_use]
+    pub fn stream(seed: u64, stream: u64) -> Self {
+        let mut apart = Self(seed ^ stream.wrapping_mul(0xd1b5_4a32_d192_ed03));
+        Self(apart.any())
+    }
+
+    /// Where it is: tells two generators apart that have not drawn the same.
+    #[must_use]
+    pub const fn state(&self) -> u64 {
+        self.0
+    }
+
     /// Any number.
     pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,20 +1,23 @@
 //! Model wardens: they obey the protocol, hold processes, and kill everything at the deadline.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use quorate_core::agent::{Event, Kept, RunEnd, RunId, WardenId};
 use quorate_core::director::call::Call;
-use quorate_core::ids::SessionId;
+use quorate_core::ids::{SessionId, Token};
+use quorate_core::lease::LeaseTimes;
 use quorate_core::record::{Cause, CloseReason};
 use quorate_core::time::Moment;
 
+use crate::bug::Bug;
 use crate::clock::{Instant, MILLI, SECOND};
 use crate::hosts::Host;
 use crate::oracle::Process;
 use crate::world::{Happening, Origin, World};
 
-/// Nothing lives longer than this after the deadline: within K of the fastest class.
-const KILL_WITHIN: u64 = 400 * MILLI;
+/// How runs end by themselves: clean, crash, interrupted, and by signals of a fault and of others.
+const EXITS: [u8; 7] = [0, 1, 2, 75, 128 + 11, 128 + 9, 128 + 15];
 const SIGTERM: u8 = 15;
 const SIGKILL: u8 = 9;
 
@@ -38,6 +41,12 @@ pub(crate) enum Order {
 pub(crate) struct Warden {
     pub(crate) connected: bool,
     pub(crate) deadline: Option<Moment>,
+    /// When its deadline is looked at next.
+    alarm: Option<Instant>,
+    /// K of its class: nothing lives longer than this after the deadline (M3).
+    kill_within: u64,
+    /// It is stopped until then; the kernel's timer is not.
+    pub(crate) frozen_until: Instant,
     /// Secret and what the agent keeps.
     pub(crate) kept: Option<(String, Kept)>,
     pub(crate) runs: BTreeMap<RunId, RunModel>,
@@ -62,10 +71,14 @@ pub(crate) struct RunModel {
 }
 
 impl Warden {
-    fn new() -> Self {
+    fn new(lease: Duration) -> Self {
+        let kill = LeaseTimes::of(lease).kill.as_nanos();
         Self {
             connected: true,
             deadline: None,
+            alarm: None,
+            kill_within: u64::try_from(kill).unwrap_or(SECOND),
+            frozen_until: Instant::default(),
             kept: None,
             runs: BTreeMap::new(),
             killing: false,
@@ -85,8 +98,14 @@ impl World {
         self.hosts.get_mut(n)?.wardens.get_mut(&warden)
     }
 
-    pub(crate) fn warden_up(&mut self, n: usize, generation: u64, warden: WardenId) {
-        let fails = !self.quiet && self.random.permille(20);
+    pub(crate) fn warden_up(
+        &mut self,
+        n: usize,
+        generation: u64,
+        warden: WardenId,
+        lease: Duration,
+    ) {
+        let fails = !self.quiet && !self.profile.gentle && self.random.permille(20);
         let host = self.host(n);
         let Some(host) = host.filter(|host| host.generation == generation) else {
             return;
@@ -103,7 +122,7 @@ impl World {
         if !wanted.is_some_and(|process| process.holders.contains_key(&warden)) {
             return;
         }
-        host.wardens.insert(warden, Warden::new());
+        host.wardens.insert(warden, Warden::new(lease));
         self.tell_agent(n, generation, Event::Spawned { warden });
     }
 
@@ -143,11 +162,19 @@ impl World {
         let Some(warden) = self.warden(n, id).filter(|warden| !warden.killing) else {
             return;
         };
+        if warden.frozen_until > now {
+            let thaw = warden.frozen_until;
+            return self.at(thaw, Happening::Warden(n, id, Box::new(order)));
+        }
         match order {
             Order::Arm(deadline) => {
                 let deadline = warden.deadline.unwrap_or_default().max(deadline);
                 warden.deadline = Some(deadline);
-                self.at(clock.when(deadline, now), Happening::Deadline(n, id));
+                if warden.alarm.is_none() {
+                    let at = clock.when(deadline, now);
+                    warden.alarm = Some(at);
+                    self.at(at, Happening::Deadline(n, id));
+                }
             }
             Order::Start { run, session, name } => {
                 let armed = warden
@@ -167,10 +194,9 @@ impl World {
                 }
             }
             Order::Keep(secret, kept) => warden.kept = Some((secret, *kept)),
-            Order::End => {
-                warden.connected = false;
-                self.kill_all(n, id, 50 * MILLI);
-            }
+            // Whoever is connected by now hears of the end: that may be a later process than the one
+            // that ordered it.
+            Order::End => self.kill_all(n, id, 50 * MILLI),
         }
     }
 
@@ -216,7 +242,9 @@ impl World {
             warden.runs.insert(run, model);
         }
         let now = self.now;
+        let token = process.token;
         self.oracle.starts(now, &name, process);
+        self.writes(&name, token);
         let started = Event::Started {
             warden: id,
             run,
@@ -224,10 +252,17 @@ impl World {
         };
         self.answer(n, id, started);
         if self.random.permille(self.profile.crashes) {
-            let lives = self.random.between(MILLI, 15 * SECOND);
-            let code = self.random.pick(&[0, 1, 75]).unwrap_or(1);
+            let lives = self.random.between(MILLI, self.profile.lives);
+            let code = self.random.pick(&EXITS).unwrap_or(1);
             self.after(lives, Happening::RunExits(n, id, run, code));
         }
+    }
+
+    /// A run writes to what it works on, and the network may hold that back for long.
+    fn writes(&mut self, name: &str, token: Token) {
+        let delay = self.random.between(MILLI, 20 * SECOND);
+        self.after(delay, Happening::Write(name.to_owned(), token));
+        self.after(MILLI, Happening::Write(name.to_owned(), token));
     }
 
     fn signal(&mut self, n: usize, id: WardenId, run: RunId, signal: u8) {
@@ -256,7 +291,11 @@ impl World {
         if self.quiet {
             return;
         }
-        self.ends(n, id, run, Some(code), None);
+        // Above 128 stands for a signal, as a shell tells it.
+        match code.checked_sub(128) {
+            Some(signal) => self.ends(n, id, run, None, Some(signal)),
+            None => self.ends(n, id, run, Some(code), None),
+        }
     }
 
     pub(crate) fn run_dies(&mut self, n: usize, id: WardenId, run: RunId) {
@@ -276,7 +315,8 @@ impl World {
         };
         model.ended = Some(RunEnd { code, signal });
         let (name, process) = (model.name.clone(), model.process.clone());
-        self.oracle.ends(&name, &process);
+        let now = self.now;
+        self.oracle.ends(now, &name, &process);
         let ended = Event::Ended {
             warden: id,
             run,
@@ -294,13 +334,49 @@ impl World {
         let Some(clock) = self.hosts.get(n).map(|host: &Host| host.clock) else {
             return;
         };
-        let now = clock.read(self.now);
-        let due = self
-            .warden(n, id)
-            .is_some_and(|warden| warden.deadline.is_some_and(|deadline| deadline <= now));
-        if due {
-            self.kill_all(n, id, KILL_WITHIN);
+        let (at, now) = (self.now, clock.read(self.now));
+        let lives_on = self.has(Bug::FrozenTimer);
+        let Some(warden) = self.warden(n, id) else {
+            return;
+        };
+        if lives_on && warden.frozen_until > at {
+            let thaw = warden.frozen_until;
+            return self.at(thaw, Happening::Deadline(n, id));
         }
+        if warden.alarm.is_some_and(|alarm| alarm > at) {
+            return;
+        }
+        warden.alarm = None;
+        let (within, Some(deadline)) = (warden.kill_within, warden.deadline) else {
+            return;
+        };
+        if deadline <= now {
+            return self.kill_all(n, id, within);
+        }
+        let next = clock.when(deadline, at);
+        warden.alarm = Some(next);
+        self.at(next, Happening::Deadline(n, id));
+    }
+
+    /// The machine was suspended: a deadline that has passed kills before anything else executes, and
+    /// one that has not is still to come.
+    pub(crate) fn wake_warden(&mut self, n: usize, id: WardenId) {
+        let Some(clock) = self.hosts.get(n).map(|host: &Host| host.clock) else {
+            return;
+        };
+        let now = self.now;
+        let Some(deadline) = self.warden(n, id).and_then(|warden| warden.deadline) else {
+            return;
+        };
+        if deadline <= clock.read(now) {
+            self.lose_runs(n, id);
+            return self.kill_all(n, id, 0);
+        }
+        let next = clock.when(deadline, now);
+        if let Some(warden) = self.warden(n, id) {
+            warden.alarm = Some(next);
+        }
+        self.at(next, Happening::Deadline(n, id));
     }
 
     /// Kills everything that a warden holds; then it ends.
@@ -316,7 +392,13 @@ impl World {
             .map(|(id, _)| *id)
             .collect();
         for run in alive {
-            let delay = self.random.below(within);
+            // The whole time in many cases: that is where it matters.
+            let most = self.random.permille(300);
+            let delay = if most {
+                within
+            } else {
+                self.random.below(within)
+            };
             self.dies(n, id, run, SIGKILL, delay);
         }
         self.after(MILLI, Happening::WardenEmpty(n, id));
@@ -386,13 +468,15 @@ impl World {
     }
 
     /// The machine loses power.
-    pub(crate) fn crash_host(&mut self, n: usize) {
+    pub(crate) fn crash_host(&mut self, n: usize, boots_after: Option<u64>) {
+        self.resume_host(n);
         let Some(host) = self.host(n) else {
             return;
         };
         host.process = None;
         host.generation += 1;
         host.frozen_until = Instant::default();
+        host.trip = None;
         let wardens: Vec<_> = host.wardens.keys().copied().collect();
         for id in wardens {
             self.lose_runs(n, id);
@@ -400,8 +484,17 @@ impl World {
         if let Some(host) = self.host(n) {
             host.wardens.clear();
         }
-        let pause = self.random.between(SECOND / 2, 20 * SECOND);
-        self.after(pause, Happening::HostBoots(n));
+        if let Some(pause) = boots_after {
+            self.after(pause, Happening::HostBoots(n));
+        }
+    }
+
+    /// The machine loses power for ever.
+    pub(crate) fn lose_host(&mut self, n: usize) {
+        self.crash_host(n, None);
+        if let Some(host) = self.host(n) {
+            host.lost = true;
+        }
     }
 
     fn lose_runs(&mut self, n: usize, id: WardenId) {
@@ -413,8 +506,16 @@ impl World {
         let alive: Vec<_> = alive
             .map(|run| (run.name.clone(), run.process.clone()))
             .collect();
+        let now = self.now;
         for (name, process) in alive {
-            self.oracle.ends(&name, &process);
+            self.oracle.ends(now, &name, &process);
+        }
+        let dead = self.warden(n, id).into_iter();
+        for run in dead.flat_map(|warden| warden.runs.values_mut()) {
+            run.ended.get_or_insert(RunEnd {
+                code: None,
+                signal: Some(SIGKILL),
+            });
         }
     }
 }

@@ -1,61 +1,48 @@
 //! The world: one queue of happenings in true time, and everybody who takes part.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher};
 
-use quorate_core::agent::{Event as AgentEvent, WardenId};
+use quorate_core::agent::{Effect as AgentEffect, Event as AgentEvent, WardenId};
 use quorate_core::director::call::{Answer, Call, Renewal, RenewalAnswer};
+use quorate_core::director::effect::Effect as DirectorEffect;
 use quorate_core::director::event::{AppendId, Event as DirectorEvent, ProofId};
-use quorate_core::ids::{Epoch, Position, SessionId};
+use quorate_core::ids::{Epoch, Position, SessionId, Token};
 use quorate_core::time::Moment;
 
+use crate::bug::Bug;
 use crate::clock::{Instant, MILLI, SECOND};
 use crate::directors::{DirectorNode, Poll, PollAnswer};
 use crate::faults::Profile;
 use crate::hosts::Host;
 use crate::ledger::Ledger;
+use crate::liveness::Closing;
 use crate::operator::Operator;
 use crate::oracle::{Oracle, Violation};
+use crate::queue::Queue;
 use crate::random::Random;
+use crate::settings::{Schedule, Settings, Size};
 use crate::wardens::Order;
-
-/// What a run is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Everything is drawn from this.
-    pub seed: u64,
-    /// How long faults happen, in seconds of true time.
-    pub fault_seconds: u64,
-    /// Whether to keep what happened, line by line.
-    pub trace: bool,
-}
-
-impl Settings {
-    /// The usual run of a seed.
-    #[must_use]
-    pub const fn of(seed: u64) -> Self {
-        Self {
-            seed,
-            fault_seconds: 40,
-            trace: false,
-        }
-    }
-}
 
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Its seed.
     pub seed: u64,
-    /// Hash of everything that happened, in order.
+    /// Hash of what happened, in order.
     pub trace_hash: u64,
     /// How much happened.
     pub happenings: u64,
+    /// Nanoseconds of true time that passed.
+    pub nanos: u64,
     /// Entries in the ledger.
     pub entries: u64,
     /// Processes that started.
     pub starts: u64,
     /// Faults that were made.
     pub faults: u64,
+    /// Faults and operations that were drawn: each has a number below this one.
+    pub drawn: u64,
     /// The first thing that went wrong.
     pub violation: Option<Violation>,
     /// What happened, when it was to be kept.
@@ -110,6 +97,9 @@ pub(crate) struct Pending {
 pub(crate) struct PendingRenewal {
     pub(crate) host: usize,
     pub(crate) generation: u64,
+    pub(crate) renewal: Renewal,
+    /// Directors that were asked.
+    pub(crate) tries: usize,
     pub(crate) sent: Moment,
     pub(crate) sessions: BTreeMap<SessionId, WardenId>,
 }
@@ -119,6 +109,8 @@ pub(crate) struct PendingRenewal {
 pub(crate) enum Happening {
     /// A fact reaches a director of this generation.
     Director(usize, u64, Box<DirectorEvent>),
+    /// A director that was stopped in the middle of a step carries out the rest of its orders.
+    DirectorActs(usize, u64, Vec<DirectorEffect>),
     DirectorStarts(usize),
     Append {
         director: usize,
@@ -138,16 +130,25 @@ pub(crate) enum Happening {
     CallTimedOut(u64),
     RenewalArrives(usize, u64, Renewal),
     RenewalAnswered(u64, RenewalAnswer),
-    RenewalTimedOut(u64),
+    /// The director that was asked has not answered in time.
+    RenewalUnanswered(u64, usize),
     RenewalDue(usize, u64, u64),
     PollArrives(usize, Poll),
     PollHeld(usize, u64),
     PollAnswered(Poll, Box<PollAnswer>),
     PollTimedOut(Poll),
     Agent(usize, u64, Box<AgentEvent>),
+    /// The time may have come at which an agent wants to be woken.
+    AgentAlarm(usize, u64),
+    /// An agent that was stopped in the middle of a step carries out the rest of its orders.
+    AgentActs(usize, u64, Vec<AgentEffect>),
     AgentStarts(usize),
     HostBoots(usize),
-    WardenUp(usize, u64, WardenId),
+    /// A suspended machine goes on.
+    HostResumes(usize),
+    /// A machine that is to leave for ever does so.
+    HostGoes(usize),
+    WardenUp(usize, u64, WardenId, std::time::Duration),
     Warden(usize, WardenId, Box<Order>),
     Deadline(usize, WardenId),
     Orphaned(usize, WardenId, u64),
@@ -155,14 +156,20 @@ pub(crate) enum Happening {
     RunDies(usize, WardenId, quorate_core::agent::RunId),
     WardenEmpty(usize, WardenId),
     LastWill(usize, SessionId, u32),
+    /// A write of a run reaches the resource that it works on.
+    Write(String, Token),
     Fault,
     Heal(Party, Party),
-    ChooseLeader,
+    /// A link that comes and goes changes once more, so often.
+    Flap(usize, usize, u32),
+    /// The ledger tells who should lead, once or from now on.
+    ChooseLeader(bool),
     Operate,
     Quiet,
     FinalCall(usize),
     NoteStarts,
-    End,
+    JudgeLiveness,
+    JudgeChange,
 }
 
 /// Everything.
@@ -177,32 +184,46 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) cuts: BTreeSet<(Party, Party)>,
     pub(crate) calls: BTreeMap<u64, Pending>,
-    pub(crate) arrivals: BTreeMap<u64, u64>,
+    pub(crate) arrivals: BTreeMap<u64, Arrival>,
     pub(crate) renewals: BTreeMap<u64, PendingRenewal>,
     pub(crate) numbers: u64,
+    pub(crate) size: Size,
+    pub(crate) bug: Option<Bug>,
     pub(crate) quiet: bool,
+    /// The ledger answers slowly until then.
+    pub(crate) ledger_slow_until: Instant,
     pub(crate) faults: u64,
-    /// Starts at the beginning of the last seconds: nothing may start any more.
-    pub(crate) starts_noted: Option<u64>,
-    queue: BTreeMap<(Instant, u64), Happening>,
-    ordinal: u64,
+    pub(crate) closing: Closing,
+    /// Draws when faults and operations happen, so that leaving one out moves no other.
+    pub(crate) pauses: [Random; 2],
+    seed: u64,
+    schedule: Schedule,
+    drawn: u64,
+    queue: Queue<Happening>,
     happenings: u64,
     /// Happenings since time last went on.
     stalls: u64,
-    hash: u64,
+    hash: Fnv,
     trace: Option<Vec<String>>,
-    ended: bool,
+    pub(crate) ended: bool,
+}
+
+/// Where a call or renewal waits for its answer, and what the oracle noted when it arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) number: u64,
+    pub(crate) noted: crate::oracle::Noted,
 }
 
 /// Most happenings at one moment.
-const STALLS_MAX: u64 = 10_000;
+const STALLS_MAX: u64 = 20_000;
 
 /// Runs a seed.
 #[must_use]
-pub fn run(settings: Settings) -> Outcome {
+pub fn run(settings: &Settings) -> Outcome {
     let mut world = World::new(settings);
     while !world.ended && world.oracle.violation().is_none() {
-        let Some(((at, _), happening)) = world.queue.pop_first() else {
+        let Some((at, happening)) = world.queue.pop() else {
             break;
         };
         world.stalls = if at > world.now { 0 } else { world.stalls + 1 };
@@ -217,64 +238,98 @@ pub fn run(settings: Settings) -> Outcome {
     }
     Outcome {
         seed: settings.seed,
-        trace_hash: world.hash,
+        trace_hash: world.hash.0,
         happenings: world.happenings,
+        nanos: world.now.0,
         entries: world.ledger.last().0,
         starts: world.oracle.starts,
         faults: world.faults,
+        drawn: world.drawn,
         violation: world.oracle.violation().cloned(),
         trace: world.trace.unwrap_or_default(),
     }
 }
 
 impl World {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: &Settings) -> Self {
         let mut random = Random::new(settings.seed);
+        let size = Size::draw(&mut random);
+        let size = settings.size.unwrap_or(size);
         let profile = Profile::draw(&mut random);
-        let directors = random.pick(&[1, 2, 3, 3]).unwrap_or(3);
-        let hosts = random.between(2, 5);
         let mut world = Self {
             now: Instant::default(),
             ledger: Ledger::default(),
             directors: Vec::new(),
             hosts: Vec::new(),
-            oracle: Oracle::default(),
-            profile,
+            oracle: Oracle::new(profile.clocks_within),
             operator: Operator::default(),
             cuts: BTreeSet::new(),
             calls: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             renewals: BTreeMap::new(),
             numbers: 0,
+            size,
+            bug: settings.bug,
             quiet: false,
+            ledger_slow_until: Instant::default(),
             faults: 0,
-            starts_noted: None,
-            queue: BTreeMap::new(),
-            ordinal: 0,
+            closing: Closing::default(),
+            pauses: [
+                Random::stream(settings.seed, 1),
+                Random::stream(settings.seed, 2),
+            ],
+            seed: settings.seed,
+            schedule: settings.schedule.clone(),
+            drawn: 0,
+            queue: Queue::default(),
             happenings: 0,
             stalls: 0,
-            hash: 0xcbf2_9ce4_8422_2325,
+            hash: Fnv::default(),
             trace: settings.trace.then(Vec::new),
             ended: false,
+            profile,
             random,
         };
-        for n in 0..directors {
-            let node = DirectorNode::new(&mut world.random);
+        for n in 0..size.directors {
+            let node = DirectorNode::new(&mut world.random, &world.profile);
             world.directors.push(node);
-            world.after(0, Happening::DirectorStarts(n));
+            world.after(
+                0,
+                Happening::DirectorStarts(usize::try_from(n).unwrap_or(0)),
+            );
         }
-        for n in 0..hosts {
-            let host = Host::new(n, &mut world.random);
+        for n in 0..size.agents {
+            let host = Host::new(n, format!("a{n}"), &mut world.random, &world.profile);
             world.hosts.push(host);
             let delay = world.random.below(3 * SECOND);
             let n = usize::try_from(n).unwrap_or(0);
             world.after(delay, Happening::AgentStarts(n));
         }
-        world.after(20 * MILLI, Happening::ChooseLeader);
+        let first = if world.profile.gentle {
+            25 * SECOND
+        } else {
+            SECOND
+        };
+        world.after(20 * MILLI, Happening::ChooseLeader(true));
         world.after(100 * MILLI, Happening::Operate);
-        world.after(SECOND, Happening::Fault);
-        world.after(settings.fault_seconds * SECOND, Happening::Quiet);
+        world.after(first, Happening::Fault);
+        // Where faults are rare they need more time to come together.
+        let lasts = settings.fault_seconds * if world.profile.gentle { 3 } else { 1 };
+        world.after(lasts * SECOND, Happening::Quiet);
         world
+    }
+
+    /// The next fault or operation: what it is drawn from, unless it is to be left out.
+    pub(crate) fn next_drawn(&mut self) -> Option<(u64, Random)> {
+        let number = self.drawn;
+        self.drawn += 1;
+        let happens = self.schedule.has(number);
+        happens.then(|| (number, Random::stream(self.seed, 16 + number)))
+    }
+
+    /// Whether this bug of what the simulator models is planted.
+    pub(crate) fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
     }
 
     /// Lets something happen after so many nanoseconds.
@@ -284,9 +339,7 @@ impl World {
 
     /// Lets something happen then.
     pub(crate) fn at(&mut self, at: Instant, happening: Happening) {
-        self.ordinal += 1;
-        self.queue
-            .insert((at.max(self.now), self.ordinal), happening);
+        self.queue.push(at.max(self.now), happening);
     }
 
     /// A fresh number.
@@ -326,18 +379,76 @@ impl World {
 
     fn note(&mut self, happening: &Happening) {
         self.happenings += 1;
-        let line = format!("{} {happening:?}", self.now);
-        for byte in line.bytes() {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        // The numbers that were drawn so far stand for all that was decided by them.
+        self.hash.write_u64(self.now.0);
+        self.hash.write_u64(self.random.state());
+        std::mem::discriminant(happening).hash(&mut self.hash);
         if let Some(trace) = &mut self.trace {
-            trace.push(line);
+            trace.push(format!("{} {happening:?}", self.now));
         }
     }
 
+    /// The suspended machine on which this would happen, and when it goes on.
+    fn suspended(&self, happening: &Happening) -> Option<Instant> {
+        let host = match happening {
+            Happening::AgentActs(host, ..)
+            | Happening::Agent(host, ..)
+            | Happening::AgentAlarm(host, ..)
+            | Happening::AgentStarts(host)
+            | Happening::RenewalDue(host, ..)
+            | Happening::WardenUp(host, ..)
+            | Happening::Warden(host, ..)
+            | Happening::Deadline(host, ..)
+            | Happening::Orphaned(host, ..)
+            | Happening::RunExits(host, ..)
+            | Happening::RunDies(host, ..)
+            | Happening::WardenEmpty(host, ..)
+            | Happening::LastWill(host, ..) => *host,
+            Happening::PollAnswered(poll, _) | Happening::PollTimedOut(poll) => poll.host,
+            Happening::Director(..)
+            | Happening::DirectorActs(..)
+            | Happening::DirectorStarts(_)
+            | Happening::Append { .. }
+            | Happening::Tail(..)
+            | Happening::Read(..)
+            | Happening::LoadSnapshot(..)
+            | Happening::SaveSnapshot(..)
+            | Happening::CallArrives(..)
+            | Happening::CallAnswered(..)
+            | Happening::CallTimedOut(_)
+            | Happening::RenewalArrives(..)
+            | Happening::RenewalAnswered(..)
+            | Happening::RenewalUnanswered(..)
+            | Happening::PollArrives(..)
+            | Happening::PollHeld(..)
+            | Happening::HostBoots(_)
+            | Happening::HostResumes(_)
+            | Happening::HostGoes(_)
+            | Happening::Write(..)
+            | Happening::Fault
+            | Happening::Heal(..)
+            | Happening::Flap(..)
+            | Happening::ChooseLeader(_)
+            | Happening::Operate
+            | Happening::Quiet
+            | Happening::FinalCall(_)
+            | Happening::NoteStarts
+            | Happening::JudgeLiveness
+            | Happening::JudgeChange => return None,
+        };
+        let until = self.hosts.get(host)?.suspended_until;
+        (until > self.now).then_some(until)
+    }
+
     fn happen(&mut self, happening: Happening) {
+        if let Some(until) = self.suspended(&happening) {
+            return self.at(until, happening);
+        }
         match happening {
             Happening::Director(n, generation, event) => self.tell_director(n, generation, *event),
+            Happening::DirectorActs(n, generation, effects) => {
+                self.director_acts(n, generation, effects);
+            }
             Happening::DirectorStarts(n) => self.start_director(n),
             Happening::Append {
                 director,
@@ -367,7 +478,7 @@ impl World {
                 self.renewal_arrives(n, number, renewal);
             }
             Happening::RenewalAnswered(number, answer) => self.renewal_answered(number, answer),
-            Happening::RenewalTimedOut(number) => self.renewal_failed(number),
+            Happening::RenewalUnanswered(number, n) => self.renewal_unanswered(number, n),
             Happening::RenewalDue(host, generation, tick) => self.renew(host, generation, tick),
             Happening::PollArrives(n, poll) => self.poll_arrives(n, poll),
             Happening::PollHeld(n, number) => self.poll_held(n, number),
@@ -376,10 +487,16 @@ impl World {
             Happening::Agent(host, generation, event) => {
                 self.tell_agent(host, generation, *event);
             }
+            Happening::AgentAlarm(host, generation) => self.agent_alarm(host, generation),
+            Happening::AgentActs(host, generation, effects) => {
+                self.agent_acts(host, generation, effects);
+            }
             Happening::AgentStarts(host) => self.start_agent(host),
-            Happening::HostBoots(host) => self.start_agent(host),
-            Happening::WardenUp(host, generation, warden) => {
-                self.warden_up(host, generation, warden);
+            Happening::HostBoots(host) => self.boot(host),
+            Happening::HostResumes(host) => self.resume_host(host),
+            Happening::HostGoes(host) => self.lose_host(host),
+            Happening::WardenUp(host, generation, warden, lease) => {
+                self.warden_up(host, generation, warden, lease);
             }
             Happening::Warden(host, warden, order) => self.order_warden(host, warden, *order),
             Happening::Deadline(host, warden) => self.deadline(host, warden),
@@ -392,19 +509,44 @@ impl World {
             Happening::RunDies(host, warden, run) => self.run_dies(host, warden, run),
             Happening::WardenEmpty(host, warden) => self.warden_empty(host, warden),
             Happening::LastWill(host, session, tries) => self.last_will(host, session, tries),
+            Happening::Write(name, token) => self.oracle.written(self.now, &name, token),
             Happening::Fault => self.fault(),
             Happening::Heal(from, to) => {
                 self.cuts.remove(&(from, to));
             }
-            Happening::ChooseLeader => self.choose_leader(),
+            Happening::Flap(host, director, left) => self.flap(host, director, left),
+            Happening::ChooseLeader(again) => self.choose_leader(again),
             Happening::Operate => self.operate(),
             Happening::Quiet => self.become_quiet(),
             Happening::FinalCall(at) => self.final_call(at),
-            Happening::NoteStarts => self.starts_noted = Some(self.oracle.starts),
-            Happening::End => {
-                self.judge_liveness();
-                self.ended = true;
-            }
+            Happening::NoteStarts => self.note_starts(),
+            Happening::JudgeLiveness => self.judge_liveness(),
+            Happening::JudgeChange => self.judge_change(),
         }
+    }
+}
+
+/// FNV-1a, the same on every machine.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x0100_0000_01b3);
     }
 }

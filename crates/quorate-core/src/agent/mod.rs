@@ -34,6 +34,7 @@ use crate::ids::{
     ClusterId, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
 };
 use crate::lease::LeaseTimes;
+use crate::planted::Plants;
 use crate::record::{Cause, CloseReason};
 use crate::spec::ServiceSpec;
 use crate::spec::values::ValueError;
@@ -554,6 +555,7 @@ pub struct Agent {
     leaving: bool,
     done: bool,
     wake_at: Option<Moment>,
+    plants: Plants,
 }
 
 impl Agent {
@@ -571,7 +573,14 @@ impl Agent {
             leaving: false,
             done: false,
             wake_at: None,
+            plants: Plants::default(),
         }
+    }
+
+    /// The same with a bug, to see whether it is found.
+    #[must_use]
+    pub fn with_plants(self, plants: Plants) -> Self {
+        Self { plants, ..self }
     }
 
     /// The state of each session, for people and tests.
@@ -678,6 +687,7 @@ impl Agent {
         self.classes.entry(lease).or_default();
         self.next_warden = self.next_warden.max(WardenId(warden.0 + 1));
         let mut session = Session::found(now, warden, kept, deadline, runs, effects);
+        session.plants = self.plants;
         session.watch_deadline(now, effects);
         self.sessions.insert(warden, session);
     }
@@ -710,13 +720,21 @@ impl Agent {
         }
         let held: BTreeSet<Duration> = self.sessions.values().map(Session::lease).collect();
         for (&lease, class) in &mut self.classes {
-            if held.contains(&lease) || class.spawn_at.is_some_and(|at| now < at) {
+            if held.contains(&lease) {
+                // Another warden of the class lives: waking for this would never end. Its own end says
+                // when to try again.
+                class.spawn_at = None;
+                continue;
+            }
+            if class.spawn_at.is_some_and(|at| now < at) {
                 continue;
             }
             class.spawn_at = None;
             let warden = self.next_warden;
             self.next_warden = WardenId(warden.0 + 1);
-            self.sessions.insert(warden, Session::new(warden, lease));
+            let mut session = Session::new(warden, lease);
+            session.plants = self.plants;
+            self.sessions.insert(warden, session);
             effects.push(Effect::SpawnWarden { warden, lease });
         }
     }

@@ -36,6 +36,7 @@ use super::{
 use crate::director::call::Release;
 use crate::ids::{SessionId, Token};
 use crate::lease::LeaseTimes;
+use crate::planted::{Planted, Plants};
 use crate::record::{CloseReason, Exit, ReleaseOutcome};
 use crate::supervision::{Event as RunEvent, Order, State};
 use crate::time::Moment;
@@ -100,6 +101,7 @@ pub(super) struct Session {
     tries: u32,
     retry_at: Option<Moment>,
     keep_at: Option<Moment>,
+    pub(super) plants: Plants,
 }
 
 impl Session {
@@ -123,6 +125,7 @@ impl Session {
             tries: 0,
             retry_at: None,
             keep_at: None,
+            plants: Plants::default(),
         }
     }
 
@@ -436,7 +439,8 @@ impl Session {
             return;
         }
         // R1: from sending, never from the answer; and only forward.
-        let deadline = sent + self.times.lease;
+        let late = self.plants.has(Planted::DeadlineFromReply);
+        let deadline = if late { now } else { sent } + self.times.lease;
         if deadline <= now || self.deadline.is_some_and(|present| deadline <= present) {
             return;
         }
@@ -619,11 +623,16 @@ impl Session {
                 self.held.insert(token);
                 self.begin(now, token, effects);
             }
-            Order::Signal { signal } => effects.push(Effect::Signal {
-                warden,
-                run: id,
-                signal,
-            }),
+            Order::Signal { signal } => {
+                effects.push(Effect::Signal {
+                    warden,
+                    run: id,
+                    signal,
+                });
+                if self.plants.has(Planted::EarlyRelease) {
+                    self.give_back(token, ReleaseOutcome::Stopped, None, 0, effects);
+                }
+            }
             Order::WriteData => {
                 effects.extend(run.item.clone().map(|item| Effect::WriteData {
                     warden,

@@ -1,6 +1,7 @@
 //! The phase × event table of a session, what a life looks like, and the properties of safety over
 //! whatever order of events.
 
+mod alarms;
 mod checkpoints;
 
 use proptest::prelude::*;

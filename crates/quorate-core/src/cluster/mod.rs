@@ -19,6 +19,7 @@ mod checkpoints;
 mod fencing;
 mod hash;
 mod partition;
+mod planted;
 mod revisions;
 mod rights;
 mod service;

@@ -173,6 +173,11 @@ impl Batch {
         records.any(|record| matches!(record, Record::SessionResumed { session: resumed, .. } if *resumed == session))
     }
 
+    /// The tokens of this batch are counted from here.
+    pub(super) fn count_tokens_from(&mut self, token: Token) {
+        self.next_token = token;
+    }
+
     pub(super) fn mint_session(&mut self) -> SessionId {
         let minted = self.next_session;
         self.next_session = minted.next();

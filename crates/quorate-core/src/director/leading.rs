@@ -77,9 +77,9 @@ impl Director {
         // R6: whatever the leader before knew, everybody gets the whole time once more, less the silence
         // that is recorded.
         for (id, session) in self.cluster.sessions() {
-            let silent_for = session.silent_for();
-            self.clocks
-                .inherit(*id, now.moment, session.lease(), silent_for);
+            let from = self.stamp(now, session);
+            let lease = self.plants.counted(session.lease());
+            self.clocks.inherit(*id, from, lease, session.silent_for());
         }
     }
 
@@ -96,6 +96,7 @@ impl Director {
                 Change::SessionOpened { session, .. } => {
                     let opened = self.cluster.session(*session);
                     if let Some(lease) = opened.map(crate::cluster::Session::lease) {
+                        let lease = self.plants.counted(lease);
                         self.clocks.extend(*session, now.moment, lease);
                     }
                 }
@@ -133,6 +134,7 @@ impl Director {
         }
         self.clocks.listen(now.moment);
         let mut batch = Batch::new(&self.cluster);
+        self.plant_in_batch(now, &mut batch);
         for session in self.clocks.due(now.moment) {
             if !batch.push(Record::SessionExpired { session }) {
                 break;
@@ -153,6 +155,7 @@ impl Director {
             return;
         }
         let (records, jobs) = batch.finish();
+        self.answer_early(&jobs, effects);
         self.append(now, self.cluster.epoch(), records, jobs, effects);
     }
 

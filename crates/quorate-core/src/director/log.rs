@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cluster::{Applied, FoldError};
 use crate::history::Change;
 use crate::ids::{BatchId, Epoch, Position, SessionId};
+use crate::planted::Planted;
 use crate::record::{self, Entry, Header, Record};
 use crate::time::Moment;
 
@@ -201,10 +202,20 @@ impl Director {
                     let again = now.moment + self.log.delay();
                     self.log.append_again = Some(again);
                     self.log.peek = outcome == AppendOutcome::Unknown;
+                    if self.log.peek && self.plants.has(Planted::RetryAsNew) {
+                        self.append_anew(now, effects);
+                    }
                 }
                 // It is no leader's word any more. If it lands all the same, reading shows it.
                 Role::Follower | Role::Halted(_) => self.log.append = None,
             },
+        }
+    }
+
+    /// What may have been written is written once more, under another name.
+    fn append_anew(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if let Some(append) = self.log.append.take() {
+            self.append(now, append.epoch, append.records, append.jobs, effects);
         }
     }
 
@@ -298,7 +309,8 @@ impl Director {
         if next <= self.cluster.position().next() {
             return;
         }
-        let cluster = match crate::cluster::Cluster::decode(bytes) {
+        let decoded = self.plants.decode(bytes);
+        let cluster = match decoded {
             Ok(cluster) if cluster.position().next() == next => cluster,
             Ok(cluster) => {
                 let covered = cluster.position();
@@ -324,7 +336,8 @@ impl Director {
 
     /// Folds the next entry, tells people, and settles what waited for it.
     fn fold(&mut self, now: Now, bytes: &[u8], effects: &mut Vec<Effect>) {
-        let (header, applied) = match self.cluster.fold(bytes) {
+        let folded = self.plants.fold(self.config.id, &mut self.cluster, bytes);
+        let (header, applied) = match folded {
             Ok(folded) => folded,
             Err(error @ (FoldError::Decode { .. } | FoldError::OtherHistory { .. })) => {
                 return self.halt(told(&error), effects);

@@ -38,6 +38,7 @@ mod joining;
 mod leading;
 mod log;
 mod planning;
+mod planted;
 mod proofs;
 mod renewals;
 mod reports;
@@ -51,6 +52,7 @@ use std::time::Duration;
 use crate::cluster::Cluster;
 use crate::ids::{AgentName, DirectorName, HookName, Incarnation, Position, SessionId};
 use crate::planner::PlannerConfig;
+use crate::planted::Plants;
 use crate::time::Moment;
 
 use call::{Answer, Call, CallId, RenewalAnswer};
@@ -79,6 +81,8 @@ pub struct Config {
     pub takeover: Duration,
     /// How partitions are placed where their services do not say.
     pub planner: PlannerConfig,
+    /// Whether an agent whose clock drifts beyond what leases bear is drained, and not only told of (R14).
+    pub drain_drifting: bool,
     /// The fence hooks that this director's own file describes.
     pub fences: BTreeSet<HookName>,
 }
@@ -118,6 +122,7 @@ pub struct Director {
     wake: Option<Moment>,
     /// What the ledger last hinted.
     should_lead: bool,
+    plants: Plants,
 }
 
 impl Director {
@@ -142,7 +147,14 @@ impl Director {
             saved: Position(0),
             wake: None,
             should_lead: false,
+            plants: Plants::default(),
         }
+    }
+
+    /// The same with a bug, to see whether it is found.
+    #[must_use]
+    pub fn with_plants(self, plants: Plants) -> Self {
+        Self { plants, ..self }
     }
 
     /// All state of the cluster as this director has folded it.

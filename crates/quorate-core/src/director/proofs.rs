@@ -54,6 +54,17 @@ impl Proofs {
         self.arrived
     }
 
+    /// Takes the calls that wait, and leaves the renewals.
+    pub(super) fn take_calls(&mut self) -> Vec<Waiting> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (calls, rest) = waiting
+            .into_iter()
+            .partition(|(_, waiting)| matches!(waiting, Waiting::Call(..)));
+        self.waiting = rest;
+        let calls: VecDeque<(Arrival, Waiting)> = calls;
+        calls.into_iter().map(|(_, waiting)| waiting).collect()
+    }
+
     fn take(&mut self, covers: Arrival) -> Vec<Waiting> {
         let covered = self.waiting.iter().take_while(|(at, _)| *at <= covers);
         let count = covered.count();
@@ -72,6 +83,7 @@ impl Proofs {
 impl Director {
     /// Begins a proof when somebody waits for one.
     pub(super) fn prove(&mut self, effects: &mut Vec<Effect>) {
+        self.answer_unproven(effects);
         let proofs = &mut self.proofs;
         if proofs.begun.is_some() || proofs.waiting.is_empty() || proofs.beat {
             return;

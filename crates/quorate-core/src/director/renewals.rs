@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::{AgentName, Incarnation, SessionId};
+use crate::planted::Planted;
 use crate::record::{Record, Schedulable};
 use crate::time::Moment;
 
@@ -148,11 +149,17 @@ impl Director {
                 continue;
             }
             if let Some(open) = self.cluster.session(*session) {
-                self.clocks.extend(*session, now.moment, open.lease());
+                let lease = self.plants.counted(open.lease());
+                self.clocks.extend(*session, now.moment, lease);
                 if !open.silent_for().is_zero() || self.log.records_silence(*session) {
                     self.renewals.heard.insert(*session);
                 }
             }
+        }
+        if self.plants.has(Planted::UnprovenRenewals) {
+            let answer = self.renewal_answer(now, &renewal);
+            effects.push(Effect::AnswerRenewal { id, answer });
+            return;
         }
         // A refusal waits for the proof as well: this director may not know the newest sessions.
         self.proofs.wait(Waiting::Renewal(id, renewal));
@@ -198,7 +205,7 @@ impl Director {
                 agent: agent.clone(),
                 ppm,
             }];
-            if beyond && active {
+            if beyond && active && self.config.drain_drifting {
                 records.push(Record::AgentSet {
                     agent: agent.clone(),
                     schedulable: Schedulable::Draining,

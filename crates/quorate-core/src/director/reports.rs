@@ -69,6 +69,7 @@ impl Director {
             exit,
             failures,
         } = release;
+        let (session, token) = self.ended_right(session, partition, token);
         match self.held(session, partition, token)? {
             State::Unassigned(_) => None,
             // Nothing ran yet, and the agent does not want it: another one may.

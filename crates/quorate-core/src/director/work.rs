@@ -79,7 +79,7 @@ impl Director {
     /// there is nothing new, or the session is not open.
     #[must_use]
     pub fn work(&self, session: SessionId, since: Position) -> Option<WorkDelta> {
-        work(&self.cluster, session, since)
+        work(&self.cluster, session, self.told_since(since))
     }
 }
 

@@ -68,6 +68,9 @@ impl Session {
                 self.held.insert(token);
             }
             self.set_right(token, Right::Claimed);
+            if self.plants.has(Planted::UnassumedStart) {
+                self.assumed(now, token, effects);
+            }
         }
         if let Some(event) = event {
             self.drive(now, token, event, effects);

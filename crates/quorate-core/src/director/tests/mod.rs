@@ -352,6 +352,7 @@ impl Node {
             snapshot_every: 1000,
             takeover: TAKEOVER_MAX,
             planner: PlannerConfig::default(),
+            drain_drifting: true,
             fences: [HookName::new("power-off").unwrap()].into(),
         };
         Self {

@@ -1,0 +1,227 @@
+//! How bad a seed is: its mix of faults, drawn once.
+
+use crate::clock::{Clock, MILLI, SECOND};
+use crate::random::Random;
+
+/// How bad it is; shares are in thousandths.
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    lost: u64,
+    repeated: u64,
+    /// Messages that are slow, and how slow at most.
+    pub(crate) slow: u64,
+    pub(crate) slow_max: u64,
+    /// Questions to the ledger that go wrong.
+    pub(crate) ledger: u64,
+    /// How long a director is believed to be the leader, at most.
+    pub(crate) leader_stays: u64,
+    /// Runs that cannot be started, that end by themselves, and that do not hear SIGTERM.
+    pub(crate) start_fails: u64,
+    pub(crate) crashes: u64,
+    pub(crate) deaf: u64,
+    /// How long a run lives that ends by itself, at most.
+    pub(crate) lives: u64,
+    /// Entries between two snapshots.
+    pub(crate) snapshot_every: u64,
+    /// Every outage is so short that no lease ends by it, one comes after the other, and nobody asks for
+    /// anything: nothing may be restarted.
+    pub(crate) gentle: bool,
+    /// Whether clocks are within what model M allows. Where they are not, only fencing is promised.
+    pub(crate) clocks_within: bool,
+    /// Pause between faults, at most.
+    pause: u64,
+    pub(crate) kinds: Vec<Kind>,
+}
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A director is killed and starts again.
+    DirectorCrash,
+    /// A director is stopped and goes on later.
+    DirectorFreeze,
+    /// A director is killed or stopped in the middle of what it does next.
+    DirectorTrip,
+    /// An agent process is killed and another one starts.
+    AgentCrash,
+    /// An agent process is stopped and goes on later; its warden lives on.
+    AgentFreeze,
+    /// An agent process is killed or stopped in the middle of what it does next.
+    AgentTrip,
+    /// An agent leaves in order and comes back.
+    AgentLeaves,
+    /// A warden dies, and what it holds with it.
+    WardenCrash,
+    /// A warden is stopped and goes on later; the kernel's timer does not stop.
+    WardenFreeze,
+    /// A machine loses power and boots again.
+    HostCrash,
+    /// A machine loses power for ever.
+    HostLoss,
+    /// A machine is suspended; its boot time goes on.
+    HostSuspend,
+    /// A new machine joins.
+    HostJoins,
+    /// A machine leaves in order for ever.
+    HostLeaves,
+    /// A second machine has the data folder of another one.
+    Copy,
+    /// A second machine has the name of another one.
+    Namesake,
+    /// The wall clock of a director is set.
+    ClockSet,
+    /// A link is cut in one direction.
+    Cut,
+    /// A machine reaches no director.
+    Isolate,
+    /// A link comes and goes.
+    Flap,
+    /// A director does not reach the ledger.
+    LedgerCut,
+    /// The ledger is slow.
+    LedgerSlow,
+    /// A leader is replaced without knowing, and a machine reaches only that one.
+    Deposed,
+}
+
+const KINDS: [Kind; 23] = [
+    Kind::DirectorCrash,
+    Kind::DirectorFreeze,
+    Kind::DirectorTrip,
+    Kind::AgentCrash,
+    Kind::AgentFreeze,
+    Kind::AgentTrip,
+    Kind::AgentLeaves,
+    Kind::WardenCrash,
+    Kind::WardenFreeze,
+    Kind::HostCrash,
+    Kind::HostLoss,
+    Kind::HostSuspend,
+    Kind::HostJoins,
+    Kind::HostLeaves,
+    Kind::Copy,
+    Kind::Namesake,
+    Kind::ClockSet,
+    Kind::Cut,
+    Kind::Isolate,
+    Kind::Flap,
+    Kind::LedgerCut,
+    Kind::LedgerSlow,
+    Kind::Deposed,
+];
+
+/// What may happen where no lease may end by it.
+const GENTLE: [Kind; 7] = [
+    Kind::DirectorCrash,
+    Kind::DirectorFreeze,
+    Kind::AgentFreeze,
+    Kind::ClockSet,
+    Kind::Cut,
+    Kind::Isolate,
+    Kind::LedgerCut,
+];
+
+/// L − G − H of the class that gentle seeds use is 6 s. An outage, an attempt that is still waiting when
+/// it ends, and an election must fit.
+const GENTLE_OUTAGE: u64 = 1500 * MILLI;
+const GENTLE_PAUSE: u64 = 8 * SECOND;
+
+impl Profile {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let mut some = |most: u64| {
+            if random.permille(500) {
+                random.below(most)
+            } else {
+                0
+            }
+        };
+        let (lost, repeated, slow) = (some(200), some(100), some(200));
+        let (ledger, start_fails, crashes) = (some(300), some(100), some(400));
+        let deaf = some(300);
+        let kinds = KINDS.iter().copied().filter(|_| random.permille(400));
+        let kinds = kinds.collect();
+        let wild = Self {
+            lost,
+            repeated,
+            slow,
+            slow_max: random.between(20 * MILLI, 4 * SECOND),
+            ledger,
+            leader_stays: random.between(SECOND, 30 * SECOND),
+            start_fails,
+            crashes,
+            deaf,
+            lives: random
+                .pick(&[300 * MILLI, 3 * SECOND, 15 * SECOND])
+                .unwrap_or(SECOND),
+            snapshot_every: random.between(10, 200),
+            gentle: false,
+            clocks_within: !random.permille(25),
+            pause: random.between(200 * MILLI, 5 * SECOND),
+            kinds,
+        };
+        if random.permille(60) {
+            wild.gentle()
+        } else {
+            wild
+        }
+    }
+
+    fn gentle(self) -> Self {
+        Self {
+            lost: 0,
+            repeated: self.repeated,
+            slow: 0,
+            ledger: 0,
+            leader_stays: 3_600 * SECOND,
+            start_fails: 0,
+            crashes: 0,
+            deaf: 0,
+            gentle: true,
+            clocks_within: true,
+            kinds: GENTLE.to_vec(),
+            ..self
+        }
+    }
+
+    pub(crate) fn loss(&self, quiet: bool) -> u64 {
+        if quiet { 0 } else { self.lost }
+    }
+
+    pub(crate) fn repeats(&self, quiet: bool) -> u64 {
+        if quiet { 0 } else { self.repeated }
+    }
+
+    /// Least and longest pause between two faults.
+    pub(crate) fn pauses(&self) -> (u64, u64) {
+        if self.gentle {
+            (GENTLE_PAUSE, 2 * GENTLE_PAUSE)
+        } else {
+            (50 * MILLI, self.pause)
+        }
+    }
+
+    /// How long something is out of order.
+    pub(crate) fn outage(&self, random: &mut Random, most: u64) -> u64 {
+        let most = if self.gentle {
+            most.min(GENTLE_OUTAGE)
+        } else {
+            most
+        };
+        random.between(100 * MILLI, most)
+    }
+
+    /// A clock: at the bounds of what model M allows in many cases, because there it matters.
+    pub(crate) fn clock(&self, random: &mut Random) -> Clock {
+        let rate_millionths = match (self.clocks_within, random.below(3)) {
+            (true, 0) => 990_000,
+            (true, 1) => 1_010_000,
+            (true, _) => random.between(990_000, 1_010_000),
+            (false, _) => random.between(900_000, 1_100_000),
+        };
+        Clock {
+            offset: random.between(SECOND, 1_000_000 * SECOND),
+            rate_millionths,
+            stood: 0,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The queue of what is to happen: by time, and in the order of being queued at one moment.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::clock::Instant;
+
+/// A queue by time. What is queued lies still in `slots`; only small keys are moved around.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    keys: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    slots: Vec<Option<T>>,
+    free: Vec<usize>,
+    ordinal: u64,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self {
+            keys: BinaryHeap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            ordinal: 0,
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn push(&mut self, at: Instant, what: T) {
+        self.ordinal += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(what);
+        }
+        self.keys.push(Reverse((at, self.ordinal, slot)));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(Instant, T)> {
+        let Reverse((at, _, slot)) = self.keys.pop()?;
+        self.free.push(slot);
+        let what = self.slots.get_mut(slot).and_then(Option::take)?;
+        Some((at, what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_queued_for_one_moment_keeps_its_order() {
+        let mut queue = Queue::default();
+        for (at, what) in [(2, 'c'), (1, 'a'), (2, 'd'), (1, 'b')] {
+            queue.push(Instant(at), what);
+        }
+        let popped: Vec<char> = std::iter::from_fn(|| queue.pop())
+            .map(|(_, what)| what)
+            .collect();
+        assert_eq!(popped, ['a', 'b', 'c', 'd']);
+    }
+}
