@@ -78,13 +78,23 @@ impl Scan {
             if known || is_held(pid) || !executes(pid) {
                 continue;
             }
-            left.extend(runs);
-            // In the middle of executing another program a process has no environment for a moment,
-            // and may well be a live run's.
-            if has_no_environment(pid) && !self.blank.contains(&number) {
-                blank.insert(number);
-            } else {
-                signal_process(pid, libc::SIGKILL);
+            match self.look_at(pid) {
+                // It executed another program just when all were looked at, and has done so by now.
+                Seen::Of(run) if runs.contains(&run) => {
+                    signal_process(pid, libc::SIGKILL);
+                    left.insert(run);
+                }
+                Seen::Of(_) => {}
+                // In the middle of executing another program a process has no environment for a
+                // moment, and may well be a live run's.
+                Seen::Blank if !self.blank.contains(&number) => {
+                    blank.insert(number);
+                    left.extend(runs);
+                }
+                Seen::Blank | Seen::Stray => {
+                    signal_process(pid, libc::SIGKILL);
+                    left.extend(runs);
+                }
             }
         }
         self.blank = blank;
@@ -137,6 +147,17 @@ impl Scan {
         Ok(found)
     }
 
+    /// What the environment of a child says now.
+    fn look_at(&self, pid: Pid) -> Seen {
+        let path = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
+        let environment = std::fs::read(path.join("environ")).unwrap_or_default();
+        match self.run_in(&environment) {
+            Some(run) => Seen::Of(run),
+            None if environment.is_empty() => Seen::Blank,
+            None => Seen::Stray,
+        }
+    }
+
     /// The run that an environment names, if it is of this warden.
     fn run_in(&self, environment: &[u8]) -> Option<RunId> {
         environment.split(|&byte| byte == 0).find_map(|variable| {
@@ -152,6 +173,17 @@ impl Scan {
             })
         })
     }
+}
+
+/// What a child's environment says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// It belongs to this run.
+    Of(RunId),
+    /// It has none: it is just executing another program, is ending, or was executed without any.
+    Blank,
+    /// It has no cookie: its run has cleared it.
+    Stray,
 }
 
 /// The children of this process, which the kernel also gives those whose own parents ended.
@@ -176,12 +208,6 @@ fn is_gone_or_foreign(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
     ) || error.raw_os_error() == Some(libc::ESRCH)
-}
-
-/// Whether a process was executed without any environment, or is just being executed.
-fn has_no_environment(pid: Pid) -> bool {
-    let path = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
-    std::fs::read(path.join("environ")).is_ok_and(|environment| environment.is_empty())
 }
 
 /// Not a zombie, which executes nothing and only waits to be reaped.

@@ -56,10 +56,10 @@ fn ctrl_c_on_the_terminal_of_up_stops_everything_in_order() {
     // The hints name the program so that they can be pasted.
     let pasted = format!("  {} status", env!("CARGO_BIN_EXE_quorate"));
     assert!(up.text().contains(&pasted), "{}", up.text());
+    job_runs(&one);
     up.ctrl_c();
     assert_eq!(up.ended(), Some(0), "{}", up.text());
     assert!(up.text().contains("everything is stopped"), "{}", up.text());
-    job_runs(&one);
     assert_eq!(
         job_is_gone(&one),
         Some(()),
