@@ -38,7 +38,7 @@ const BATCH: usize = 1_000;
 fn main() {
     let mut numbers = std::env::args().skip(1).map(|text| text.parse().unwrap());
     let partitions: usize = numbers.next().unwrap_or(1_000_000);
-    let agents: u64 = numbers.next().unwrap_or(1_000);
+    let agents = u64::try_from(numbers.next().unwrap_or(1_000)).unwrap();
     println!("{partitions} partitions owned by {agents} agents, one director, no network\n");
     let empty = resident();
     let (cluster, folding) = owned(partitions, agents);
@@ -212,9 +212,10 @@ fn row(what: &str, bytes: usize, partitions: usize, took: Duration) {
 
 /// Resident memory of this process, bytes.
 fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * rustix::param::page_size()
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kilobytes.unwrap().parse::<usize>().unwrap() * 1024
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
