@@ -163,8 +163,8 @@ pub enum Record {
         /// Why, for people.
         reason: CloseReason,
     },
-    /// A person takes everything from an agent at once, without proof that nothing of it executes: the
-    /// one way around the rules, and therefore in the ledger with its reason.
+    /// A person takes what an agent is silent about, without proof that nothing of it executes: the one way
+    /// around the rules, and therefore in the ledger with its reason. The sessions that it closes follow.
     Evicted {
         /// The agent.
         agent: AgentName,

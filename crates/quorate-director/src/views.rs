@@ -221,12 +221,18 @@ pub(crate) fn waiting(
 }
 
 /// What is to be said of a partition whose former agent is to be fenced.
-fn unfenced(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Option<String> {
+pub(crate) fn unfenced(
+    reading: &Reading<'_>,
+    service: &Service,
+    partition: &Partition,
+) -> Option<String> {
     let cluster = reading.cluster();
     let holder = partition.running_under()?;
     let session = cluster.expired().get(&holder.session)?;
     let hook = cluster.fence_of(id(service, partition)?)?;
-    let how = reading.director.fencing(holder.session, hook);
+    let how = reading
+        .director
+        .fencing(reading.now.moment, holder.session, hook);
     Some(format!(
         "{} was silent for longer than its lease; fence hook {hook} must succeed first{}",
         session.agent(),

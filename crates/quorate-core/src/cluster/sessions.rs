@@ -151,23 +151,21 @@ impl Cluster {
         Ok(())
     }
 
-    /// Closes every session of an agent without proof of death, because a person said so.
+    /// A person takes what an agent is silent about without proof of death; the sessions that this closes
+    /// follow as records of their own.
     pub(super) fn evict(
         &mut self,
         fold: &mut Fold,
         name: &AgentName,
         reason: Cause,
     ) -> Result<(), Refused> {
-        let agent = self.agents.get(name).ok_or(Refused::NoAgent)?;
-        let all = agent.sessions.iter().chain(&agent.expired);
-        let sessions: Vec<SessionId> = all.copied().collect();
+        if !self.agents.contains_key(name) {
+            return Err(Refused::NoAgent);
+        }
         fold.changes.push(Change::AgentEvicted {
             agent: name.clone(),
             reason,
         });
-        for session in sessions {
-            self.close_session(fold, session, CloseReason::Evicted)?;
-        }
         Ok(())
     }
 

@@ -190,7 +190,7 @@ impl Director {
 
     /// How far a hook is that a partition waits for, for people.
     #[must_use]
-    pub fn fencing(&self, session: SessionId, hook: &HookName) -> Option<String> {
+    pub fn fencing(&self, now: Moment, session: SessionId, hook: &HookName) -> Option<String> {
         let fence = self.fences.of.get(&(session, hook.clone()))?;
         let tried = match (&fence.problem, fence.failures) {
             (Some(problem), failures) => {
@@ -200,7 +200,10 @@ impl Director {
         };
         Some(match fence.stage {
             Stage::Running => format!("it runs{tried}"),
-            Stage::Again(_) => format!("it is tried again in a moment{tried}"),
+            Stage::Again(at) => {
+                let left = at.since(now).as_secs_f64();
+                format!("it is tried again in {left:.0} s{tried}")
+            }
             Stage::Succeeded => "it has succeeded".to_owned(),
         })
     }

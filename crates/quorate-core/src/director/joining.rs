@@ -154,25 +154,41 @@ impl Director {
         Ok((vec![record], reply))
     }
 
-    /// Only what is not heard can be evicted: with an agent that is alive, two copies would be certain,
-    /// and it can be drained.
+    /// Only what is not heard can be evicted: of what is alive two copies would be certain, and it can be
+    /// drained. An agent may be alive while a session of its dead wardens is not.
     pub(super) fn decide_evict(&self, now: Moment, name: AgentName, reason: Cause) -> Decided {
         let known = self.cluster.agents().get(&name);
         let known = known.ok_or_else(|| not_found("agent", name.as_str()))?;
-        let reply = Reply::done();
         if known.sessions().is_empty() && known.expired().is_empty() {
             let notes = vec![format!("agent {name} holds nothing")];
             return Ok((Vec::new(), Reply::noted(notes)));
         }
-        if let Some(ago) = self.sessions_of(known).find_map(|s| self.fresh(now, s)) {
+        let silent = self.sessions_of(known);
+        let silent = silent.filter(|session| self.fresh(now, session).is_none());
+        let silent = silent
+            .map(Session::id)
+            .chain(known.expired().iter().copied());
+        let closed: Vec<Record> = silent
+            .map(|session| Record::SessionClosed {
+                session,
+                reason: CloseReason::Evicted,
+            })
+            .collect();
+        if closed.is_empty() {
+            let heard = self.sessions_of(known);
+            let ago = heard.filter_map(|session| self.fresh(now, session)).max();
             return Err(Refusal::Conflict(format!(
-                "agent {name} was heard {:.1} s ago, so its processes are alive; `quorate drain {name}` moves \
-                 its work without duplicates",
-                ago.as_secs_f64()
+                "agent {name} was heard {:.1} s ago in all its sessions, so its processes are alive; \
+                 `quorate drain {name}` moves its work without duplicates",
+                ago.unwrap_or_default().as_secs_f64()
             )));
         }
-        let agent = name;
-        Ok((vec![Record::Evicted { agent, reason }], reply))
+        let mut records = vec![Record::Evicted {
+            agent: name,
+            reason,
+        }];
+        records.extend(closed);
+        Ok((records, Reply::done()))
     }
 }
 

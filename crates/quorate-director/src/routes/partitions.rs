@@ -305,7 +305,8 @@ fn reason(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Wh
             agent: view.agent,
             token: view.token,
             since: view.since,
-            reason: why.because,
+            // The planner does not know how far a hook is.
+            reason: views::unfenced(reading, service, partition).unwrap_or(why.because),
             excluded: excluded
                 .map(|agent| ExcludedAgent {
                     agent: agent.agent.to_string(),

@@ -193,8 +193,8 @@ pub(super) const COMMANDS: &[Help] = &[
         examples: &["quorate evict a2 --accept-duplicate-risk --reason fire"],
         note: "For a machine that is gone for good, when its lease is too long to wait for. Nothing proves that\n\
                its processes are dead: if they live, they run beside the new ones until the agent hears of it\n\
-               or its lease ends, and only fencing tokens protect your data. An agent that is heard is\n\
-               refused: drain it.",
+               or its lease ends, and only fencing tokens protect your data. Takes what the agent is\n\
+               silent about, work that waits for a fence hook included; what is heard stays: drain it.",
         exits: CHANGES_NAMED,
     },
     Help {

@@ -107,6 +107,10 @@ fn everything() -> Log {
         agent: AgentName::new("d").unwrap(),
         reason: Cause::new("its rack burnt"),
     }]);
+    log.accept(vec![Record::SessionClosed {
+        session,
+        reason: CloseReason::Evicted,
+    }]);
     let p1 = log.id("p1");
     log.accept(vec![Record::CheckpointPut {
         partition: p1,

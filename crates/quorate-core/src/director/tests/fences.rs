@@ -96,7 +96,9 @@ fn work_with_a_hook_stays_where_it_was_until_the_hook_has_succeeded() {
     assert!(holds(&world, partition, token));
     world.pass(Duration::from_secs(1));
     assert_eq!(world.nodes[0].fenced.len(), 2, "it is tried again");
-    let how = world.nodes[0].director.fencing(SessionId(1), &hook());
+    let how = world.nodes[0]
+        .director
+        .fencing(world.now.moment, SessionId(1), &hook());
     assert!(
         how.unwrap()
             .contains("failed 1 times, last: no such outlet")

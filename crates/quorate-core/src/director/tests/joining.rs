@@ -148,6 +148,23 @@ fn a_new_boot_proves_nothing_when_the_machine_may_be_another_one() {
 }
 
 #[test]
+fn what_dead_wardens_held_can_be_evicted_from_an_agent_that_is_alive() {
+    let mut world = World::led();
+    let home = place("uuid:1", "b1", 7);
+    world.ask(joins(1, home.clone()));
+    world.pass(Duration::from_secs(6));
+    world.ask(joins(2, home));
+    let done = world.ask(evict("a"));
+    assert!(matches!(done, Answer::Done { .. }), "{done:?}");
+    assert!(world.cluster().session(SessionId(1)).is_none());
+    assert!(
+        world.cluster().session(SessionId(2)).is_some(),
+        "it is heard"
+    );
+    assert!(refused(&world.ask(evict("a"))).contains("all its sessions"));
+}
+
+#[test]
 fn only_a_silent_agent_can_be_evicted_and_the_ledger_keeps_the_reason() {
     let mut world = World::with_session(&["p"]);
     let answer = world.ask(evict("a"));
