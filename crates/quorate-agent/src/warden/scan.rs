@@ -75,7 +75,13 @@ impl Scan {
         for pid in children {
             let number = pid.as_raw_nonzero().get();
             let known = inits.contains(&number) || found.iter().any(|&(found, _)| found == pid);
-            if known || is_held(pid) || !executes(pid) {
+            if known || is_held(pid) {
+                continue;
+            }
+            if !executes(pid) {
+                // It has ended while this looked, perhaps behind a child that nobody has seen. What has
+                // ended before is reaped by now, so a look that finds nobody is possible.
+                left.extend(runs);
                 continue;
             }
             match self.look_at(pid) {
