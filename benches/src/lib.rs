@@ -1,2 +1,8 @@
 //! Measurements of quorate beside its peers and beside what the machine can do at best. Each is a binary
 //! of its own that prints one table; none is a test, since a shared machine passes and fails by luck.
+//!
+//! Here is what several of them use.
+
+pub mod etcd;
+pub mod load;
+pub mod program;

@@ -212,10 +212,8 @@ fn row(what: &str, bytes: usize, partitions: usize, took: Duration) {
 
 /// Resident memory of this process, bytes.
 fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kilobytes.unwrap().parse::<usize>().unwrap() * 1024
+    let bytes = quorate_benches::program::resident(std::process::id());
+    usize::try_from(bytes.unwrap()).unwrap()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]

@@ -24,14 +24,13 @@ use std::time::{Duration, Instant};
 use quorate_agent::warden::client::{Client, Terms};
 use quorate_agent::warden::protocol::{Order, Reply, RunId, StartRun};
 use quorate_agent::warden::{Options, run};
+use quorate_benches::program::processor_time;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Goals of this bench: rate against posix_spawn; seconds to stop and reap.
 const RATE_MIN: f64 = 0.75;
 const STOP_MAX: Duration = Duration::from_millis(300);
-/// Unit of processor time in `/proc` on every kernel that Linux programs meet.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// How long the idle warden is watched.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -266,10 +265,10 @@ impl Memory {
 
 async fn print_idle(timekeeper: u32) -> Outcome<()> {
     let holder = children(timekeeper)?[0];
-    let before = ticks(timekeeper)? + ticks(holder)?;
+    let before = processor_time(timekeeper)? + processor_time(holder)?;
     tokio::time::sleep(IDLE).await;
-    let used = ticks(timekeeper)? + ticks(holder)? - before;
-    let share = used as f64 / TICKS_PER_SECOND / IDLE.as_secs_f64();
+    let used = processor_time(timekeeper)? + processor_time(holder)? - before;
+    let share = used.as_secs_f64() / IDLE.as_secs_f64();
     println!("idle: {:.2} % of a core", share * 100.0);
     Ok(())
 }
@@ -294,12 +293,4 @@ fn kib(pid: u32) -> Outcome<Kib> {
         pss: field("Pss:"),
         rss: field("Rss:"),
     })
-}
-
-/// Processor time of a process, user and system.
-fn ticks(pid: u32) -> Outcome<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let rest = stat.rsplit_once(") ").ok_or("no state")?.1;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::load::Target;
+use quorate_benches::load::Target;
 
 const FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// As many as an entry of the ledger holds at most.

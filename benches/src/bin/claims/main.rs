@@ -8,9 +8,7 @@
 //! Not measured here: the session protocol over HTTP, the fold and the answers to agents.
 
 mod floor;
-mod load;
 mod ours;
-mod peer;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,7 +17,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 
-use load::{Measured, Target};
+use quorate_benches::etcd;
+use quorate_benches::load::{self, Measured, Target};
 
 /// Claims per second through the embedded ledger, beside the disk and etcd.
 #[derive(Debug, Parser)]
@@ -49,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
     let time = Duration::from_secs_f64(arguments.seconds);
     let (ours, first, again) = ours::open_twice(folder.path()).await?;
     let floor = floor::open(folder.path())?;
-    let peer = peer::start(folder.path()).await;
+    let peer = etcd::start(folder.path()).await;
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -95,7 +94,7 @@ impl Samples {
     async fn round(
         &mut self,
         ours: &ours::Ours,
-        peer: Option<&peer::Peer>,
+        peer: Option<&etcd::Peer>,
         floor: &floor::Floor,
         (outstanding, each): (usize, usize),
         time: Duration,
@@ -145,6 +144,6 @@ fn claim_bytes() -> usize {
 const _: fn() = || {
     fn any_thread<T: Target + Send + Sync>() {}
     any_thread::<ours::Ours>();
-    any_thread::<peer::Peer>();
+    any_thread::<etcd::Peer>();
     any_thread::<floor::Floor>();
 };

@@ -13,7 +13,7 @@ use quorate_raft::{Embedded, Options};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::load::Target;
+use quorate_benches::load::Target;
 
 /// What a record of a claim takes in an entry, at most.
 const RECORD_BYTES: usize = 96;

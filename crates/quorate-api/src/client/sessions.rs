@@ -17,7 +17,7 @@ impl Client {
     /// # Errors
     /// As [`Error`] says.
     pub async fn register(&self, request: &RegisterRequest) -> Result<SessionOpened, Error> {
-        let call = Call::post(routes::SESSIONS.to_owned()).json(request);
+        let call = Call::numbered(routes::SESSIONS.to_owned()).json(request);
         Ok(self.call(call).await?.1)
     }
 
@@ -88,15 +88,14 @@ impl Client {
     ///
     /// # Errors
     /// As [`Error`] says. After [`Error::OutcomeUnknown`] the same may be sent again, with the same
-    /// numbers; it carries no idempotency key, because those tell a repeat.
+    /// numbers.
     pub async fn checkpoints(
         &self,
         session: u64,
         secret: &str,
         request: &CheckpointsRequest,
     ) -> Result<CheckpointsResponse, Error> {
-        let mut call = session_call(routes::SESSION_CHECKPOINTS, session, secret).json(request);
-        call.headers.clear();
+        let call = session_call(routes::SESSION_CHECKPOINTS, session, secret).json(request);
         Ok(self.call(call).await?.1)
     }
 
@@ -150,5 +149,5 @@ impl Client {
 }
 
 fn session_call(route: &str, session: u64, secret: &str) -> Call {
-    Call::post(fill(route, &[&session.to_string()])).secret(secret)
+    Call::numbered(fill(route, &[&session.to_string()])).secret(secret)
 }

@@ -76,6 +76,15 @@ impl Call {
         Self::write(Method::POST, path)
     }
 
+    /// A call of a session: it carries its own numbers, by which a director knows a repeat.
+    pub(super) fn numbered(path: String) -> Self {
+        Self {
+            method: Method::POST,
+            repeat: Repeat::Harmless,
+            ..Self::get(path)
+        }
+    }
+
     pub(super) fn json<T: Serialize>(mut self, body: &T) -> Self {
         // Our own types always encode; an empty body would be refused by the director with a reason.
         self.body = Some(serde_json::to_vec(body).unwrap_or_default());

@@ -72,23 +72,43 @@ impl Reply {
 /// What is left of a call that did not fit one entry; it goes first into the next.
 #[derive(Debug)]
 pub(super) struct Carry {
-    pub(super) job: (CallId, Reply),
-    pub(super) records: VecDeque<Record>,
+    job: (CallId, Reply),
+    /// With the bytes of each: a large change is carried through many entries, and weighed once.
+    records: VecDeque<(usize, Record)>,
+    /// Bytes of all of them.
+    bytes: usize,
     /// None of its records is written yet, and they fit one entry: they wait for one with room for all.
     pub(super) whole: bool,
 }
 
 impl Carry {
     pub(super) fn new(job: (CallId, Reply), records: Vec<Record>) -> Self {
+        let weighed = |record| (weigh(&record), record);
+        let records: VecDeque<_> = records.into_iter().map(weighed).collect();
         Self {
             job,
-            records: VecDeque::from(records),
+            bytes: records.iter().map(|(bytes, _)| bytes).sum(),
+            records,
             whole: false,
         }
     }
 
     pub(super) fn id(&self) -> CallId {
         self.job.0
+    }
+
+    /// Whether an entry can hold each record. One that none can would never be written, and nothing
+    /// behind it either.
+    pub(super) fn fits(&self) -> bool {
+        let mut records = self.records.iter();
+        records.all(|(bytes, _)| *bytes <= RECORDS_BYTES_MAX)
+    }
+
+    /// The next record, if an entry with so much room has some for it.
+    fn next(&mut self, room: usize) -> Option<(usize, Record)> {
+        let next = self.records.pop_front_if(|(bytes, _)| *bytes <= room);
+        self.bytes -= next.as_ref().map_or(0, |(bytes, _)| *bytes);
+        next
     }
 }
 
@@ -142,20 +162,17 @@ impl Batch {
     /// given back.
     pub(super) fn take(&mut self, mut carry: Carry) -> Option<Carry> {
         let first = self.records.len();
-        let bytes: usize = carry.records.iter().map(weigh).sum();
-        let fits_alone = bytes <= RECORDS_BYTES_MAX;
-        carry.whole = fits_alone && self.bytes + bytes > RECORDS_BYTES_MAX && first > 0;
+        let room = RECORDS_BYTES_MAX - self.bytes;
+        carry.whole = (room + 1..=RECORDS_BYTES_MAX).contains(&carry.bytes) && first > 0;
         if carry.whole {
             return Some(carry);
         }
-        while let Some(record) = carry.records.pop_front() {
-            let bytes = weigh(&record);
-            if self.bytes + bytes > RECORDS_BYTES_MAX && !self.records.is_empty() {
-                carry.records.push_front(record);
-                return Some(carry);
-            }
+        while let Some((bytes, record)) = carry.next(RECORDS_BYTES_MAX - self.bytes) {
             self.bytes += bytes;
             self.records.push(record);
+        }
+        if !carry.records.is_empty() {
+            return Some(carry);
         }
         let (id, reply) = carry.job;
         self.jobs.push(Job {
@@ -199,12 +216,6 @@ impl Batch {
     pub(super) fn finish(self) -> (Vec<Record>, Vec<Job>) {
         (self.records, self.jobs)
     }
-}
-
-/// Whether an entry can hold the record at all. One that cannot would never be written, and nothing
-/// behind it either.
-pub(super) fn fits_alone(record: &Record) -> bool {
-    weigh(record) <= RECORDS_BYTES_MAX
 }
 
 fn cause_bytes(exit: Option<&Exit>) -> usize {

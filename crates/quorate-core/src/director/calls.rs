@@ -12,7 +12,7 @@ use crate::spec::validate::short_lease;
 use crate::time::Moment;
 
 use super::Director;
-use super::batch::{self, Batch, Carry, Reply};
+use super::batch::{Batch, Carry, Reply};
 use super::call::{Answer, Call, CallId, Refusal};
 use super::joining::Registration;
 use super::proofs::Waiting;
@@ -49,14 +49,17 @@ impl Director {
                     self.note_list(&reply);
                     self.proofs.wait(Waiting::Call(id, reply));
                 }
-                Ok((records, _)) if !records.iter().all(batch::fits_alone) => {
-                    let refusal = Refusal::Conflict(
-                        "a part of this is larger than an entry of the ledger may be".to_owned(),
-                    );
-                    self.refuse(id, refusal);
-                }
                 Ok((records, reply)) => {
-                    self.carry = batch.take(Carry::new((id, reply), records));
+                    let carry = Carry::new((id, reply), records);
+                    if carry.fits() {
+                        self.carry = batch.take(carry);
+                    } else {
+                        let refusal = Refusal::Conflict(
+                            "a part of this is larger than an entry of the ledger may be"
+                                .to_owned(),
+                        );
+                        self.refuse(id, refusal);
+                    }
                 }
                 Err(refusal) => self.refuse(id, refusal),
             }

@@ -95,14 +95,21 @@ fn work(cluster: &Cluster, session: SessionId, since: Position) -> Option<WorkDe
     if !whole && session.changed().max(cluster.spec_changed()) <= since {
         return None;
     }
-    let held = session.held().iter();
-    let held = held.filter_map(|id| item(cluster, *id));
     let mut services: BTreeMap<ServiceId, WorkService> = BTreeMap::new();
     let mut items = Vec::new();
-    for (item, partition, service) in held {
+    for id in session.held() {
+        let partition = cluster.partition(*id);
+        let Some((partition, service)) =
+            partition.zip(partition.and_then(|p| cluster.service_of(p)))
+        else {
+            continue;
+        };
         if !whole && partition.changed().max(service.spec_version()) <= since {
             continue;
         }
+        let Some(item) = item(*id, partition, service) else {
+            continue;
+        };
         services
             .entry(partition.service())
             .or_insert_with(|| WorkService {
@@ -125,16 +132,14 @@ fn work(cluster: &Cluster, session: SessionId, since: Position) -> Option<WorkDe
     })
 }
 
-fn item(cluster: &Cluster, id: PartitionId) -> Option<(WorkItem, &Partition, &Service)> {
-    let partition = cluster.partition(id)?;
-    let service = cluster.service_of(partition)?;
+fn item(id: PartitionId, partition: &Partition, service: &Service) -> Option<WorkItem> {
     let (holder, state) = match partition.state() {
         State::Unassigned(_) => return None,
         State::Assigned(holder) => (holder, WorkState::Assigned),
         State::Assumed(holder) => (holder, WorkState::Assumed),
         State::Stopping(holder, _) => (holder, WorkState::Stopping),
     };
-    let item = WorkItem {
+    Some(WorkItem {
         partition: id,
         token: holder.token,
         state,
@@ -146,6 +151,5 @@ fn item(cluster: &Cluster, id: PartitionId) -> Option<(WorkItem, &Partition, &Se
         restarts_asked: partition.restarts_asked(),
         failures: partition.failures(),
         checkpoint: partition.checkpoint().cloned(),
-    };
-    Some((item, partition, service))
+    })
 }

@@ -1,5 +1,6 @@
 //! The orders: what is taken back, what is given, and when to look again.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::cluster::{Cluster, State};
@@ -151,6 +152,7 @@ impl Planner {
         let mut given = Counts::default();
         let mut loads = Loads::default();
         let mut stopped: BTreeSet<ServiceId> = BTreeSet::new();
+        let mut first_waits: BTreeMap<ServiceId, Option<Moment>> = BTreeMap::new();
         let mut turns: BinaryHeap<_> = BinaryHeap::new();
         for (service, agent) in self.queues.keys() {
             turns.extend(self.turn(*service, *agent, None));
@@ -172,7 +174,11 @@ impl Planner {
                 continue;
             }
             let limits = row.limits;
-            let waits = self.first_wait(row, now).map(Full::Until);
+            // The same for all of them, and it looks at every agent.
+            let waits = *first_waits
+                .entry(service)
+                .or_insert_with(|| self.first_wait(row, now));
+            let waits = waits.map(Full::Until);
             let full = self.flight.full(service, agent, &limits, &given, now);
             match waits.or(full) {
                 Some(Full::Until(at)) => {
@@ -220,9 +226,11 @@ impl Planner {
             None => queue.first(),
         };
         let (priority, id) = *next?;
-        let of_service = self.services.get(&service)?.priority;
+        let row = self.services.get(&service)?;
+        // Nobody holds these up: each agent hears of all of its own in few answers instead of many.
+        let together = row.limits.none().then_some(agent);
         Some(Next {
-            order: (priority.0, of_service, std::cmp::Reverse(id)),
+            order: (priority.0, row.priority, Reverse((together, id))),
             service,
             agent,
             id,
@@ -276,7 +284,7 @@ impl Planner {
 /// A queue and the partition at its head; compared by `order`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Next {
-    order: (i32, i32, std::cmp::Reverse<PartitionId>),
+    order: (i32, i32, Reverse<(Option<AgentIndex>, PartitionId)>),
     service: ServiceId,
     agent: AgentIndex,
     id: PartitionId,

@@ -29,6 +29,11 @@ impl Limits {
             interval: rate.map(|rate| rate.interval()),
         }
     }
+
+    /// Whether as many may start at once as there are.
+    pub(super) fn none(&self) -> bool {
+        self.per_agent.is_none() && self.cluster.is_none() && self.interval.is_none()
+    }
 }
 
 /// A start in flight.

@@ -245,6 +245,23 @@ fn starts_in_flight_stay_within_the_ramp_of_each_agent_and_of_the_cluster() {
 }
 
 #[test]
+fn without_a_ramp_each_agent_gets_all_of_its_own_together() {
+    let agents_in_turn = |edit: fn(&mut ServiceSpec)| {
+        let mut world = running(&["a1", "a2", "a3"], 0, |_| {});
+        world.keys("feeds", spec(edit), 9);
+        let assigned = world.decide().assign;
+        let mut agents: Vec<SessionId> = assigned.iter().map(|(_, session)| *session).collect();
+        assert_eq!(agents.len(), 9);
+        agents.dedup();
+        agents.len()
+    };
+    assert_eq!(agents_in_turn(|_| {}), 3, "few answers, each with many");
+    // With one the agents take turns, so that none has to start alone what all could.
+    let turns = agents_in_turn(|spec| spec.ramp.cluster = Some(9));
+    assert_eq!(turns, 9);
+}
+
+#[test]
 fn a_rate_spaces_starts_evenly() {
     let mut world = running(&["a1"], 0, |_| {});
     world.keys(

@@ -1,9 +1,10 @@
 //! `Idempotency-Key`: a write that is repeated with the same key is answered with the first answer.
 //!
 //! Kept in the memory of this director, for a while: enough for a client whose connection broke. A
-//! write goes on when its client has gone, so that its repeat finds the outcome.
+//! write goes on when its client has gone, so that its repeat finds the outcome. The calls of sessions
+//! are not for here: they carry numbers of their own, and thousands a second would push out people's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use quorate_api::problem::Code;
-use quorate_api::routes::IDEMPOTENCY_HEADER;
+use quorate_api::routes::{IDEMPOTENCY_HEADER, SESSIONS};
 use quorate_core::time::Moment;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -36,7 +37,14 @@ const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// The answers that are kept.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
-    kept: Mutex<BTreeMap<String, Kept>>,
+    kept: Mutex<Answers>,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    by_key: BTreeMap<String, Kept>,
+    /// When each came, the oldest first. One that was forgotten may still be in here.
+    ages: VecDeque<(Moment, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +68,9 @@ pub(crate) async fn remember(State(app): State<App>, request: Request, next: Nex
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS
     );
-    let Some(key) = request.headers().get(IDEMPOTENCY_HEADER).filter(|_| !read) else {
+    let numbered = request.uri().path().starts_with(SESSIONS);
+    let key = request.headers().get(IDEMPOTENCY_HEADER);
+    let Some(key) = key.filter(|_| !read && !numbered) else {
         return next.run(request).await;
     };
     match String::from_utf8(key.as_bytes().to_vec()) {
@@ -148,25 +158,86 @@ impl Repeats {
     fn first(&self, key: String, new: Kept) -> Option<Kept> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = new.since;
-        if let Some(before) = kept.get(&key)
-            && now.since(before.since) < KEPT_FOR
-        {
+        kept.make_room(now);
+        if let Some(before) = kept.by_key.get(&key) {
             return Some(before.clone());
         }
-        if kept.len() >= KEPT_MAX {
-            kept.retain(|_, old| now.since(old.since) < KEPT_FOR);
-        }
-        if kept.len() >= KEPT_MAX {
-            let oldest = kept.iter().min_by_key(|(_, old)| old.since);
-            let oldest = oldest.map(|(key, _)| key.clone());
-            oldest.and_then(|oldest| kept.remove(&oldest));
-        }
-        kept.insert(key, new);
+        kept.ages.push_back((now, key.clone()));
+        kept.by_key.insert(key, new);
         None
     }
 
     fn forget(&self, key: &str) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.remove(key);
+        kept.by_key.remove(key);
+    }
+}
+
+impl Answers {
+    /// Drops those that are too old, and then the oldest until there is room for one.
+    fn make_room(&mut self, now: Moment) {
+        while let Some((since, key)) = self.ages.front() {
+            let old = now.since(*since) >= KEPT_FOR;
+            if !old && self.ages.len() < KEPT_MAX {
+                return;
+            }
+            // The key may have been forgotten and taken again since.
+            if self
+                .by_key
+                .get(key)
+                .is_some_and(|kept| kept.since == *since)
+            {
+                self.by_key.remove(key);
+            }
+            self.ages.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(at: u64) -> Kept {
+        let (_, answer) = watch::channel(None);
+        Kept {
+            since: Moment::from_millis(at),
+            request: [0; 32],
+            answer,
+        }
+    }
+
+    fn known(repeats: &Repeats, key: &str, at: u64) -> bool {
+        repeats.first(key.to_owned(), asked(at)).is_some()
+    }
+
+    #[test]
+    fn an_answer_is_kept_for_a_while_and_no_longer() {
+        let repeats = Repeats::default();
+        assert!(!known(&repeats, "a", 1));
+        assert!(known(&repeats, "a", 600_000));
+        assert!(!known(&repeats, "a", 600_001));
+        assert!(known(&repeats, "a", 600_002), "the new one is kept anew");
+    }
+
+    #[test]
+    fn with_too_many_the_oldest_go() {
+        let repeats = Repeats::default();
+        for n in 0..KEPT_MAX as u64 {
+            assert!(!known(&repeats, &n.to_string(), n));
+        }
+        assert!(!known(&repeats, "one more", 5_000));
+        assert!(known(&repeats, "4095", 5_001));
+        assert!(!known(&repeats, "0", 5_002), "this one had to go");
+        assert!(repeats.kept.lock().unwrap().by_key.len() <= KEPT_MAX);
+    }
+
+    #[test]
+    fn a_key_that_was_forgotten_and_taken_again_outlives_its_first_time() {
+        let repeats = Repeats::default();
+        assert!(!known(&repeats, "a", 0));
+        repeats.forget("a");
+        assert!(!known(&repeats, "a", 300_000));
+        assert!(known(&repeats, "a", 700_000));
     }
 }

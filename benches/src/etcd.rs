@@ -18,7 +18,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// A server of our own and a client of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer {
+pub struct Peer {
     client: reqwest::Client,
     txn: String,
     _server: Arc<Server>,
@@ -36,7 +36,10 @@ impl Drop for Server {
 }
 
 /// Starts etcd on free ports of this machine.
-pub(crate) async fn start(dir: &Path) -> anyhow::Result<Peer> {
+///
+/// # Errors
+/// When it is not installed, or does not come up.
+pub async fn start(dir: &Path) -> anyhow::Result<Peer> {
     let free = || -> anyhow::Result<String> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         Ok(format!("http://127.0.0.1:{port}"))

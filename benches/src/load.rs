@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What is measured: takes claims and answers when they are durable.
-pub(crate) trait Target: Clone + Send + Sync + 'static {
+pub trait Target: Clone + Send + Sync + 'static {
     /// Claims `each` keys, which nobody claimed before, beginning with `first`.
     fn claim(&self, first: u64, each: usize) -> impl Future<Output = ()> + Send;
 }
 
 /// One sample, or the median of some.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Measured {
-    pub(crate) per_second: f64,
+pub struct Measured {
+    /// Claims a second.
+    pub per_second: f64,
     p50: Duration,
     p99: Duration,
 }
@@ -31,7 +32,7 @@ impl fmt::Display for Measured {
 static KEYS: AtomicU64 = AtomicU64::new(1);
 
 /// Lets `outstanding` callers claim for `time`.
-pub(crate) async fn run<T: Target>(
+pub async fn run<T: Target>(
     target: &T,
     outstanding: usize,
     each: usize,
@@ -61,23 +62,31 @@ pub(crate) async fn run<T: Target>(
         }
     }
     let took = began.elapsed();
-    times.sort_unstable();
-    let quantile = |of_a_hundred: usize| {
-        let at = times.len() * of_a_hundred / 100;
-        times
-            .get(at.min(times.len().saturating_sub(1)))
-            .copied()
-            .unwrap_or_default()
-    };
-    Measured {
-        per_second: (times.len() * each) as f64 / took.as_secs_f64(),
-        p50: quantile(50),
-        p99: quantile(99),
+    Measured::of(times, each, took)
+}
+
+impl Measured {
+    /// What calls that took so long, with `each` claims in one, were together.
+    #[must_use]
+    pub fn of(mut times: Vec<Duration>, each: usize, took: Duration) -> Self {
+        times.sort_unstable();
+        let quantile = |of_a_hundred: usize| {
+            let at = times.len() * of_a_hundred / 100;
+            times
+                .get(at.min(times.len().saturating_sub(1)))
+                .copied()
+                .unwrap_or_default()
+        };
+        Self {
+            per_second: (times.len() * each) as f64 / took.as_secs_f64(),
+            p50: quantile(50),
+            p99: quantile(99),
+        }
     }
 }
 
 /// The sample with the median rate.
-pub(crate) fn median(samples: &[Measured]) -> Measured {
+pub fn median(samples: &[Measured]) -> Measured {
     let mut samples = samples.to_vec();
     samples.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
     samples.get(samples.len() / 2).copied().unwrap_or_default()
