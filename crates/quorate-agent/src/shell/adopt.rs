@@ -10,8 +10,10 @@ use quorate_core::time::Moment;
 
 use super::data_dir::warden_of;
 use super::files::Job;
+use super::last_will::LastWill;
 use super::link::{self, Descriptors, Link};
 use super::{Blob, Holder, Shell};
+use crate::warden::PROVEN_DEAD;
 use crate::warden::client::{self as warden_client, TalkError};
 
 /// A living warden and what it holds.
@@ -42,7 +44,42 @@ async fn ask(dir: PathBuf) -> Option<Living> {
     }
 }
 
+/// Ends what a dead warden has left, and removes its folder; answers with that and its last will where it
+/// is proven that nothing of it executes and the directors may not know yet.
+async fn end(dir: PathBuf) -> Option<(PathBuf, LastWill)> {
+    let ended = tokio::task::spawn_blocking(move || {
+        let emptied = link::clear_group(&dir).ok()?;
+        let proof = dir.join(PROVEN_DEAD);
+        // The group is gone: what it proved has to be noted for a process after this one.
+        let proven = proof.exists() || (emptied && std::fs::write(proof, []).is_ok());
+        match LastWill::read(&dir) {
+            Ok(will) if proven => Some((dir, will)),
+            Ok(_) | Err(_) => {
+                // Left behind it would only be in the way of people.
+                let _left = std::fs::remove_dir_all(&dir);
+                None
+            }
+        }
+    });
+    // It cannot panic.
+    ended.await.ok().flatten()
+}
+
 impl Shell {
+    /// Closes the session of a dead warden in the background. Until that is done its folder stays.
+    fn execute(&mut self, dir: PathBuf, will: LastWill) {
+        let client = self.client.clone();
+        self.tasks.spawn(async move {
+            match will.execute(&client, "warden_died").await {
+                Ok(()) => {
+                    tracing::info!(session = will.session, "a dead warden's session is closed")
+                }
+                Err(error) => tracing::warn!(session = will.session, %error),
+            }
+            let _left = tokio::fs::remove_dir_all(dir).await;
+        });
+    }
+
     /// Takes over what lives of earlier agent processes.
     pub(super) async fn adopt(&mut self) {
         let dir = self.data.wardens();
@@ -54,7 +91,10 @@ impl Shell {
             .map(|entry| entry.path())
             .filter(|path| !living.contains(path));
         // Before any work is taken: what a dead warden left executes without a right.
-        futures::future::join_all(stale.map(link::remove_folder)).await;
+        let ended = futures::future::join_all(stale.map(end)).await;
+        for (dir, will) in ended.into_iter().flatten() {
+            self.execute(dir, will);
+        }
         // Each has its time limits: one that is frozen must not hold up the others.
         let asked = futures::future::join_all(living.into_iter().map(ask)).await;
         let all = asked.iter().all(Option::is_some);

@@ -1,6 +1,6 @@
 //! The last will of a session: what a warden whose agent is gone lets a short-lived process do, after
 //! it has killed everything and proven it: close the session, so that its partitions need not wait
-//! for the lease to end.
+//! for the lease to end. Where nobody was left to do that, the next agent process does.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -64,34 +64,46 @@ pub enum LastWillError {
     Late(#[source] Option<quorate_api::client::Error>),
 }
 
+impl LastWill {
+    /// The one that is in a warden's folder.
+    pub(crate) fn read(dir: &Path) -> Result<Self, LastWillError> {
+        let path = dir.join(LAST_WILL);
+        let read = std::fs::read(&path)
+            .and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from));
+        read.map_err(|cause| LastWillError::Unreadable { path, cause })
+    }
+
+    /// Closes the session; tries until a director has done it or the lease is over.
+    pub(crate) async fn execute(&self, client: &Client, reason: &str) -> Result<(), LastWillError> {
+        let request = CloseRequest {
+            incarnation: None,
+            reason: reason.to_owned(),
+        };
+        let (mut last, mut pause) = (None, AGAIN_AFTER);
+        let close = async {
+            loop {
+                match client.close(self.session, &self.secret, &request).await {
+                    Ok(()) => return,
+                    Err(error) if is_over(&error) => return,
+                    Err(error) => last = Some(error),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(AGAIN_AFTER_MAX);
+            }
+        };
+        let limit = Duration::from_millis(self.expiry_ms).min(TRIES_FOR);
+        let closed = tokio::time::timeout(limit, close).await;
+        closed.map_err(|_elapsed| LastWillError::Late(last))
+    }
+}
+
 /// Closes the session of the warden in `dir`, whose runs are all proven dead; tries until a director
 /// has done it or the lease is over.
 ///
 /// # Errors
 /// When there is no last will, or no director took it in time.
 pub async fn last_will(dir: &Path) -> Result<(), LastWillError> {
-    let path = dir.join(LAST_WILL);
-    let read = std::fs::read(&path)
-        .and_then(|bytes| serde_json::from_slice::<LastWill>(&bytes).map_err(io::Error::from));
-    let will = read.map_err(|cause| LastWillError::Unreadable { path, cause })?;
-    let client = Client::new(will.directors, will.token)?;
-    let request = CloseRequest {
-        incarnation: None,
-        reason: "agent_died".to_owned(),
-    };
-    let (mut last, mut pause) = (None, AGAIN_AFTER);
-    let close = async {
-        loop {
-            match client.close(will.session, &will.secret, &request).await {
-                Ok(()) => return,
-                Err(error) if is_over(&error) => return,
-                Err(error) => last = Some(error),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(AGAIN_AFTER_MAX);
-        }
-    };
-    let limit = Duration::from_millis(will.expiry_ms).min(TRIES_FOR);
-    let closed = tokio::time::timeout(limit, close).await;
-    closed.map_err(|_elapsed| LastWillError::Late(last))
+    let will = LastWill::read(dir)?;
+    let client = Client::new(will.directors.clone(), will.token.clone())?;
+    will.execute(&client, "agent_died").await
 }

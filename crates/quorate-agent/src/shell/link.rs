@@ -6,7 +6,7 @@
 //! ```
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,26 +126,37 @@ impl Link {
 
 /// Removes the folder of a dead warden, and before it what the warden left in its control group. The
 /// folder stays as long as something is left there, so that it is tried again at the next start.
-pub(crate) async fn remove_folder(dir: PathBuf) {
+async fn remove_folder(dir: PathBuf) {
     let removed = tokio::task::spawn_blocking(move || {
-        let Some(left) = Leftover::of(&dir) else {
+        if clear_group(&dir).is_ok() {
             // Left behind it would only be in the way of people.
             let _left = std::fs::remove_dir_all(&dir);
-            return;
-        };
-        if left.clear(CLEAR_WITHIN) {
-            tracing::info!(warden = %dir.display(), "the control group of a dead warden is removed");
-            let _left = std::fs::remove_dir_all(&dir);
-        } else {
-            tracing::error!(
-                warden = %dir.display(),
-                group = %left,
-                "processes of a dead warden cannot be killed; they wait for a device, or are frozen"
-            );
         }
     });
     // It cannot panic, and without a result there is nothing else to do.
     let _done = removed.await;
+}
+
+/// Something of a dead warden still executes.
+#[derive(Debug)]
+pub(crate) struct StillThere;
+
+/// Ends what a dead warden left in its control group, and removes that; tells whether there was one,
+/// which is then proven empty.
+pub(crate) fn clear_group(dir: &Path) -> Result<bool, StillThere> {
+    let Some(left) = Leftover::of(dir) else {
+        return Ok(false);
+    };
+    if left.clear(CLEAR_WITHIN) {
+        tracing::info!(warden = %dir.display(), "the control group of a dead warden is removed");
+        return Ok(true);
+    }
+    tracing::error!(
+        warden = %dir.display(),
+        group = %left,
+        "processes of a dead warden cannot be killed; they wait for a device, or are frozen"
+    );
+    Err(StillThere)
 }
 
 /// What a living warden tells of its runs at first.

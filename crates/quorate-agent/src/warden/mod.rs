@@ -29,6 +29,8 @@ pub const SOCKET: &str = "warden.sock";
 /// Name of the file in a warden's folder that the agent writes so that its session can be closed
 /// when no agent comes back.
 pub const LAST_WILL: &str = "last-will.json";
+/// Name of the file in a warden's folder that says that none of its runs executes any more, nor ever will.
+pub const PROVEN_DEAD: &str = "proven-dead";
 /// Name of the file in a warden's folder with what it says to people.
 pub const LOG: &str = "warden.log";
 /// Containment that the kernel itself proves.

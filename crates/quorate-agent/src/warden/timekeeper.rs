@@ -28,7 +28,7 @@ use super::client::READY;
 use super::group::Groups;
 use super::holder;
 use super::scan::Scan;
-use super::{LAST_WILL, Options, SOCKET};
+use super::{LAST_WILL, Options, PROVEN_DEAD, SOCKET};
 use crate::files_limit::raise_files_limit;
 use crate::sys::{
     Alarm, KillTimer, SingleThreaded, block_signals, boot_nanos, standard_output, take_signals,
@@ -243,6 +243,10 @@ impl Holder {
                 }
                 rustix::io::write(proof, b"e")?;
             }
+        }
+        // Whatever ends this process from here on: the next agent knows that nobody has to wait.
+        if let Err(cause) = std::fs::write(options.dir.join(PROVEN_DEAD), []) {
+            eprintln!("warden: the proof of its end cannot be noted: {cause}");
         }
         let _gone = std::fs::remove_file(options.dir.join(SOCKET));
         match code {

@@ -397,15 +397,58 @@ async fn what_a_dead_warden_left_is_ended_before_the_next_agent_is_known_to_anyb
     kill_both(rig.client.state.pid).await;
     assert!(execute(&pids), "nobody has ended what hid");
     let director = Director::start().await;
+    leave_will(rig.dir());
     let agent = start(&director, rig.folder.path());
     until("the agent has registered", || {
         director.look(|table| (!table.registered.is_empty()).then_some(()))
     })
     .await;
     assert!(!execute(&pids));
+    until("the session of the dead warden is closed", || {
+        director.look(|table| table.closed.first().cloned())
+    })
+    .await;
+    director.look(|table| assert_eq!(table.closed, [(7, "warden_died".to_owned())]));
+    until("its folder is removed", || {
+        (!rig.dir().exists()).then_some(())
+    })
+    .await;
     // The folder of the next warden may be the same to the kernel, and its group have the same name.
     assert!(!group.join("1.1").exists());
-    assert!(!rig.dir().exists());
+    agent.leave().await;
+}
+
+/// The will of the session that the director of these tests has open.
+fn leave_will(dir: &Path) {
+    let will = serde_json::json!({
+        "session": 7,
+        "secret": format!("{:064x}", 7),
+        "directors": [],
+        "token": null,
+        "expiry_ms": 11_300,
+    });
+    std::fs::write(dir.join("last-will.json"), will.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_closed_for_a_dead_warden_only_where_its_end_is_proven() {
+    let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());
+    let [unproven, proven] = ["wardens/5", "wardens/6"].map(|name| dir.path().join(name));
+    for warden in [&unproven, &proven] {
+        std::fs::create_dir_all(warden).unwrap();
+        leave_will(warden);
+    }
+    std::fs::write(proven.join("proven-dead"), "").unwrap();
+    let agent = start(&director, dir.path());
+    until("the session of one is closed", || {
+        director.look(|table| table.closed.first().cloned())
+    })
+    .await;
+    until("both folders are removed", || {
+        (!unproven.exists() && !proven.exists()).then_some(())
+    })
+    .await;
+    director.look(|table| assert_eq!(table.closed.len(), 1));
     agent.leave().await;
 }
 
