@@ -164,6 +164,13 @@ impl Output {
     /// # Errors
     /// When standard output does not take it.
     pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
+        if !bytes.is_empty() && quorate_agent::sys::stdout_was_closed() {
+            return Err(Failure::new(
+                Code::Output,
+                "the results cannot be written: standard output is closed",
+                "send them somewhere, if only to /dev/null",
+            ));
+        }
         let mut stdout = std::io::stdout().lock();
         stdout
             .write_all(bytes)
