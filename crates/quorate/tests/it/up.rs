@@ -125,6 +125,9 @@ fn a_port_that_somebody_uses_is_told_with_what_to_do() {
         assert_eq!(done.out, "");
     }
     assert!(!one.dir().join("begun").exists(), "nothing was started");
+    for left in ["d1", "quorate-data"] {
+        assert!(!one.dir().join(left).exists(), "{left} was left behind");
+    }
 }
 
 #[test]
