@@ -200,7 +200,8 @@ pub(super) const COMMANDS: &[Help] = &[
         note: "For a machine that is gone for good, when its lease is too long to wait for. Nothing proves that\n\
                its processes are dead: if they live, they run beside the new ones until the agent hears of it\n\
                or its lease ends, and only fencing tokens protect your data. Takes what the agent is\n\
-               silent about, work that waits for a fence hook included; what is heard stays: drain it.",
+               silent about; what is heard stays: drain it. Work that waits for a fence hook is taken, too,\n\
+               without the hook: what it was to make sure of is then yours to make sure of.",
         exits: CHANGES_NAMED,
     },
     Help {
