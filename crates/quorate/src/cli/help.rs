@@ -151,9 +151,14 @@ pub(super) const COMMANDS: &[Help] = &[
     },
     Help {
         name: "events",
-        examples: &["quorate events -f", "quorate events feeds/ci --agent a1"],
-        note: "",
-        exits: READS,
+        examples: &[
+            "quorate events -f",
+            "quorate events feeds/ci --agent a1",
+            "quorate events --since 10m",
+        ],
+        note: "The newest are kept in memory; what is older than all of them is told to be gone, and\n\
+               `quorate history SERVICE/KEY` has what happened to one partition for longer.",
+        exits: READS_NAMED,
     },
     Help {
         name: "start",
