@@ -13,7 +13,7 @@ use std::io::{IsTerminal as _, Write as _};
 use serde::Serialize;
 
 use crate::failure::{Code, Exit, Failure, Problem};
-pub(crate) use progress::Bar;
+pub(crate) use progress::{Bar, ON_SILENT, WAITS_FOR_FENCE};
 pub(crate) use table::{Cell, Column, Row};
 pub(crate) use time::{ago, eta};
 

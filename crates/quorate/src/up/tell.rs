@@ -6,7 +6,7 @@ use quorate_api::client::PartitionFilter;
 use quorate_api::resources::Progress;
 
 use super::Up;
-use crate::cli::{DEFAULT_ADDRESS, failure_of, progress_summary};
+use crate::cli::{DEFAULT_ADDRESS, counted, failure_of, progress_summary};
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output::{Style, one_line};
@@ -38,12 +38,8 @@ pub(super) async fn summary(up: &Up<'_>, progress: &Progress) -> Result<String, 
     );
     let _ = writeln!(text, "{}", style.paint(&line, color));
     for service in &services {
-        let counts = &service.partitions;
-        let _ = write!(
-            text,
-            "  {}: {} of {} run",
-            service.name, counts.running, counts.total
-        );
+        let counts = counted(&service.partitions);
+        let _ = write!(text, "  {}: {counts}", service.name);
         let ours = up.loaded.file.service.contains_key(service.name.as_str());
         text.push_str(if ours {
             "\n"
