@@ -7,4 +7,4 @@ mod shell;
 pub mod sys;
 pub mod warden;
 
-pub use shell::{Config, LastWillError, RunError, Stops, last_will, run};
+pub use shell::{Config, LastWillError, RunError, Stops, is_running, last_will, run};

@@ -101,6 +101,9 @@ pub enum Change {
         reason: CloseReason,
         /// Partitions that it held.
         freed: usize,
+        /// Those of them that an eviction freed though their fence hook had not succeeded.
+        #[serde(default)]
+        unfenced: usize,
     },
     /// A session was silent for too long.
     SessionExpired {
@@ -433,10 +436,17 @@ impl fmt::Display for Change {
                 agent,
                 reason,
                 freed,
-            } => write!(
-                f,
-                "session {session} of agent {agent} closed: {reason}; {freed} partitions freed"
-            ),
+                unfenced,
+            } => {
+                write!(
+                    f,
+                    "session {session} of agent {agent} closed: {reason}; {freed} partitions freed"
+                )?;
+                match unfenced {
+                    0 => Ok(()),
+                    some => write!(f, ", {some} without their fence hook"),
+                }
+            }
             Self::SessionExpired {
                 session,
                 agent,

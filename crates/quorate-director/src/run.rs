@@ -41,7 +41,7 @@ pub struct Bound {
     budget: Budget,
 }
 
-/// Opens the data folder and the address.
+/// Opens the address and the data folder.
 ///
 /// # Errors
 /// When either cannot be used, or the address is not loopback.
@@ -50,6 +50,10 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
     if !listen.ip().is_loopback() {
         return Err(RunError::NotLoopback { listen });
     }
+    // Before the folder: an address that is in use must not leave a new one behind.
+    let unheard = |cause| RunError::Listen { listen, cause };
+    let listener = TcpListener::bind(listen).await.map_err(unheard)?;
+    let address = listener.local_addr().map_err(unheard)?;
     let budget = Budget::of(descriptors::raise(), &config.limits);
     let identity = identity::open(&config.data_dir)?;
     let folder = config.data_dir.join("history");
@@ -61,9 +65,6 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
                 cause,
             }
         })?;
-    let unheard = |cause| RunError::Listen { listen, cause };
-    let listener = TcpListener::bind(listen).await.map_err(unheard)?;
-    let address = listener.local_addr().map_err(unheard)?;
     Ok(Bound {
         config,
         listener,

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use quorate_api::resources::{Counts, PartitionState};
-use quorate_core::cluster::{Partition, Service, State};
+use quorate_core::cluster::{Holder, Partition, Service, State};
 use quorate_core::ids::{PartitionKey, ServiceName, SessionId};
 
 use crate::engine::Reading;
@@ -64,8 +64,10 @@ pub(crate) type Tally = BTreeMap<ServiceName, Tallied>;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tallied {
     pub(crate) counts: Counts,
-    /// Up and ready.
-    pub(crate) ready: u64,
+    /// Assumed, and waiting for a fence hook.
+    pub(crate) fencing: u64,
+    /// Assumed, and kept on a silent agent.
+    pub(crate) unknown: u64,
     /// Given to an agent and not ready, because what was tried has failed.
     pub(crate) failing: u64,
 }
@@ -116,16 +118,16 @@ pub(crate) async fn by_agent(
     loop {
         let service = service.clone();
         let step = app.query(move |reading| {
-            let mut sessions: BTreeMap<SessionId, u64> = BTreeMap::new();
+            let mut sessions: BTreeMap<SessionId, (Holder, u64)> = BTreeMap::new();
             let next = walk(reading, Some(&service), place.as_ref(), |_, partition| {
                 if let Some(holder) = partition.holder() {
-                    *sessions.entry(holder.session).or_default() += 1;
+                    sessions.entry(holder.session).or_insert((holder, 0)).1 += 1;
                 }
                 true
             });
-            let named = sessions.into_iter().filter_map(|(session, count)| {
-                let agent = reading.cluster().agent_of(session)?;
-                Some((agent.name().to_string(), count))
+            let named = sessions.into_values().filter_map(|(holder, count)| {
+                let agent = reading.cluster().agent_holding(holder)?;
+                Some((agent.to_string(), count))
             });
             (named.collect::<Vec<_>>(), next)
         });
@@ -143,9 +145,15 @@ pub(crate) async fn by_agent(
 fn count(tallied: &mut Tallied, reading: &Reading<'_>, partition: &Partition) {
     let counts = &mut tallied.counts;
     counts.total += 1;
-    counts.running += u64::from(views::is_up(partition));
-    tallied.ready += u64::from(views::is_ready(partition));
-    tallied.failing += u64::from(views::is_failing(partition));
+    let assumed = matches!(partition.state(), State::Assumed(_));
+    if assumed && views::is_fencing(reading.cluster(), partition) {
+        tallied.fencing += 1;
+    } else if assumed && views::is_unknown(reading, partition) {
+        tallied.unknown += 1;
+    } else {
+        counts.running += u64::from(views::is_ready(partition));
+        tallied.failing += u64::from(views::is_failing(partition));
+    }
     let state = match partition.state() {
         // The commonest case needs no look at the service.
         State::Assumed(_) => PartitionState::Assumed,
@@ -164,7 +172,8 @@ fn count(tallied: &mut Tallied, reading: &Reading<'_>, partition: &Partition) {
 }
 
 fn add(to: &mut Tallied, more: &Tallied) {
-    to.ready += more.ready;
+    to.fencing += more.fencing;
+    to.unknown += more.unknown;
     to.failing += more.failing;
     let (to, more) = (&mut to.counts, &more.counts);
     to.total += more.total;

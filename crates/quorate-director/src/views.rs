@@ -82,6 +82,23 @@ pub(crate) fn state(cluster: &Cluster, partition: &Partition) -> PartitionState 
     }
 }
 
+/// Whether a partition is kept on an agent that is silent: it may run, nobody knows, and time alone ends
+/// that never.
+pub(crate) fn is_unknown(reading: &Reading<'_>, partition: &Partition) -> bool {
+    let holder = partition.running_under();
+    // Nearly always nobody is silent.
+    let silent = holder.filter(|holder| reading.director.silent(holder.session));
+    let session = silent.and_then(|holder| reading.cluster().session(holder.session));
+    session.is_some_and(|session| !session.lease().ends())
+}
+
+/// Whether a partition waits for a fence hook after its agent was silent for longer than its lease.
+pub(crate) fn is_fencing(cluster: &Cluster, partition: &Partition) -> bool {
+    let expired = cluster.expired();
+    let holder = partition.running_under();
+    !expired.is_empty() && holder.is_some_and(|holder| expired.contains_key(&holder.session))
+}
+
 /// Whether the run of a partition is up, as its agent last told.
 pub(crate) fn is_up(partition: &Partition) -> bool {
     partition.running_under().is_some()
@@ -124,16 +141,18 @@ pub(crate) fn partition(
         .run()
         .filter(|_| partition.running_under().is_some());
     let exit = partition.run().and_then(|run| run.exit.as_deref());
+    let unknown = is_unknown(reading, partition);
+    let health = run.map(|run| if unknown { "unknown" } else { phase(run) });
     PartitionView {
         service: service.name().to_string(),
         key: partition.key().to_string(),
         state: state(cluster, partition),
-        running: is_up(partition),
+        running: is_up(partition) && !unknown,
         agent: agent.map(ToString::to_string),
         token: holder.map(|holder| holder.token.0),
         since: Some(clock::text(partition.since())),
         restarts: run.map_or(0, |run| run.attempt.saturating_sub(1)),
-        health: run.map(|run| phase(run).to_owned()),
+        health: health.map(str::to_owned),
         waiting: waiting(reading, service, partition),
         attempt: run.map(|run| run.attempt),
         pid: run.and_then(|run| run.pid),
@@ -170,11 +189,11 @@ pub(crate) fn waiting(
     service: &Service,
     partition: &Partition,
 ) -> Option<String> {
+    if let Some(why) = of_the_silent(reading, service, partition) {
+        return Some(why);
+    }
     if is_ready(partition) {
         return None;
-    }
-    if let Some(why) = unfenced(reading, service, partition) {
-        return Some(why);
     }
     // The planner knows best what a partition waits for, while this director leads.
     if let (Some(planner), Some(id)) = (reading.director.planner(), id(service, partition))
@@ -220,12 +239,46 @@ pub(crate) fn waiting(
     Some(text)
 }
 
-/// What is to be said of a partition whose former agent is to be fenced.
-pub(crate) fn unfenced(
+/// What is to be said of a partition whose agent is silent, and that does not move by time alone.
+pub(crate) fn of_the_silent(
     reading: &Reading<'_>,
     service: &Service,
     partition: &Partition,
 ) -> Option<String> {
+    unfenced(reading, service, partition).or_else(|| unknown(reading, service, partition))
+}
+
+/// What is to be said of a partition that is kept on a silent agent.
+fn unknown(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Option<String> {
+    if !is_unknown(reading, partition) {
+        return None;
+    }
+    let cluster = reading.cluster();
+    let holder = partition.running_under()?;
+    let agent = cluster.agent_holding(holder)?;
+    let stops = match partition.state() {
+        State::Stopping(_, reason) => format!("; once it is heard it stops it: {reason}"),
+        State::Assumed(_) | State::Assigned(_) | State::Unassigned(_) => String::new(),
+    };
+    let hook = id(service, partition).and_then(|id| cluster.fence_of(id));
+    let takes_over = match hook {
+        Some(hook) => {
+            let now = reading.now.moment;
+            let how = reading.director.fencing(now, holder.session, hook);
+            let how = how.map_or_else(String::new, |how| format!(": {how}"));
+            format!("fence hook {hook} must succeed first{how}")
+        }
+        None => format!(
+            "nothing takes over by itself; `quorate evict {agent}` is for a person to decide"
+        ),
+    };
+    Some(format!(
+        "kept on {agent}, which is silent: it may still run there, and {takes_over}{stops}"
+    ))
+}
+
+/// What is to be said of a partition whose former agent is to be fenced.
+fn unfenced(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Option<String> {
     let cluster = reading.cluster();
     let holder = partition.running_under()?;
     let session = cluster.expired().get(&holder.session)?;
@@ -280,7 +333,10 @@ pub(crate) fn agent(reading: &Reading<'_>, agent: &Agent, weight: u64) -> AgentV
         Schedulable::Cordoned => AgentState::Cordoned,
         Schedulable::Draining => AgentState::Draining,
     };
-    let held: usize = sessions().map(|session| session.held().len()).sum();
+    // What an expired session holds waits for a fence hook, and is nobody else's until then.
+    let expired = agent.expired().iter();
+    let expired = expired.filter_map(|id| cluster.expired().get(id));
+    let held: usize = sessions().chain(expired).map(|s| s.held().len()).sum();
     let info = agent.info();
     AgentView {
         name: agent.name().to_string(),

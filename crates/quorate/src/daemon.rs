@@ -162,7 +162,14 @@ pub(crate) fn of_agent(error: quorate_agent::RunError) -> Failure {
         quorate_agent::RunError::Address(_) => Code::Usage,
         quorate_agent::RunError::Thread { .. } => Code::Failed,
     };
-    Failure::new(code, chain(&error), next(code))
+    let next = if matches!(error, quorate_agent::RunError::Copied { .. }) {
+        // Never the original: whoever is heard keeps the identity.
+        "give this agent an empty folder with --data-dir and a name of its own with --name"
+            .to_owned()
+    } else {
+        next(code)
+    };
+    Failure::new(code, chain(&error), next)
 }
 
 /// An absolute path of a folder that may not exist yet.
@@ -221,6 +228,19 @@ pub(crate) fn program() -> Result<std::path::PathBuf, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_is_told_to_become_another_agent_and_never_to_stop_the_original() {
+        let path = std::path::PathBuf::from("/var/lib/a1");
+        let failure = of_agent(quorate_agent::RunError::Copied { path });
+        assert_eq!(failure.first.code, Code::DataDirLocked);
+        let next = failure.first.next;
+        assert!(
+            next.contains("--data-dir") && next.contains("--name"),
+            "{next}"
+        );
+        assert!(!next.contains("stop"), "{next}");
+    }
 
     #[test]
     fn words_are_quoted_only_where_a_shell_would_split_or_change_them() {

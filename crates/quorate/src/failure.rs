@@ -71,7 +71,7 @@ impl Exit {
             Self::Unhealthy => "it worked, and what it checked is not healthy",
             Self::OutcomeUnknown => "whether it was done is not known; it is safe to repeat",
             Self::Changes => "`--exit-code` found changes",
-            Self::Interrupted => "ended by Ctrl-C",
+            Self::Interrupted => "ended at once, by a second Ctrl-C; the first leaves in order",
         }
     }
 
@@ -104,7 +104,7 @@ impl Exit {
             }
             Self::Changes => "`plan --exit-code` found changes.",
             Self::Interrupted => {
-                "Ended by Ctrl-C. What had been asked of the cluster goes on there."
+                "Ended by Ctrl-C; a daemon by the second one, since it leaves in order at the first. What had been asked of the cluster goes on there."
             }
         }
     }
@@ -213,13 +213,13 @@ codes! {
         "The directors refused the request as malformed; nothing was changed.";
     /// Ctrl-C.
     Interrupted = "interrupted", Interrupted,
-        "Ended by Ctrl-C. What had been asked of the cluster goes on there.";
+        "Ended by Ctrl-C; a daemon by the second one, since it leaves in order at the first. What had been asked of the cluster goes on there.";
     /// Somebody uses the port.
     PortInUse = "port_in_use", Failed,
         "Another program listens at this address. Often it is another `quorate up` or `quorate director`; stop it, or choose another address with --listen.";
     /// Somebody uses the data folder.
     DataDirLocked = "data_dir_locked", Failed,
-        "Another quorate process uses this data folder. Two processes on one folder would destroy it, so the second one does not start. Stop the first one, or choose another folder with --data-dir.";
+        "Another quorate process uses this data folder. Two processes on one folder would destroy it, so the second one does not start. Stop the first one, or choose another folder with --data-dir. Where the folder is a copy of one that is in use, give the copy's agent an empty folder and a name of its own.";
     /// The data folder cannot be used.
     DataDir = "data_dir", Failed,
         "The data folder cannot be made, read or written. Check its path and permissions, or choose another with --data-dir.";

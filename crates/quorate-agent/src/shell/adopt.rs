@@ -15,6 +15,7 @@ use super::link::{self, Descriptors, Link};
 use super::{Blob, Holder, Shell};
 use crate::warden::PROVEN_DEAD;
 use crate::warden::client::{self as warden_client, TalkError};
+use crate::warden::group;
 
 /// A living warden and what it holds.
 struct Living {
@@ -82,6 +83,8 @@ impl Shell {
 
     /// Takes over what lives of earlier agent processes.
     pub(super) async fn adopt(&mut self) {
+        // Of other agents, too: beside what follows, which it is never in the way of.
+        let swept = tokio::task::spawn_blocking(group::sweep);
         let dir = self.data.wardens();
         let living = warden_client::find(&dir);
         let stale = std::fs::read_dir(&dir)
@@ -110,6 +113,8 @@ impl Shell {
         if all {
             self.sweep(&held);
         }
+        // It cannot panic, and gives nothing.
+        let _done = swept.await;
     }
 
     /// Removes what runs and sessions have left that ended with an agent process or a machine.

@@ -42,13 +42,13 @@ pub enum RunError {
         cause: io::Error,
     },
     /// Another agent uses the data folder.
-    #[error("another agent runs with the data folder {}; stop it, or choose another folder", path.display())]
+    #[error("another agent runs with the data folder {}", path.display())]
     InUse {
         /// The folder.
         path: PathBuf,
     },
     /// The data folder was copied from that of an agent that runs on this machine.
-    #[error("{} is a copy of the folder of an agent that runs here; remove agent_id in the copy to make it another agent, with another name", path.display())]
+    #[error("{} is a copy of the folder of an agent that runs on this machine", path.display())]
     Copied {
         /// The folder.
         path: PathBuf,

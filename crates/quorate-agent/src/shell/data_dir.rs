@@ -23,6 +23,9 @@ use rustix::fs::FlockOperation;
 
 use super::config::RunError;
 
+/// Name of the file with the identity.
+const IDENTITY: &str = "agent_id";
+
 /// A folder that this process holds.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -50,7 +53,7 @@ impl DataDir {
                 fail(cause)
             }
         })?;
-        let agent_id = identity(&root.join("agent_id"))?;
+        let agent_id = identity(&root.join(IDENTITY))?;
         let name = claim(agent_id).map_err(|cause| {
             if cause.kind() == io::ErrorKind::AddrInUse {
                 RunError::Copied { path: root.clone() }
@@ -67,7 +70,7 @@ impl DataDir {
             make_dir(&root.join(below), mode).map_err(fail)?;
         }
         Ok(Self {
-            folder: folder_of(&root.join("agent_id")).map_err(fail)?,
+            folder: folder_of(&root.join(IDENTITY)).map_err(fail)?,
             root,
             agent_id,
             _lock: lock,
@@ -82,6 +85,11 @@ impl DataDir {
     /// Tells this folder from a copy of it on the same machine.
     pub(crate) const fn folder(&self) -> u64 {
         self.folder
+    }
+
+    /// The folder itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn wardens(&self) -> PathBuf {
@@ -162,8 +170,29 @@ fn lock(root: &Path) -> io::Result<File> {
 
 /// At most one process on this machine (strictly: in its network namespace) is this agent (S7).
 fn claim(agent_id: u64) -> io::Result<UnixListener> {
-    let name = format!("quorate-agent:{agent_id:016x}");
-    UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)
+    UnixListener::bind_addr(&SocketAddr::from_abstract_name(claimed(agent_id))?)
+}
+
+fn claimed(agent_id: u64) -> String {
+    format!("quorate-agent:{agent_id:016x}")
+}
+
+/// Whether a process is the agent with this identity now. Only looks: who tried to claim it could be in the
+/// way of one that starts.
+pub(crate) fn lives(agent_id: u64) -> bool {
+    let name = format!("@{}", claimed(agent_id));
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    sockets
+        .lines()
+        .any(|line| line.split(' ').next_back() == Some(&name))
+}
+
+/// Whether a process is the agent of this data folder now.
+#[must_use]
+pub fn is_running(data_dir: &Path) -> bool {
+    let id = fs::read_to_string(data_dir.join(IDENTITY));
+    let id = id.map(|text| u64::from_str_radix(text.trim(), 16));
+    matches!(id, Ok(Ok(id)) if lives(id))
 }
 
 fn identity(path: &Path) -> Result<u64, RunError> {
@@ -204,7 +233,9 @@ mod tests {
             DataDir::open(dir.path()),
             Err(RunError::InUse { .. })
         ));
+        assert!(is_running(dir.path()));
         drop(first);
+        assert!(!is_running(dir.path()));
         assert_eq!(DataDir::open(dir.path()).unwrap().agent_id(), id);
     }
 

@@ -5,9 +5,11 @@
 //! (`docs/fencing.md`): lines are added, never changed. A file must never tell a later deadline than the
 //! warden has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +18,7 @@ use quorate_core::ids::ClusterId;
 use quorate_core::time::Moment;
 
 use super::clock;
-use super::data_dir::{make_dir, warden_of, write_whole};
+use super::data_dir::{DataDir, lives, make_dir, warden_of, write_whole};
 use super::files::Job;
 
 /// Where Linux keeps what programs share in memory.
@@ -47,6 +49,13 @@ impl Lease {
     }
 }
 
+/// Ends the name of the file that says where an agent has its data folder.
+const HOME: &str = "home";
+/// Nobody but the user of the agents needs to know.
+const HOME_MODE: u32 = 0o600;
+/// More agents than one machine has, with all their wardens.
+const LOOKED_AT_MAX: usize = 10_000;
+
 /// The lease files of one agent.
 #[derive(Debug)]
 pub(crate) struct LeaseFiles {
@@ -63,13 +72,13 @@ pub(crate) struct LeaseFiles {
 
 impl LeaseFiles {
     /// Finds a place, and removes what agents of this user have left there that are gone.
-    pub(crate) fn open(disk: PathBuf, agent_id: u64) -> Self {
+    pub(crate) fn open(data: &DataDir) -> Self {
         let uid = rustix::process::geteuid().as_raw();
         let memory = Path::new(SHARED_MEMORY).join(format!("quorate-{uid}"));
-        Self::at(memory, disk, agent_id)
+        Self::at(memory, data.root(), data.leases(), data.agent_id())
     }
 
-    fn at(memory: PathBuf, disk: PathBuf, agent_id: u64) -> Self {
+    fn at(memory: PathBuf, home: &Path, disk: PathBuf, agent_id: u64) -> Self {
         let memory = match own_memory(&memory) {
             Ok(()) => Some(memory),
             Err(error) => {
@@ -89,6 +98,7 @@ impl LeaseFiles {
             failing: false,
         };
         leases.sweep();
+        leases.leave_home(home);
         leases
     }
 
@@ -144,8 +154,14 @@ impl LeaseFiles {
         Some(Job::Remove(path))
     }
 
-    /// Removes what wardens that are gone have left in the data folder.
+    /// Removes what wardens of this agent that are gone have left in memory, kept leases included, which
+    /// are never over by themselves; and in the data folder by the jobs that are returned.
     pub(crate) fn forget_gone(&mut self, lives: impl Fn(WardenId) -> bool) -> Vec<Job> {
+        for (path, owner, warden) in self.in_memory() {
+            if owner == self.agent_id && warden.is_some_and(|warden| !lives(warden)) {
+                let _gone = fs::remove_file(path);
+            }
+        }
         let gone = self.on_disk.extract_if(.., |warden| !lives(*warden));
         let paths = gone.map(|warden| self.disk.join(warden.0.to_string()));
         paths.map(Job::Remove).collect()
@@ -157,18 +173,74 @@ impl LeaseFiles {
     }
 
     /// Removes leases in memory that are over, whoever's they are: at its deadline a session has ended
-    /// for ever, so nobody writes such a file again. And what this agent was just writing when it ended.
+    /// for ever, so nobody writes such a file again. What this agent was just writing when it ended. And
+    /// everything of agents whose data folder is gone, because no process can begin again as one of them.
     fn sweep(&self) {
-        let Some(memory) = &self.memory else { return };
-        let own = self.prefix();
-        for path in files(memory) {
+        let mut gone = BTreeMap::new();
+        for (path, owner, warden) in self.in_memory() {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let half = name.starts_with(&own) && name.ends_with(".new");
-            if half || deadline_of(&path).is_some_and(|deadline| deadline <= clock::now()) {
+            let own = owner == self.agent_id;
+            let half = own && name.ends_with(".new");
+            let over = || deadline_of(&path).is_some_and(|deadline| deadline <= clock::now());
+            let lost = !own && *gone.entry(owner).or_insert_with(|| self.is_gone(owner));
+            if half || (warden.is_some() && over()) || lost {
                 let _gone = fs::remove_file(&path);
             }
         }
     }
+
+    /// Notes where this agent has its data folder: who finds that gone removes the rest.
+    fn leave_home(&self, home: &Path) {
+        if let Some(memory) = &self.memory {
+            let path = memory.join(format!("{}{HOME}", self.prefix()));
+            // Without it nobody removes what may be left here, which is in nobody's way.
+            let mut note = namespace().into_bytes();
+            note.push(b'\n');
+            note.extend(home.as_os_str().as_bytes());
+            let _unnoted = write_whole(&path, HOME_MODE, &note);
+        }
+    }
+
+    /// Whether an agent does not live and its data folder is certainly not there any more.
+    fn is_gone(&self, agent_id: u64) -> bool {
+        let note = self.memory.as_ref();
+        let note = note.map(|memory| memory.join(format!("{agent_id:016x}-{HOME}")));
+        let Some(Ok(note)) = note.map(fs::read) else {
+            return false;
+        };
+        // In another container the same path leads elsewhere.
+        let here = [namespace().as_bytes(), b"\n"].concat();
+        let Some(home) = note.strip_prefix(here.as_slice()) else {
+            return false;
+        };
+        let home = Path::new(OsStr::from_bytes(home));
+        // What cannot be read may be there all the same.
+        let missing = match fs::symlink_metadata(home) {
+            Ok(_) => false,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        missing && !lives(agent_id)
+    }
+
+    /// What is in memory, whose it is, and the warden if it is a lease; at most so many files that it
+    /// takes a moment.
+    fn in_memory(&self) -> Vec<(PathBuf, u64, Option<WardenId>)> {
+        let all = self.memory.iter().flat_map(|memory| files(memory));
+        let all = all.take(LOOKED_AT_MAX);
+        let known = all.filter_map(|path| {
+            let (owner, what) = path.file_name()?.to_str()?.split_once('-')?;
+            let owner = u64::from_str_radix(owner, 16).ok()?;
+            let warden = what.parse().ok().map(WardenId);
+            Some((path, owner, warden))
+        });
+        known.collect()
+    }
+}
+
+/// In which view of the file systems this process is.
+fn namespace() -> String {
+    let link = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
+    link.to_string_lossy().into_owned()
 }
 
 fn files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
@@ -230,7 +302,7 @@ mod tests {
     fn a_lease_is_readable_by_everybody_at_once_and_never_half() {
         let (shared, disk) = (memory(), tempfile::tempdir().unwrap());
         let (at, disk) = (shared.path().join("own"), disk.path().to_owned());
-        let mut leases = LeaseFiles::at(at.clone(), disk.clone(), AGENT);
+        let mut leases = LeaseFiles::at(at.clone(), &disk, disk.clone(), AGENT);
         let path = leases.path(W);
         assert!(path.starts_with(&at));
         assert!(leases.write(W, lease(Moment::from_millis(9))).is_none());
@@ -259,8 +331,8 @@ mod tests {
     fn a_folder_that_was_cleared_is_made_again() {
         let (shared, disk) = (memory(), tempfile::tempdir().unwrap());
         let at = shared.path().join("own");
-        let mut leases = LeaseFiles::at(at.clone(), disk.path().to_owned(), AGENT);
-        fs::remove_dir(&at).unwrap();
+        let mut leases = LeaseFiles::at(at.clone(), disk.path(), disk.path().to_owned(), AGENT);
+        fs::remove_dir_all(&at).unwrap();
         assert!(leases.write(W, lease(Moment::from_millis(9))).is_none());
         assert!(leases.path(W).exists());
     }
@@ -273,7 +345,7 @@ mod tests {
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
         std::os::unix::fs::symlink(shared.path(), &link).unwrap();
         for memory in [open, link, PathBuf::from("/proc/quorate")] {
-            let mut leases = LeaseFiles::at(memory, disk.path().to_owned(), AGENT);
+            let mut leases = LeaseFiles::at(memory, disk.path(), disk.path().to_owned(), AGENT);
             assert_eq!(leases.path(W), disk.path().join("3"));
             let job = leases.write(W, lease(Moment::from_millis(9)));
             assert!(matches!(job, Some(Job::Write { .. })), "{job:?}");
@@ -286,7 +358,7 @@ mod tests {
         let (shared, disk) = (memory(), tempfile::tempdir().unwrap());
         fs::write(disk.path().join("3"), "deadline_boottime_ms=1\n").unwrap();
         let at = shared.path().join("own");
-        let mut leases = LeaseFiles::at(at.clone(), disk.path().to_owned(), AGENT);
+        let mut leases = LeaseFiles::at(at.clone(), disk.path(), disk.path().to_owned(), AGENT);
         assert_eq!(leases.path(W), disk.path().join("3"));
         assert!(leases.path(WardenId(4)).starts_with(&at));
         assert!(leases.forget_gone(|warden| warden == W).is_empty());
@@ -298,7 +370,7 @@ mod tests {
     fn what_is_over_is_swept_and_what_runs_is_left() {
         let (shared, disk) = (memory(), tempfile::tempdir().unwrap());
         let at = shared.path().join("own");
-        let open = |agent| LeaseFiles::at(at.clone(), disk.path().to_owned(), agent);
+        let open = |agent| LeaseFiles::at(at.clone(), disk.path(), disk.path().to_owned(), agent);
         let (mut dead, mut alive) = (open(1), open(2));
         dead.write(W, lease(clock::now()));
         alive.write(W, lease(clock::now() + Duration::from_secs(3600)));
@@ -311,5 +383,36 @@ mod tests {
         // Another agent may be writing it just now.
         assert!(at.join(format!("{}3.new", alive.prefix())).exists());
         assert!(!at.join(format!("{}3.new", dead.prefix())).exists());
+    }
+
+    #[test]
+    fn kept_leases_of_dead_wardens_and_of_lost_data_folders_are_removed_and_no_others() {
+        let (shared, disk) = (memory(), tempfile::tempdir().unwrap());
+        let at = shared.path().join("own");
+        let homes = ["own", "lost", "there"].map(|name| disk.path().join(name));
+        for home in &homes {
+            fs::create_dir(home).unwrap();
+        }
+        let open =
+            |agent, home: &Path| LeaseFiles::at(at.clone(), home, home.join("leases"), agent);
+        let never = lease(clock::now() + quorate_core::lease::KEPT);
+        let all = [1, 2, 3].map(|n| open(n, &homes[usize::try_from(n).unwrap() - 1]));
+        let [mut own, mut lost, mut there] = all;
+        for leases in [&mut own, &mut lost, &mut there] {
+            leases.write(W, never);
+        }
+        own.write(WardenId(4), never);
+        // Of a version that did not note where its folder is: nothing is known of it.
+        let unknown = at.join("00000000000000ff-3");
+        fs::copy(own.path(W), &unknown).unwrap();
+        fs::remove_dir(&homes[1]).unwrap();
+        let mut again = open(1, &homes[0]);
+        assert!(!lost.path(W).exists());
+        assert!(!at.join("0000000000000002-home").exists());
+        assert!(there.path(W).exists() && unknown.exists());
+        assert!(own.path(W).exists(), "its warden may live");
+        again.forget_gone(|warden| warden == WardenId(4));
+        assert!(!own.path(W).exists());
+        assert!(own.path(WardenId(4)).exists() && there.path(W).exists());
     }
 }

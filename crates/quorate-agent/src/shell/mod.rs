@@ -54,6 +54,7 @@ use crate::warden::protocol::{Order, StartRun};
 use calls::Caller;
 pub use config::{Config, RunError};
 use data_dir::DataDir;
+pub use data_dir::is_running;
 use files::{Done, Files, Job, Pending};
 use last_will::LastWill;
 pub use last_will::{LastWillError, last_will};
@@ -190,7 +191,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
         sessions,
         inputs.clone(),
     )?;
-    let leases = LeaseFiles::open(data.leases(), data.agent_id());
+    let leases = LeaseFiles::open(&data);
     let mut shell = Shell {
         machine: Agent::new(&[FIRST_LEASE], data.first_warden()),
         config,

@@ -7,6 +7,7 @@ mod fork;
 mod launch;
 mod signals;
 mod socket;
+mod stdout;
 mod timer;
 mod user;
 mod watch;
@@ -18,6 +19,7 @@ pub(crate) use fork::{
 pub(crate) use launch::{Failure, Launch, Launched, Step, launch};
 pub(crate) use signals::{block_signals, take_signals};
 pub(crate) use socket::{peer_uid, standard_output, standard_streams};
+pub use stdout::stdout_was_closed;
 pub(crate) use timer::{Alarm, KillTimer, boot_nanos};
 pub(crate) use user::{User, find_user};
 pub use watch::watch;

@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::process::Pid;
 
 use super::protocol::RunId;
@@ -27,6 +27,11 @@ const PREFIX: &str = "quorate-warden-";
 const MAGIC: u64 = 0x6367_7270;
 /// Groups that a run may have nested; whatever made more is left to the operator.
 const DEPTH_MAX: u32 = 64;
+/// A group that is older and that no warden holds belongs to nobody. A younger one may be that of a warden
+/// that is just being born and does not hold it yet.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// More entries than a folder of control groups has.
+const LOOKED_AT_MAX: usize = 10_000;
 /// The kernel empties a group in milliseconds; what takes longer waits for a device.
 const CLEAR_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks at a group that is being emptied.
@@ -64,6 +69,8 @@ impl Groups {
             Err(cause) => return Err(cause),
         }
         let kill = open_kill(&path)?;
+        // Held as long as a process of this warden has it: whoever can hold it instead finds it dead.
+        flock(&kill, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self { path, kill })
     }
 
@@ -171,6 +178,34 @@ impl fmt::Display for Leftover {
     }
 }
 
+/// Removes the groups beside this process's own wardens' whose wardens are dead and in which nothing
+/// executes: of those whose folder is gone, nobody else ever would. What executes in one is left to the
+/// agent that finds its folder.
+pub fn sweep() {
+    if let Ok(folder) = own_group() {
+        sweep_in(&folder, FORGOTTEN_AFTER);
+    }
+}
+
+fn sweep_in(folder: &Path, old: Duration) {
+    let all = fs::read_dir(folder).into_iter().flatten();
+    for entry in all.filter_map(Result::ok).take(LOOKED_AT_MAX) {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let made = entry.metadata().and_then(|group| group.modified()).ok();
+        let age = made.and_then(|made| made.elapsed().ok());
+        if !ours || age.is_none_or(|age| age < old) {
+            continue;
+        }
+        let path = entry.path();
+        if let Ok(kill) = open_kill(&path)
+            && flock(&kill, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && is_gone(&path, 0)
+        {
+            tracing::info!(group = %path.display(), "a control group of a dead warden is removed");
+        }
+    }
+}
+
 /// Unique on this host while the folder is there, and the same for every warden that lives in it.
 fn name_of(dir: &Path) -> io::Result<String> {
     let folder = fs::metadata(dir)?;
@@ -275,6 +310,37 @@ mod tests {
             let found = folder_of(mounts, groups);
             assert_eq!(found.as_deref(), wanted.map(Path::new), "{mounts}{groups}");
         }
+    }
+
+    #[test]
+    fn only_old_groups_that_no_warden_holds_and_that_are_empty_are_swept() {
+        let name = format!("quorate-test-{}", std::process::id());
+        let Ok(top) = own_group().map(|own| own.join(name)) else {
+            eprintln!("not run: this host has no control groups of version 2");
+            return;
+        };
+        if let Err(why) = fs::create_dir(&top) {
+            eprintln!("not run: this user may not make control groups: {why}");
+            return;
+        }
+        let named = |name: &str| top.join(format!("{PREFIX}{name}"));
+        let (dead, held, other) = (named("dead"), named("held"), top.join("other"));
+        for path in [&dead, &dead.join("5.1"), &held, &other] {
+            fs::create_dir(path).unwrap();
+        }
+        let warden = open_kill(&held).unwrap();
+        flock(&warden, FlockOperation::NonBlockingLockExclusive).unwrap();
+        sweep_in(&top, FORGOTTEN_AFTER);
+        let young = dead.exists();
+        sweep_in(&top, Duration::ZERO);
+        let left = [&dead, &held, &other].map(|path| path.exists());
+        drop(warden);
+        sweep_in(&top, Duration::ZERO);
+        let held = held.exists();
+        assert!(is_gone(&top, 0), "what the test has made is gone");
+        assert!(young, "it may be of a warden that is being born");
+        assert_eq!(left, [false, true, true]);
+        assert!(!held, "its warden is dead now");
     }
 
     #[test]

@@ -108,6 +108,25 @@ async fn without_namespaces_the_agent_ends_what_a_killed_warden_leaves_in_its_gr
     assert!(!group.exists());
 }
 
+#[tokio::test]
+async fn a_warden_holds_its_group_for_as_long_as_it_lives() {
+    let rig = Rig::of_grade(KERNEL).await;
+    let Some(group) = group(rig.dir()) else {
+        return;
+    };
+    let file = std::fs::File::options()
+        .write(true)
+        .open(group.join("cgroup.kill"))
+        .unwrap();
+    let hold = || rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    assert_eq!(hold(), Err(rustix::io::Errno::WOULDBLOCK));
+    kill_both(rig.client.state.pid).await;
+    eventually("it is free", || hold().is_ok()).await;
+    drop(file);
+    // As the next agent start does: the folder is still there.
+    assert!(Leftover::of(rig.dir()).unwrap().clear(SOON));
+}
+
 /// Kills both processes of a warden so that neither can do anything about the death of the other.
 pub(crate) async fn kill_both(timekeeper: u32) {
     let holder = children(timekeeper)

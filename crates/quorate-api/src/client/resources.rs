@@ -65,6 +65,8 @@ pub struct EventFilter {
     pub key: Option<String>,
     /// Of this agent only.
     pub agent: Option<String>,
+    /// First those of the last so long, such as `10m`; not together with a place to go on from.
+    pub since: Option<String>,
 }
 
 impl Client {
@@ -485,6 +487,7 @@ impl EventFilter {
             ("service", &self.service),
             ("key", &self.key),
             ("agent", &self.agent),
+            ("since", &self.since),
         ];
         all.into_iter()
             .filter_map(|(name, value)| Some((name, value.clone()?)))

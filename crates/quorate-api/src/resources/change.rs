@@ -72,6 +72,13 @@ pub struct Done {
     /// What to tell the person about it.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Whether anything was changed: `false` when everything was so already, or there was nothing to do.
+    #[serde(default = "changed")]
+    pub changed: bool,
+}
+
+const fn changed() -> bool {
+    true
 }
 
 /// What an apply would change. Lists are cut at 1000; the counts are not.

@@ -12,7 +12,7 @@ pub struct AgentView {
     pub name: String,
     /// What may be asked of it.
     pub state: AgentState,
-    /// How many partitions it has.
+    /// How many partitions it has, those included that wait for a fence hook after it was silent.
     pub partitions: u64,
     /// How heavy they are together.
     #[serde(default)]
@@ -137,13 +137,21 @@ pub struct Progress {
     /// none has a place left. Counted by the leader; 0 elsewhere.
     #[serde(default)]
     pub unplaceable: u64,
-    /// Those that are being stopped.
+    /// Those whose agent was silent for longer than its lease, and that wait for a fence hook to succeed.
+    #[serde(default)]
+    pub fencing: u64,
+    /// Those that are kept on an agent that is silent (`isolation = "keep"`): they may run, and nobody
+    /// knows. Counted by the leader; 0 elsewhere.
+    #[serde(default)]
+    pub unknown: u64,
+    /// Those that are being stopped; not in `total`.
     pub stopping: u64,
     /// Those that were given up; not in `total`.
     pub failed: u64,
     /// Those that are stopped on purpose; not in `total`.
     pub stopped: u64,
-    /// Milliseconds until those run that have not failed, at the present pace; `null` while that is not known.
+    /// Milliseconds until those run that start or wait for their turn and have not failed, at the present
+    /// pace; `null` while that is not known.
     pub eta_ms: Option<u64>,
     /// The leader has looked at everything up to `index`, wants to change nothing and has nothing on its
     /// way: every partition runs and is ready, is stopped, has failed for good, or is `unplaceable`. A

@@ -67,7 +67,7 @@ impl ServiceState {
 pub struct Counts {
     /// All of them.
     pub total: u64,
-    /// Assumed, and their run is up.
+    /// Assumed, and their run is ready.
     pub running: u64,
     /// No agent has them.
     pub unassigned: u64,
@@ -138,7 +138,8 @@ pub struct PartitionView {
     pub key: String,
     /// Where it is in its life.
     pub state: PartitionState,
-    /// Whether its run is up, as its agent last told.
+    /// Whether its run is up, as its agent last told; `false` when it is kept on an agent that is silent,
+    /// because nobody knows.
     pub running: bool,
     /// Who has it.
     pub agent: Option<String>,
@@ -148,7 +149,8 @@ pub struct PartitionView {
     pub since: Option<String>,
     /// How often it was started again in place under this token.
     pub restarts: u32,
-    /// `starting`, `ready`, `backoff` or `stopping`, as its agent last told.
+    /// `starting`, `ready`, `backoff` or `stopping`, as its agent last told; `unknown` when it is kept on an
+    /// agent that is silent.
     #[serde(default)]
     pub health: Option<String>,
     /// Why it does not run.

@@ -136,11 +136,23 @@ impl Cluster {
         reason: CloseReason,
     ) -> Result<(), Refused> {
         let (agent, held) = self.ending(id)?;
+        // Every other reason is a proof that nothing executes, for which no hook is needed.
+        let unfenced = match reason {
+            CloseReason::Evicted => {
+                let waiting = held.iter().filter(|id| self.fence_of(**id).is_some());
+                waiting.count()
+            }
+            CloseReason::Left
+            | CloseReason::AgentDied
+            | CloseReason::WardenDied
+            | CloseReason::Rebooted => 0,
+        };
         fold.changes.push(Change::SessionClosed {
             session: id,
             agent,
             reason,
             freed: held.len(),
+            unfenced,
         });
         for partition in held {
             self.vacate(fold, partition, What::Closed(reason), |from| {

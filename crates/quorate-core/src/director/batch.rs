@@ -29,6 +29,8 @@ pub(super) enum Reply {
     Done {
         notes: Vec<String>,
         applied: Vec<(ServiceName, Applied)>,
+        /// Something was written for it.
+        changed: bool,
     },
     /// Not done, certainly.
     Refused(Refusal),
@@ -64,8 +66,19 @@ impl Reply {
 
     /// It is done, and this is to be told.
     pub(super) fn noted(notes: Vec<String>) -> Self {
-        let applied = Vec::new();
-        Self::Done { notes, applied }
+        Self::Done {
+            notes,
+            applied: Vec::new(),
+            changed: true,
+        }
+    }
+
+    /// The same when it turned out that nothing had to be written.
+    pub(super) fn unwritten(mut self) -> Self {
+        if let Self::Done { changed, .. } = &mut self {
+            *changed = false;
+        }
+        self
     }
 }
 

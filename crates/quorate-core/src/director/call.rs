@@ -223,6 +223,8 @@ pub enum Answer {
         notes: Vec<String>,
         /// What became of each service of a [`Call::Apply`]; empty for every other call.
         applied: Vec<(ServiceName, Applied)>,
+        /// Something was written for it; `false` when everything was so already, or nothing could be meant.
+        changed: bool,
     },
     /// A session is open.
     Opened {

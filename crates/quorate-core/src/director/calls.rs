@@ -47,7 +47,7 @@ impl Director {
             match self.decide_call(now, batch, call) {
                 Ok((records, reply)) if records.is_empty() => {
                     self.note_list(&reply);
-                    self.proofs.wait(Waiting::Call(id, reply));
+                    self.proofs.wait(Waiting::Call(id, reply.unwritten()));
                 }
                 Ok((records, reply)) => {
                     let carry = Carry::new((id, reply), records);
@@ -90,12 +90,7 @@ impl Director {
                 key,
                 desired,
             } => self.decide_desired(service, key, desired),
-            Call::Restart { service, key } => {
-                self.known(&service, key.as_ref())?;
-                let notes = self.stopped_note(&service);
-                let record = Record::RestartAsked { service, key };
-                Ok((vec![record], Reply::noted(notes)))
-            }
+            Call::Restart { service, key } => self.decide_restart(service, key),
             Call::SetAgent { agent, schedulable } => self.decide_agent(agent, schedulable),
             Call::Evict { agent, reason } => self.decide_evict(now, agent, reason),
             Call::Register {
@@ -148,6 +143,30 @@ impl Director {
             key,
             desired,
         };
+        Ok((vec![record], Reply::noted(notes)))
+    }
+
+    /// What was stopped on purpose stays so: there is nothing to start anew, and the person hears what does.
+    fn decide_restart(&self, service: ServiceName, key: Option<PartitionKey>) -> Decided {
+        self.known(&service, key.as_ref())?;
+        let stopped = self.stopped_note(&service);
+        if !stopped.is_empty() {
+            return Ok((Vec::new(), Reply::noted(stopped)));
+        }
+        let notes = match &key {
+            None => self.stopped_apart_note(&service),
+            Some(key) => {
+                let id = self.cluster.partition_id(&service, key);
+                let partition = id.and_then(|id| self.cluster.partition(id));
+                if partition.is_some_and(|partition| partition.desired() == Desired::Stopped) {
+                    let name = format!("{service}/{key}");
+                    let note = format!("{name} is stopped; `quorate start {name}` starts it");
+                    return Ok((Vec::new(), Reply::noted(vec![note])));
+                }
+                Vec::new()
+            }
+        };
+        let record = Record::RestartAsked { service, key };
         Ok((vec![record], Reply::noted(notes)))
     }
 
@@ -222,10 +241,15 @@ impl Director {
     /// The answer as the fold shows it.
     pub(super) fn reply(&self, reply: Reply) -> Answer {
         match reply {
-            Reply::Done { notes, applied } => Answer::Done {
+            Reply::Done {
+                notes,
+                applied,
+                changed,
+            } => Answer::Done {
                 position: self.cluster.position(),
                 notes,
                 applied,
+                changed,
             },
             Reply::Refused(refusal)
             | Reply::Listed {
@@ -339,8 +363,11 @@ impl Director {
     pub(super) fn stopped_note(&self, service: &ServiceName) -> Vec<String> {
         let stopped = self.cluster.service(service);
         let stopped = stopped.filter(|service| service.desired() == Desired::Stopped);
-        let note = stopped
-            .map(|_| format!("service {service} is stopped and stays so until it is started"));
+        let note = stopped.map(|_| {
+            format!(
+                "service {service} is stopped and stays so until it is started: `quorate start {service}`"
+            )
+        });
         note.into_iter().collect()
     }
 

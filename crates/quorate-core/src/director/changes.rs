@@ -52,7 +52,12 @@ impl Director {
             };
             applied.push((name, became));
         }
-        Ok((self.staged(records)?, Reply::Done { notes, applied }))
+        let reply = Reply::Done {
+            notes,
+            applied,
+            changed: true,
+        };
+        Ok((self.staged(records)?, reply))
     }
 
     fn known_hook(&self, name: &ServiceName, spec: &ServiceSpec) -> Result<(), Refusal> {

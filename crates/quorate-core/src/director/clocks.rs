@@ -101,6 +101,25 @@ impl Clocks {
         }
     }
 
+    /// A session has expired: what was heard of its agent's others no later than of it is silent as well,
+    /// however long their leases are, because one message renews them all.
+    pub(super) fn expired(
+        &mut self,
+        session: SessionId,
+        others: impl IntoIterator<Item = SessionId>,
+    ) {
+        let heard = self.heard(session);
+        self.end(session);
+        for other in others {
+            if let Some(clock) = self.of.get(&other)
+                && heard.is_some_and(|heard| clock.heard <= heard)
+            {
+                self.silence.remove(&(clock.silent_from, other));
+                self.silent.insert(other);
+            }
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -136,7 +155,8 @@ impl Clocks {
         }
     }
 
-    /// Sessions that have not been renewed for half of their lease: several attempts were missed.
+    /// Sessions that have not been renewed for half of their lease, so that several attempts were missed,
+    /// or whose agent has let another one expire since it was heard.
     pub(super) fn silent(&self) -> &BTreeSet<SessionId> {
         &self.silent
     }

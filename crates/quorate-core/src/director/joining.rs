@@ -5,10 +5,11 @@
 //! told what to do. One that is not heard any more may be replaced; its sessions are fenced by the new
 //! incarnation and end by their leases.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cluster::{Agent, Session};
-use crate::ids::{AgentName, SessionId};
+use crate::ids::{AgentName, HookName, SessionId};
 use crate::lease::LeaseTimes;
 use crate::record::{AgentInfo, Cause, CloseReason, Place, Record};
 use crate::spec::Span;
@@ -163,18 +164,12 @@ impl Director {
             let notes = vec![format!("agent {name} holds nothing")];
             return Ok((Vec::new(), Reply::noted(notes)));
         }
+        let expired = known.expired().iter();
+        let expired = expired.filter_map(|id| self.cluster.expired().get(id));
         let silent = self.sessions_of(known);
         let silent = silent.filter(|session| self.fresh(now, session).is_none());
-        let silent = silent
-            .map(Session::id)
-            .chain(known.expired().iter().copied());
-        let closed: Vec<Record> = silent
-            .map(|session| Record::SessionClosed {
-                session,
-                reason: CloseReason::Evicted,
-            })
-            .collect();
-        if closed.is_empty() {
+        let taken: Vec<&Session> = silent.chain(expired).collect();
+        if taken.is_empty() {
             let heard = self.sessions_of(known);
             let ago = heard.filter_map(|session| self.fresh(now, session)).max();
             return Err(Refusal::Conflict(format!(
@@ -187,8 +182,29 @@ impl Director {
             agent: name,
             reason,
         }];
-        records.extend(closed);
-        Ok((records, Reply::done()))
+        records.extend(taken.iter().map(|session| Record::SessionClosed {
+            session: session.id(),
+            reason: CloseReason::Evicted,
+        }));
+        Ok((records, Reply::noted(self.without_a_hook(&taken))))
+    }
+
+    /// What is to be told of work that an eviction frees though its fence hook has not succeeded.
+    fn without_a_hook(&self, taken: &[&Session]) -> Vec<String> {
+        let held = taken.iter().flat_map(|session| session.held());
+        let mut hooks: BTreeMap<&HookName, usize> = BTreeMap::new();
+        for hook in held.filter_map(|id| self.cluster.fence_of(*id)) {
+            *hooks.entry(hook).or_default() += 1;
+        }
+        let notes = hooks.into_iter().map(|(hook, count)| {
+            let partitions = if count == 1 {
+                "partition"
+            } else {
+                "partitions"
+            };
+            format!("{count} {partitions} freed without fence hook {hook}, which has not succeeded")
+        });
+        notes.collect()
     }
 }
 

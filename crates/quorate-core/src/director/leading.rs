@@ -1,7 +1,7 @@
 //! Becoming the leader, deciding while it lasts, and stopping.
 
 use crate::history::Change;
-use crate::ids::{BatchId, Position};
+use crate::ids::{AgentName, BatchId, Position, SessionId};
 use crate::planner::Planner;
 use crate::record::{self, Record};
 
@@ -100,15 +100,15 @@ impl Director {
                         self.clocks.extend(*session, now.moment, lease);
                     }
                 }
-                Change::SessionClosed { session, agent, .. }
-                | Change::SessionExpired { session, agent, .. } => {
+                Change::SessionClosed { session, agent, .. } => {
                     self.clocks.end(*session);
-                    self.reports.remove(session);
-                    let open = self.cluster.agents().get(agent);
-                    if open.is_none_or(|agent| agent.sessions().is_empty()) {
-                        self.renewals.forget(agent);
-                        self.drift.forget(agent);
-                    }
+                    self.session_ended(*session, agent);
+                }
+                Change::SessionExpired { session, agent, .. } => {
+                    let others = self.cluster.agents().get(agent);
+                    let others = others.into_iter().flat_map(|agent| agent.sessions());
+                    self.clocks.expired(*session, others.copied());
+                    self.session_ended(*session, agent);
                 }
                 Change::Elected { .. }
                 | Change::ServiceCreated { .. }
@@ -124,6 +124,16 @@ impl Director {
                 | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. } => {}
             }
+        }
+    }
+
+    /// Forgets what was known of a session, and of its agent with the last one.
+    fn session_ended(&mut self, session: SessionId, agent: &AgentName) {
+        self.reports.remove(&session);
+        let open = self.cluster.agents().get(agent);
+        if open.is_none_or(|agent| agent.sessions().is_empty()) {
+            self.renewals.forget(agent);
+            self.drift.forget(agent);
         }
     }
 

@@ -158,6 +158,9 @@ impl Planner {
                     "the service requires {rule}, which it does not meet"
                 ));
             }
+            Some(Exclusion::Lease) if facts.silent => {
+                return no("it is silent".to_owned());
+            }
             Some(Exclusion::Lease) => {
                 return no(format!(
                     "it has not yet opened a session for leases of {:?}",
@@ -314,19 +317,19 @@ impl Planner {
         if here.is_empty() {
             return "no agent is connected".to_owned();
         }
-        let rules = here.iter().map(|row| service.exclusion(&row.facts));
-        let rules: Vec<_> = rules.collect();
-        if rules.iter().any(Option::is_none) {
-            return "every agent that may hold it is cordoned, draining or silent".to_owned();
-        }
-        if rules
-            .iter()
-            .any(|rule| matches!(rule, Some(Exclusion::Lease)))
-        {
+        let lacks = |row: &&&AgentRow| {
+            let rule = service.exclusion(&row.facts);
+            matches!(rule, Some(Exclusion::Lease))
+        };
+        let may = |row: &&AgentRow| service.exclusion(&row.facts).is_none();
+        if !here.iter().any(may) && here.iter().filter(lacks).any(|row| !row.facts.silent) {
             return format!(
                 "no agent has opened a session for leases of {:?} yet",
                 service.lease
             );
+        }
+        if here.iter().any(may) || here.iter().filter(lacks).count() > 0 {
+            return "every agent that may hold it is cordoned, draining or silent".to_owned();
         }
         let require = service.require.iter().map(|(text, _)| text.as_str());
         let require: Vec<_> = require.collect();

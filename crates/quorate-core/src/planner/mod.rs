@@ -120,6 +120,9 @@ pub struct Planner {
     dirty_services: BTreeSet<ServiceName>,
     dirty_partitions: BTreeSet<PartitionId>,
     silent: BTreeSet<SessionId>,
+    /// Lease classes that agents are taken to have open, because they open them a moment after somebody
+    /// needs them. Only a view that tells what would be foresees any.
+    foreseen: BTreeSet<Duration>,
 
     /// Free partitions with a place, by whom they go to.
     queues: BTreeMap<(ServiceId, AgentIndex), BTreeSet<Turn>>,
@@ -236,6 +239,7 @@ impl Planner {
             dirty_services: BTreeSet::new(),
             dirty_partitions: BTreeSet::new(),
             silent: BTreeSet::new(),
+            foreseen: BTreeSet::new(),
             queues: BTreeMap::new(),
             queued: BTreeMap::new(),
             delayed: BTreeSet::new(),
@@ -385,7 +389,8 @@ impl Planner {
         self.agents.get(agent).map(|row| row.index)
     }
 
-    /// Looks at the whole cluster without deciding anything: enough to explain it.
+    /// Looks at the whole cluster as it will be once all agents that are here have the lease classes open
+    /// that its services need, without deciding anything: enough to tell what would be.
     #[must_use]
     pub fn view(
         config: PlannerConfig,
@@ -395,6 +400,10 @@ impl Planner {
     ) -> Self {
         let mut planner = Self::new(config);
         planner.silent.clone_from(silent);
+        let services = cluster.services();
+        planner.foreseen = services
+            .map(|(_, service)| service.spec().lease_class())
+            .collect();
         planner.sync(now, cluster);
         planner
     }

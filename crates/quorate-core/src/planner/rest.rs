@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, Partition, State};
 use crate::ids::{PartitionId, ServiceId, ServiceName};
+use crate::lease::KEPT;
 use crate::record::{MoveReason, RunPhase, Schedulable};
 use crate::time::Moment;
 
 use super::explain::Exclusion;
-use super::{Planner, ServiceRow};
+use super::{Facts, Planner, ServiceRow};
 
 /// An agent opens a session for a new lease class in well under a second; one that has not done so after
 /// this long will not.
@@ -207,7 +208,7 @@ impl Planner {
                 && match service.exclusion(facts) {
                     // It is heard again, or its lease ends.
                     None => facts.silent || facts.slow,
-                    Some(Exclusion::Lease) => now < opens,
+                    Some(Exclusion::Lease) => (facts.silent && ends(facts)) || now < opens,
                     Some(Exclusion::Gone | Exclusion::Require(_)) => false,
                 }
         })
@@ -238,6 +239,11 @@ impl Planner {
             }
         }
     }
+}
+
+/// Whether its silence ends by time alone: not while it is only known by work that is kept.
+fn ends(facts: &Facts) -> bool {
+    facts.sessions.keys().any(|lease| *lease < KEPT)
 }
 
 fn is_ready(partition: &Partition) -> bool {

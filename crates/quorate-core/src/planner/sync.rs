@@ -193,10 +193,16 @@ impl Planner {
                 sessions.insert(session.lease().lease, *id);
             }
         }
+        let silent = sessions.values().any(|id| self.silent.contains(id));
+        if let Some(any) = sessions.values().next().copied() {
+            for lease in &self.foreseen {
+                sessions.entry(*lease).or_insert(any);
+            }
+        }
         let info = agent.info();
         Facts {
             schedulable: agent.schedulable(),
-            silent: sessions.values().any(|id| self.silent.contains(id)),
+            silent,
             slow: self.slow.contains_key(agent.name()),
             capacity: info.capacity,
             labels: info.labels.clone(),

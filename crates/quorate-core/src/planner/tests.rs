@@ -649,4 +649,60 @@ fn a_plan_tells_the_moves_starts_stops_and_what_would_wait() {
     assert!(plan(Vec::new()).is_empty());
 }
 
+#[test]
+fn a_plan_foresees_that_agents_open_the_lease_class_that_a_new_service_needs() {
+    let mut world = running(&["a1", "a2"], 4, |_| {});
+    let quick = |spec: &mut ServiceSpec| spec.lease = Span(Duration::from_secs(2));
+    let put = |name: &str, partitions| {
+        let put = Record::ServicePut {
+            name: service(name),
+            spec: Box::new(spec(quick)),
+        };
+        let listed = Record::PartitionsPut {
+            service: service(name),
+            partitions,
+        };
+        vec![put, listed]
+    };
+    let plan = |world: &World, records| {
+        let config = PlannerConfig::default();
+        what_if(config, world.now, &world.cluster, &world.silent, records)
+    };
+    let new = plan(&world, put("new", vec![partition("x"), partition("y")]));
+    assert_eq!((new.starts.len(), new.waiting.len()), (2, 0), "{new:?}");
+    // Another lease for what runs already stops nothing for good.
+    let listed = (0..4).map(|n| partition(&format!("p{n:03}"))).collect();
+    let other = plan(&world, put("feeds", listed));
+    assert_eq!(
+        (other.stops.len(), other.waiting.len()),
+        (0, 0),
+        "{other:?}"
+    );
+    world.silent = world.sessions.values().copied().collect();
+    let silent = plan(&world, put("new", vec![partition("x")]));
+    assert_eq!((silent.starts.len(), silent.waiting.len()), (0, 1));
+}
+
+#[test]
+fn an_agent_whose_session_has_expired_is_called_silent_and_not_slow_to_open_one() {
+    let mut world = World::new();
+    let lease = Duration::from_secs(2);
+    world.keys("feeds", spec(|spec| spec.lease = Span(lease)), 1);
+    world.join("a1");
+    let told = |world: &mut World| {
+        world.decide();
+        let planner = &world.planner;
+        let why = planner.why(world.now, &world.cluster, PartitionId(0));
+        let why = why.unwrap();
+        (why.because, why.agents[0].text.clone())
+    };
+    let (because, of_agent) = told(&mut world);
+    assert!(because.contains("no agent has opened a session for leases of 2s"));
+    assert!(of_agent.contains("not yet opened a session"));
+    world.silent = world.sessions.values().copied().collect();
+    let (because, of_agent) = told(&mut world);
+    assert!(because.contains("silent"), "{because}");
+    assert_eq!(of_agent, "it is silent");
+}
+
 const NAMES: [&str; 5] = ["a1", "a2", "a3", "a4", "a5"];

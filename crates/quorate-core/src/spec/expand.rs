@@ -49,7 +49,9 @@ pub(super) fn no_source(path: String) -> Problem {
 }
 
 fn key(path: &str, text: &str) -> Result<PartitionKey, Problem> {
-    PartitionKey::new(text).map_err(|error| Problem::new(path, error.to_string()))
+    PartitionKey::new(text).map_err(|error| {
+        Problem::new(path, error.to_string()).hint("write another key, such as \"eu-1\"")
+    })
 }
 
 pub(super) fn too_many(path: &str, count: u64) -> Problem {

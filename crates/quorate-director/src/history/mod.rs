@@ -139,6 +139,14 @@ impl History {
         self.lock().after(after, limit)
     }
 
+    /// The place after which come all changes at this time or later.
+    ///
+    /// # Errors
+    /// When some of them may no longer be in memory.
+    pub(crate) fn before(&self, wall: WallTime) -> Result<EventId, Gone> {
+        self.lock().before(wall)
+    }
+
     /// Every change of one partition that is still kept, oldest first. Reads files: not for the loop.
     ///
     /// # Errors

@@ -6,7 +6,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use quorate_core::ids::Position;
+use quorate_core::history::Change;
+use quorate_core::ids::{Epoch, Position};
+use quorate_core::time::WallTime;
 use serde::{Deserialize, Serialize};
 
 use super::{Recorded, concerns};
@@ -113,6 +115,32 @@ impl Ring {
         let first = self.changes.partition_point(|change| change.id <= after);
         let later = self.changes.range(first..).take(limit);
         Ok(later.map(Arc::clone).collect())
+    }
+
+    /// The place before the first change at this time or later; after it come all of them.
+    ///
+    /// # Errors
+    /// When there may have been some that are not kept.
+    pub(super) fn before(&self, wall: WallTime) -> Result<EventId, Gone> {
+        let first = self.changes.iter().position(|change| change.wall >= wall);
+        match first.map(|first| first.checked_sub(1)) {
+            Some(Some(before)) => Ok(self.changes.get(before).map_or(self.known_after, |c| c.id)),
+            None => Ok(self.newest()),
+            Some(None) if self.is_whole() => Ok(EventId::default()),
+            Some(None) => Err(Gone {
+                known_after: self.known_after,
+            }),
+        }
+    }
+
+    /// Whether nothing that has ever happened is missing at the beginning.
+    fn is_whole(&self) -> bool {
+        let first = self.changes.front().map(|first| &first.change);
+        let begins = match first {
+            Some(Change::Elected { epoch, .. }) => *epoch == Epoch(1),
+            Some(_) | None => false,
+        };
+        begins || self.known_after == EventId::default()
     }
 
     pub(super) fn of_partition(

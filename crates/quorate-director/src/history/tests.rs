@@ -152,3 +152,47 @@ fn ids_of_events_read_back_as_written() {
         assert_eq!(bad.parse::<EventId>(), Err(()), "{bad:?}");
     }
 }
+
+#[test]
+fn a_time_stands_for_the_first_change_from_then_on_unless_some_may_be_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, mut recorder) = open(dir.path(), 1 << 20, 4).unwrap();
+    let mut write = |position: u64| {
+        let wall = WallTime(i64::try_from(position).unwrap() * 10);
+        recorder.record(Position(position), wall, vec![partition("a", What::Ready)]);
+    };
+    let before = |wall| history.before(WallTime(wall));
+    assert_eq!(
+        before(5),
+        Ok(EventId::default()),
+        "nothing has happened yet"
+    );
+    for position in 1..=4 {
+        write(position);
+    }
+    assert_eq!(before(0), Ok(EventId::default()), "everything is kept");
+    assert_eq!(before(20), Ok(id(1, 1)));
+    assert_eq!(before(41), Ok(id(4, 1)), "only what comes");
+    write(5);
+    assert_eq!(before(21), Ok(id(2, 1)));
+    let gone = before(20).unwrap_err();
+    assert_eq!(gone.known_after, id(1, 1));
+    recorder.close();
+}
+
+#[test]
+fn a_history_that_begins_with_the_first_leader_is_whole_for_the_next_process_too() {
+    for (epoch, whole) in [(1, true), (2, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, mut recorder) = open(dir.path(), 1 << 20, 4).unwrap();
+        let elected = Change::Elected {
+            name: quorate_core::ids::DirectorName::new("d1").unwrap(),
+            epoch: quorate_core::ids::Epoch(epoch),
+        };
+        recorder.record(Position(1), WallTime(10), vec![elected]);
+        recorder.close();
+        let (history, recorder) = open(dir.path(), 1 << 20, 4).unwrap();
+        assert_eq!(history.before(WallTime(0)).is_ok(), whole, "epoch {epoch}");
+        recorder.close();
+    }
+}

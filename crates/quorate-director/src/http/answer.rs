@@ -155,13 +155,21 @@ impl App {
     pub(crate) async fn change(&self, call: Call) -> Result<Indexed<Done>, Failure> {
         let answer = self.call(call).await?;
         let Answer::Done {
-            position, notes, ..
+            position,
+            notes,
+            changed,
+            ..
         } = answer
         else {
             return Err(unexpected(&answer));
         };
         let index = position.0;
-        Ok(Indexed(index, Done { index, notes }))
+        let done = Done {
+            index,
+            notes,
+            changed,
+        };
+        Ok(Indexed(index, done))
     }
 }
 

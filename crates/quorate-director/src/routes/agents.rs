@@ -121,11 +121,11 @@ fn step(
 fn view(reading: &Reading<'_>, agent: &Agent) -> (AgentView, usize) {
     let cluster = reading.cluster();
     let (mut weight, mut visited) = (0, 0);
-    for session in agent
-        .sessions()
-        .iter()
-        .filter_map(|id| cluster.session(*id))
-    {
+    let open = agent.sessions().iter();
+    let open = open.filter_map(|id| cluster.session(*id));
+    let expired = agent.expired().iter();
+    let expired = expired.filter_map(|id| cluster.expired().get(id));
+    for session in open.chain(expired) {
         let held = session
             .held()
             .iter()

@@ -100,6 +100,7 @@ pub(super) async fn put(
         position,
         notes,
         applied,
+        ..
     } = answer
     else {
         return Err(unexpected(&answer));

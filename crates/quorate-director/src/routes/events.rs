@@ -17,6 +17,8 @@ use quorate_api::resources::Event;
 use quorate_api::routes;
 use quorate_core::history::Change;
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
+use quorate_core::spec::Span;
+use quorate_core::time::WallTime;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -45,6 +47,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
         ("key" = Option<String>, Query, description = "Of this partition only"),
         ("agent" = Option<String>, Query, description = "Of this agent only"),
         ("after" = Option<String>, Query, description = "`id` of an event, or a ledger index: first what came later"),
+        ("since" = Option<String>, Query, description = "First what came in the last `10m`; not with `after`"),
         ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers send it"),
     ),
     responses(
@@ -64,14 +67,19 @@ async fn events(
         agent: params.value("agent")?,
     };
     let after = params.text("after")?;
+    let since = params.value::<Span>("since")?;
     params.end()?;
+    if after.is_some() && since.is_some() {
+        return Err(bad("since", "after says already where to begin"));
+    }
     let last = headers.get("last-event-id");
     let last = last.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     let history = app.handle.history().clone();
     let newer = history.watch();
-    let after = match last.or(after) {
-        None => history.newest(),
-        Some(id) => {
+    let after = match (last.or(after), since) {
+        (None, None) => history.newest(),
+        (None, Some(since)) => begin(&history, since)?,
+        (Some(id), _) => {
             let id = id.trim().parse();
             id.map_err(|()| bad("after", "it is not the id of an event, written 812.3"))?
         }
@@ -99,6 +107,26 @@ async fn events(
         Some((Ok(event), reader))
     });
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// Where the events of the last so long begin.
+fn begin(history: &History, since: Span) -> Result<EventId, Failure> {
+    let ago = i64::try_from(since.0.as_millis()).unwrap_or(i64::MAX);
+    let wall = WallTime(clock::now().wall.0.saturating_sub(ago));
+    history.before(wall).map_err(|gone| {
+        let from = gone.known_after;
+        let kept = history.after(from, 1).unwrap_or_default();
+        let at = kept.first().map_or_else(String::new, |first| {
+            format!(", which was at {}", clock::text(first.wall))
+        });
+        Failure::new(
+            Code::Gone,
+            format!(
+                "events of the last {since} are no longer all kept; they are from {from} on{at}"
+            ),
+        )
+        .next_step("ask for less, or without a time for all that are kept")
+    })
 }
 
 fn too_old(after: EventId, gone: Gone) -> Failure {

@@ -353,8 +353,12 @@ async fn chunk(
     match taken {
         Ok(Ok(())) => {
             let index = app.handle.seen().position.0;
-            let notes = Vec::new();
-            Ok(Indexed(index, Done { index, notes }))
+            let done = Done {
+                index,
+                notes: Vec::new(),
+                changed: true,
+            };
+            Ok(Indexed(index, done))
         }
         Ok(Err(_)) | Err(_) => Err(gone()),
     }

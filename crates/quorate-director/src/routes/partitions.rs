@@ -6,7 +6,7 @@ use quorate_api::resources::{
     Done, ExcludedAgent, HistoryEntry, HistoryView, Page, PartitionState, PartitionView, Why,
 };
 use quorate_api::routes;
-use quorate_core::cluster::{Cluster, Partition, Service};
+use quorate_core::cluster::{Partition, Service};
 use quorate_core::director::call::{Call, Object, Revision};
 use quorate_core::history::Change;
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
@@ -156,7 +156,7 @@ fn step(
         filter.service.as_ref(),
         from,
         |service, partition| {
-            if filter.lets_through(reading.cluster(), partition) {
+            if filter.lets_through(reading, partition) {
                 items.push(views::partition(reading, service, partition));
             }
             items.len() < room
@@ -166,11 +166,12 @@ fn step(
 }
 
 impl Filter {
-    fn lets_through(&self, cluster: &Cluster, partition: &Partition) -> bool {
+    fn lets_through(&self, reading: &Reading<'_>, partition: &Partition) -> bool {
+        let cluster = reading.cluster();
         if let Some(wanted) = &self.agent {
             let holder = partition.holder();
-            let agent = holder.and_then(|holder| cluster.agent_of(holder.session));
-            if agent.is_none_or(|agent| agent.name() != wanted) {
+            let agent = holder.and_then(|holder| cluster.agent_holding(holder));
+            if agent != Some(wanted) {
                 return false;
             }
         }
@@ -184,7 +185,9 @@ impl Filter {
             PartitionState::Unassigned
             | PartitionState::Assigned
             | PartitionState::Assumed
-            | PartitionState::Stopping => !views::is_ready(partition),
+            | PartitionState::Stopping => {
+                !views::is_ready(partition) || views::is_unknown(reading, partition)
+            }
         };
         let labels = partition.labels();
         self.state.is_none_or(|wanted| wanted == state)
@@ -306,7 +309,7 @@ fn reason(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Wh
             token: view.token,
             since: view.since,
             // The planner does not know how far a hook is.
-            reason: views::unfenced(reading, service, partition).unwrap_or(why.because),
+            reason: views::of_the_silent(reading, service, partition).unwrap_or(why.because),
             excluded: excluded
                 .map(|agent| ExcludedAgent {
                     agent: agent.agent.to_string(),

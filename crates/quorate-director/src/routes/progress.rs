@@ -50,15 +50,16 @@ async fn progress(
     } = looked.await??;
     let tally = tally(&app, service.clone()).await?;
     let mut progress = sum(index, tally.values());
-    // When what fails will run, nobody can promise.
-    let left = (progress.starting + progress.waiting).saturating_sub(progress.failing);
+    progress.unplaceable = settling.unplaceable as u64;
+    // When what fails or has no place will run, nobody can promise.
+    let never = progress.failing + progress.unplaceable;
+    let left = (progress.starting + progress.waiting).saturating_sub(never);
     let after = app.query(move |reading| {
         let eta = (left > 0).then(|| reading.tracker.time_for(left, reading.now.moment));
         (changed_of(reading, service.as_ref()), eta.flatten())
     });
     let (changed_since, eta) = after.await?;
     progress.eta_ms = eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX));
-    progress.unplaceable = settling.unplaceable as u64;
     // What changed while it was counted may stand in the counts only half.
     progress.settled = settling.settled && changed_since == changed;
     Ok(Indexed(index, progress))
@@ -109,18 +110,23 @@ fn sum<'a>(index: u64, tallies: impl Iterator<Item = &'a Tallied>) -> Progress {
     };
     for Tallied {
         counts,
-        ready,
+        fencing,
+        unknown,
         failing,
     } in tallies
     {
-        progress.running += ready;
-        progress.starting += counts.assigned + (counts.assumed - ready);
+        let others = counts.running + fencing + unknown;
+        progress.running += counts.running;
+        progress.starting += counts.assigned + (counts.assumed - others);
+        progress.fencing += fencing;
+        progress.unknown += unknown;
         progress.failing += failing;
         progress.waiting += counts.unassigned;
         progress.stopping += counts.stopping;
         progress.failed += counts.failed;
         progress.stopped += counts.stopped;
     }
-    progress.total = progress.running + progress.starting + progress.waiting;
+    let held = progress.running + progress.starting + progress.fencing + progress.unknown;
+    progress.total = held + progress.waiting;
     progress
 }

@@ -127,3 +127,28 @@ async fn gauges_tell_what_is_there() {
     assert_eq!(live.status(), 200);
     desk.stop().await;
 }
+
+#[tokio::test]
+async fn events_of_the_last_so_long_are_told_first() {
+    let desk = Desk::start().await;
+    desk.apply(json!({ "feeds": listed(&["a"]) })).await;
+    let hour = EventFilter {
+        key: Some("a".to_owned()),
+        since: Some("1h".to_owned()),
+        ..EventFilter::default()
+    };
+    let mut stream = desk.client.events(&hour, None).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().kind, "partition.created");
+    let none = EventFilter {
+        since: Some("0s".to_owned()),
+        ..hour.clone()
+    };
+    let mut later = desk.client.events(&none, None).await.unwrap();
+    desk.client.stop("feeds", Some("a")).await.unwrap();
+    assert_eq!(later.next().await.unwrap().kind, "partition.desired");
+    for bad in ["/v1/events?since=yesterday", "/v1/events?since=1h&after=3"] {
+        let response = desk.http.get(desk.url(bad)).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{bad}");
+    }
+    desk.stop().await;
+}

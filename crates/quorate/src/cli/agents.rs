@@ -83,7 +83,13 @@ pub(super) async fn evict(args: &EvictArgs, remote: &Remote) -> Result<Exit, Fai
         reason: args.reason.clone(),
     };
     match remote.client.evict(name, &request).await {
-        Ok(done) => told(remote, &args.agent, &done, "is evicted")?,
+        Ok(done) if done.changed => told(remote, &args.agent, &done, "is evicted")?,
+        Ok(done) => told(
+            remote,
+            &args.agent,
+            &done,
+            "was not evicted: there was nothing to take",
+        )?,
         Err(error) => return Err(remote.about_agent(name, error).await),
     }
     Ok(Exit::Done)

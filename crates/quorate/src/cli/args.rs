@@ -445,6 +445,34 @@ pub(crate) struct EventsArgs {
     /// Only those of this agent
     #[arg(long, value_name = "NAME")]
     pub(crate) agent: Option<AgentName>,
+    /// Only those of the last so long, such as 10m, or after this ledger position, such as 812
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Since>,
+}
+
+/// Where events are to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// So long ago.
+    Ago(Span),
+    /// After this ledger position, or after the event with this id (`812.3`).
+    After(String),
+}
+
+impl std::str::FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let (position, sequence) = text.split_once('.').unwrap_or((text, "0"));
+        if number(position) && number(sequence) {
+            return Ok(Self::After(text.to_owned()));
+        }
+        let ago = text.parse().map_err(|_| {
+            format!("{text:?} is no span of time and no ledger position; write such as 10m, or 812")
+        });
+        ago.map(Self::Ago)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -573,6 +601,12 @@ mod tests {
         );
         for bad in ["", "/", "feeds/", "feeds/a/b", "-x", "a b", "feeds/.."] {
             assert!(bad.parse::<Target>().is_err(), "{bad:?}");
+        }
+        assert_eq!("812.3".parse(), Ok(Since::After("812.3".to_owned())));
+        let ago = Span(std::time::Duration::from_secs(600));
+        assert_eq!("10m".parse(), Ok(Since::Ago(ago)));
+        for bad in ["", ".", "812.", "1.5m", "yesterday"] {
+            assert!(bad.parse::<Since>().is_err(), "{bad:?}");
         }
         assert!(
             "feeds"

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_api::client::{Error, EventFilter};
 use quorate_api::resources::Event;
 
-use super::args::EventsArgs;
+use super::args::{EventsArgs, Since};
 use super::remote::{Remote, failure_of};
 use crate::failure::{Exit, Failure};
 use crate::output::{Format, Output, Style};
@@ -21,18 +21,32 @@ pub(super) async fn events(args: &EventsArgs, remote: &Remote) -> Result<Exit, F
         service: target.map(|target| target.service.to_string()),
         key: target.and_then(|target| target.key.as_ref().map(ToString::to_string)),
         agent: args.agent.as_ref().map(ToString::to_string),
+        since: match &args.since {
+            Some(Since::Ago(ago)) => Some(ago.to_string()),
+            Some(Since::After(_)) | None => None,
+        },
+    };
+    let after = match &args.since {
+        Some(Since::After(after)) => Some(after.clone()),
+        Some(Since::Ago(_)) | None => None,
     };
     if args.follow {
-        follow(&filter, remote).await
+        follow(&filter, after, remote).await
     } else {
-        past(&filter, remote).await
+        let all = args.since.is_none();
+        let after = after.or_else(|| all.then(|| BEGINNING.to_owned()));
+        past(&filter, after, remote).await
     }
 }
 
-async fn follow(filter: &EventFilter, remote: &Remote) -> Result<Exit, Failure> {
+async fn follow(
+    filter: &EventFilter,
+    after: Option<String>,
+    remote: &Remote,
+) -> Result<Exit, Failure> {
     let mut stream = remote
         .client
-        .events(filter, None)
+        .events(filter, after)
         .await
         .map_err(failure_of)?;
     loop {
@@ -41,16 +55,19 @@ async fn follow(filter: &EventFilter, remote: &Remote) -> Result<Exit, Failure> 
     }
 }
 
-async fn past(filter: &EventFilter, remote: &Remote) -> Result<Exit, Failure> {
+async fn past(
+    filter: &EventFilter,
+    after: Option<String>,
+    remote: &Remote,
+) -> Result<Exit, Failure> {
     let now = remote
         .client
         .progress(None, None)
         .await
         .map_err(failure_of)?;
-    let beginning = Some(BEGINNING.to_owned());
     let mut stream = remote
         .client
-        .events(filter, beginning)
+        .events(filter, after)
         .await
         .map_err(failure_of)?;
     let mut all = Vec::new();

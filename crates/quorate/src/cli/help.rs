@@ -40,6 +40,12 @@ const CHANGES_AND_WAITS: &[Exit] = &[
     Exit::OutcomeUnknown,
 ];
 
+/// How a daemon can end that is told to.
+const DAEMON: &[Exit] = &[Exit::Interrupted];
+/// How a daemon is told to.
+const LEAVES: &str =
+    "Ctrl-C or SIGTERM lets it leave in order (exit code 0), a second one ends it at once.";
+
 /// Every command, in the order of the list.
 pub(super) const COMMANDS: &[Help] = &[
     Help {
@@ -49,7 +55,7 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate up feeds.toml --data-dir /var/lib/feeds --listen 127.0.0.1:7500",
         ],
         note: "Ctrl-C leaves in order, and a second Ctrl-C at once. The same command goes on from there.",
-        exits: &[Exit::Interrupted],
+        exits: DAEMON,
     },
     Help {
         name: "director",
@@ -57,8 +63,8 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate director --name d1 --data-dir /var/lib/quorate/d1 --source-root /etc/quorate",
             "quorate director --config /etc/quorate/director.toml",
         ],
-        note: "",
-        exits: &[Exit::Interrupted],
+        note: LEAVES,
+        exits: DAEMON,
     },
     Help {
         name: "agent",
@@ -66,8 +72,8 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate agent --name a1 --data-dir /var/lib/quorate/a1 --join 127.0.0.1:7400 --label zone=eu-1a",
             "quorate agent --config /etc/quorate/agent.toml",
         ],
-        note: "",
-        exits: &[Exit::Interrupted],
+        note: LEAVES,
+        exits: DAEMON,
     },
     Help {
         name: "apply",
@@ -145,9 +151,14 @@ pub(super) const COMMANDS: &[Help] = &[
     },
     Help {
         name: "events",
-        examples: &["quorate events -f", "quorate events feeds/ci --agent a1"],
-        note: "",
-        exits: READS,
+        examples: &[
+            "quorate events -f",
+            "quorate events feeds/ci --agent a1",
+            "quorate events --since 10m",
+        ],
+        note: "The newest are kept in memory; what is older than all of them is told to be gone, and\n\
+               `quorate history SERVICE/KEY` has what happened to one partition for longer.",
+        exits: READS_NAMED,
     },
     Help {
         name: "start",
@@ -194,7 +205,8 @@ pub(super) const COMMANDS: &[Help] = &[
         note: "For a machine that is gone for good, when its lease is too long to wait for. Nothing proves that\n\
                its processes are dead: if they live, they run beside the new ones until the agent hears of it\n\
                or its lease ends, and only fencing tokens protect your data. Takes what the agent is\n\
-               silent about, work that waits for a fence hook included; what is heard stays: drain it.",
+               silent about; what is heard stays: drain it. Work that waits for a fence hook is taken, too,\n\
+               without the hook: what it was to make sure of is then yours to make sure of.",
         exits: CHANGES_NAMED,
     },
     Help {

@@ -31,7 +31,7 @@ pub(crate) use daemon::warden;
 pub(crate) use events::line as event_line;
 use remote::Remote;
 pub(crate) use remote::{DEFAULT_ADDRESS, failure_of};
-pub(crate) use settle::{Goal, summary as progress_summary};
+pub(crate) use settle::{Goal, counted, summary as progress_summary};
 
 /// Runs one command line.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {

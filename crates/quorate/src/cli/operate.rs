@@ -31,7 +31,11 @@ pub(super) async fn restart(args: &RestartArgs, remote: &Remote) -> Result<Exit,
     }
     let (service, key) = parts(&args.target);
     let done = remote.client.restart(service, key).await;
-    told(remote, &args.target, done, "is to restart").await
+    let what = match &done {
+        Ok(done) if !done.changed => "was not restarted",
+        Ok(_) | Err(_) => "is to restart",
+    };
+    told(remote, &args.target, done, what).await
 }
 
 fn parts(target: &Target) -> (&str, Option<&str>) {
@@ -77,6 +81,9 @@ async fn rolling(args: &RestartArgs, remote: &Remote) -> Result<Exit, Failure> {
         .value;
     all.retain(|partition| partition.running && key.is_none_or(|key| partition.key == key));
     let total = all.len();
+    if total == 0 {
+        say("nothing of it runs; `quorate start` starts what was stopped");
+    }
     let mut bar = Bar::new(&format!("restarting {}", args.target));
     let size = usize::try_from(args.max).unwrap_or(usize::MAX);
     let mut finished = 0;

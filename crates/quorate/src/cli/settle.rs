@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use quorate_api::client::{PartitionFilter, Wait};
-use quorate_api::resources::{PartitionState, Progress};
+use quorate_api::resources::{Counts, PartitionState, Progress};
 
 use super::args::WaitArgs;
 use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
-use crate::output::{Bar, say};
+use crate::output::{Bar, ON_SILENT, WAITS_FOR_FENCE, say};
 
 /// One blocking query at most; short, so that the time that is left is shown as it shrinks.
 const ROUND: Duration = Duration::from_secs(1);
@@ -64,10 +64,9 @@ pub(crate) async fn settle(
             return Err(Failure::new(
                 Code::WaitRanOut,
                 format!(
-                    "after {}: {} of {} run; the operation goes on",
+                    "after {}: {}; the operation goes on",
                     quorate_core::spec::Span(limit),
-                    progress.running,
-                    progress.total
+                    summary(&progress).trim_end()
                 ),
                 "`quorate wait --settled` waits on; `quorate ls partitions --problems` shows what is missing",
             ));
@@ -126,6 +125,7 @@ pub(crate) async fn verdict(
     for partition in &named {
         let why = partition.waiting.as_deref().unwrap_or("it does not run");
         let state = match partition.state {
+            _ if partition.health.as_deref() == Some("unknown") => "may run or not",
             PartitionState::Failed => "failed",
             PartitionState::Unassigned
             | PartitionState::Assigned
@@ -148,20 +148,70 @@ pub(crate) async fn verdict(
 
 /// One line for people.
 pub(crate) fn summary(progress: &Progress) -> String {
-    let mut text = format!("{} of {} run", progress.running, progress.total);
     let waiting = progress.waiting.saturating_sub(progress.unplaceable);
     let counts = [
         (progress.failing, "failing"),
         (waiting, "waiting"),
         (progress.unplaceable, "without a place"),
+        (progress.fencing, WAITS_FOR_FENCE),
+        (progress.unknown, ON_SILENT),
+        (progress.stopping, "stopping"),
         (progress.failed, "failed"),
         (progress.stopped, "stopped"),
     ];
+    sentence(progress.running, progress.total, &counts) + "\n"
+}
+
+/// The same of one service: the numbers of all of them add up to those of [`summary`].
+pub(crate) fn counted(counts: &Counts) -> String {
+    let aside = [
+        (counts.stopping, "stopping"),
+        (counts.failed, "failed"),
+        (counts.stopped, "stopped"),
+    ];
+    let away: u64 = aside.iter().map(|(count, _)| count).sum();
+    sentence(counts.running, counts.total.saturating_sub(away), &aside)
+}
+
+fn sentence(running: u64, total: u64, counts: &[(u64, &str)]) -> String {
+    let mut text = format!("{running} of {total} run");
     for (count, word) in counts {
-        if count > 0 {
+        if *count > 0 {
             text.push_str(&format!(", {count} {word}"));
         }
     }
-    text.push('\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_services_add_up_to_the_whole() {
+        let counts = Counts {
+            total: 9,
+            running: 4,
+            assumed: 5,
+            unassigned: 1,
+            stopping: 1,
+            failed: 0,
+            stopped: 2,
+            ..Counts::default()
+        };
+        let progress = Progress {
+            total: 6,
+            running: 4,
+            waiting: 1,
+            unknown: 1,
+            stopping: 1,
+            stopped: 2,
+            ..Progress::default()
+        };
+        assert_eq!(counted(&counts), "4 of 6 run, 1 stopping, 2 stopped");
+        assert_eq!(
+            summary(&progress),
+            "4 of 6 run, 1 waiting, 1 on a silent agent, 1 stopping, 2 stopped\n"
+        );
+    }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::args::{PartitionArgs, StatusArgs, Target};
 use super::list::{state_style, state_word};
 use super::remote::{Remote, failure_of};
-use super::settle::summary;
+use super::settle::{counted, summary};
 use crate::failure::{Exit, Failure};
 use crate::output::{Cell, Column, Row, Style, ago, one_line};
 
@@ -112,16 +112,12 @@ fn describe(all: &Everything, color: bool) -> String {
     let line = summary(&all.progress);
     let _ = writeln!(text, "partitions  {}", style.paint(line.trim_end(), color));
     for service in &all.services {
-        let counts = &service.partitions;
-        let _ = write!(
-            text,
-            "  {}: {} of {} run",
-            service.name, counts.running, counts.total
-        );
+        let counts = counted(&service.partitions);
+        let _ = write!(text, "  {}: {counts}", service.name);
         let note = match service.state {
             ServiceState::Active => "",
-            ServiceState::Stopped => ", stopped",
-            ServiceState::Removing => ", being removed",
+            ServiceState::Stopped => "; the service is stopped",
+            ServiceState::Removing => "; it is being removed",
         };
         let _ = writeln!(
             text,
@@ -197,12 +193,12 @@ fn describe_service(all: &OfService, color: bool) -> String {
     let mut text = String::new();
     let service = &all.service;
     let counts = &service.partitions;
-    let style = if counts.running + counts.stopped >= counts.total {
+    let style = if counts.running + counts.stopping + counts.stopped >= counts.total {
         Style::Good
     } else {
         Style::Warn
     };
-    let running = format!("{} of {} run", counts.running, counts.total);
+    let running = counted(counts);
     let _ = writeln!(text, "{}", Style::Strong.paint(&service.name, color));
     let _ = writeln!(text, "  state   {}", style.paint(&running, color));
     let _ = write!(text, "  source  {}", service.source.kind);

@@ -16,7 +16,7 @@ use quorate_core::spec::suggest::closest;
 ///
 /// `args` are the words of the command line, the program's own name first.
 pub(super) fn failure(error: &Error, args: &[OsString]) -> Failure {
-    let (sentence, next) = say(error);
+    let (sentence, next) = negative(error, args).unwrap_or_else(|| say(error));
     let next = next.unwrap_or_else(|| match command_of(args) {
         Some(command) => format!("`quorate {command} --help` shows what it takes, with examples"),
         None => "`quorate --help` lists the commands".to_owned(),
@@ -46,7 +46,8 @@ fn say(error: &Error) -> (String, Option<String>) {
         ErrorKind::MissingRequiredArgument => {
             let missing = list(error, ContextKind::InvalidArg);
             let missing: Vec<String> = missing.iter().map(|name| bare(name)).collect();
-            (format!("{} is missing", missing.join(" and ")), None)
+            let verb = if missing.len() == 1 { "is" } else { "are" };
+            (format!("{} {verb} missing", missing.join(" and ")), None)
         }
         ErrorKind::ArgumentConflict => {
             let other = list(error, ContextKind::PriorArg);
@@ -86,6 +87,45 @@ fn say(error: &Error) -> (String, Option<String>) {
             (first.trim_start_matches("error: ").to_owned(), None)
         }
     }
+}
+
+/// A value below zero: clap takes `-1` and `-5s` for options that there are not.
+fn negative(error: &Error, args: &[OsString]) -> Option<(String, Option<String>)> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let refused = argument(error);
+    let digit = |c: char| c.is_ascii_digit();
+    let below_zero = |word: &str| {
+        let rest = word.strip_prefix('-');
+        rest.is_some_and(|rest| rest.starts_with(digit))
+    };
+    let words: Vec<&str> = args
+        .iter()
+        .map(|word| word.to_str().unwrap_or(""))
+        .collect();
+    // Of `-5s` clap names `-5`, the option that it would be.
+    let at = words
+        .iter()
+        .position(|word| below_zero(word) && word.starts_with(&refused))?;
+    let (before, given) = (words.get(at.checked_sub(1)?)?, words.get(at)?);
+    let command = help::command();
+    let of = command_of(args).and_then(|name| command.find_subcommand(name))?;
+    let option = of.get_arguments().find(|option| {
+        let long = option.get_long().map(|long| format!("--{long}"));
+        let short = option.get_short().map(|short| format!("-{short}"));
+        [long, short].iter().flatten().any(|name| name == before)
+    })?;
+    let kind = option.get_value_names()?.first()?.as_str();
+    let (what, write) = match kind {
+        "TIME" => ("no span of time", "write 500ms, 10s, 5m, 1h, 2d or 1m30s"),
+        "N" => ("no whole number", "write digits only, such as 3"),
+        _ => return None,
+    };
+    Some((
+        format!("{before}: {given:?} is {what}"),
+        Some(write.to_owned()),
+    ))
 }
 
 /// A value that is not one of those there are, or that was read and refused.
@@ -286,6 +326,27 @@ mod tests {
                 "--rolling is missing",
                 help("restart"),
             ),
+            (
+                &["evict", "a2"],
+                "--accept-duplicate-risk and --reason are missing",
+                help("evict"),
+            ),
+            (
+                &["wait", "--settled", "--timeout", "-1"],
+                "--timeout: \"-1\" is no span of time",
+                "write 500ms, 10s, 5m, 1h, 2d or 1m30s".to_owned(),
+            ),
+            (
+                &["apply", "f.toml", "--wait", "-5s"],
+                "--wait: \"-5s\" is no span of time",
+                "write 500ms, 10s, 5m, 1h, 2d or 1m30s".to_owned(),
+            ),
+            (
+                &["logs", "feeds", "-n", "-1"],
+                "-n: \"-1\" is no whole number",
+                "write digits only, such as 3".to_owned(),
+            ),
+            (&["status", "-1"], "there is no -1 here", help("status")),
         ] {
             assert_eq!(refused(line), (sentence.to_owned(), next), "{line:?}");
         }

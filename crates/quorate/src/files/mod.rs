@@ -5,7 +5,7 @@
 mod shape;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use quorate_core::ids::ServiceName;
@@ -94,7 +94,9 @@ impl Merged {
             make_absolute(spec, &folder);
         }
         let place = |path: &str| spans.find(path).map(|range| text.place(range));
-        let mut problems: Vec<Problem> = spec::validate(&file)
+        let found = spec::validate(&file);
+        let known: BTreeSet<String> = found.iter().map(|problem| problem.path.clone()).collect();
+        let mut problems: Vec<Problem> = found
             .into_iter()
             .map(|problem| Problem {
                 code: Code::FileInvalid,
@@ -104,15 +106,18 @@ impl Merged {
             })
             .collect();
         for (name, spec) in &file.service {
+            let at = format!("service.{name}.partitions.file");
             match check_source(spec) {
                 Ok(None) => {}
                 Ok(Some(count)) => {
                     self.counts.insert(name.clone(), count);
                 }
+                // Its name alone tells that it cannot be read.
+                Err(_) if known.contains(&at) => {}
                 Err(sentence) => problems.push(Problem {
                     code: Code::FileInvalid,
                     sentence,
-                    place: place(&format!("service.{name}.partitions.file")),
+                    place: place(&at),
                     next: "correct that file; the directors read it whenever it changes".to_owned(),
                 }),
             }

@@ -13,7 +13,7 @@ use std::io::{IsTerminal as _, Write as _};
 use serde::Serialize;
 
 use crate::failure::{Code, Exit, Failure, Problem};
-pub(crate) use progress::Bar;
+pub(crate) use progress::{Bar, ON_SILENT, WAITS_FOR_FENCE};
 pub(crate) use table::{Cell, Column, Row};
 pub(crate) use time::{ago, eta};
 
@@ -164,6 +164,13 @@ impl Output {
     /// # Errors
     /// When standard output does not take it.
     pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
+        if !bytes.is_empty() && quorate_agent::sys::stdout_was_closed() {
+            return Err(Failure::new(
+                Code::Output,
+                "the results cannot be written: standard output is closed",
+                "send them somewhere, if only to /dev/null",
+            ));
+        }
         let mut stdout = std::io::stdout().lock();
         stdout
             .write_all(bytes)

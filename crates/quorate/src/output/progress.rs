@@ -10,6 +10,11 @@ use super::{eta, say, stderr_draws};
 /// Lines elsewhere than on a terminal come at most this often.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
+/// Said of partitions that wait for a fence hook.
+pub(crate) const WAITS_FOR_FENCE: &str = "waiting for a fence hook";
+/// Said of partitions that are kept on an agent that is silent.
+pub(crate) const ON_SILENT: &str = "on a silent agent";
+
 /// Shows progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Bar {
@@ -105,6 +110,8 @@ fn describe(progress: &Progress) -> String {
             "waiting",
         ),
         (progress.unplaceable, "without a place"),
+        (progress.fencing, WAITS_FOR_FENCE),
+        (progress.unknown, ON_SILENT),
         (progress.stopping, "stopping"),
         (progress.failed, "failed"),
     ];
@@ -114,8 +121,9 @@ fn describe(progress: &Progress) -> String {
         }
     }
     if let Some(left) = progress.eta_ms {
-        // When what fails will run, nobody can promise.
-        let whose = if failing > 0 { " for the others" } else { "" };
+        // When the rest will run, nobody can promise.
+        let rest = failing + progress.unplaceable + progress.fencing + progress.unknown;
+        let whose = if rest > 0 { " for the others" } else { "" };
         let left = eta(Duration::from_millis(left));
         parts.push(format!("about {left} left{whose}"));
     }
@@ -145,5 +153,12 @@ mod tests {
             describe(&failing),
             "2 failing, 4 waiting, about 12s left for the others"
         );
+        let fencing = Progress {
+            total: 5,
+            running: 4,
+            fencing: 1,
+            ..Progress::default()
+        };
+        assert_eq!(describe(&fencing), "1 waiting for a fence hook");
     }
 }

@@ -50,7 +50,7 @@ impl Agents {
     /// # Errors
     /// When one cannot be started; those that were are ended.
     pub(super) fn start(count: u32, data_dir: &Path, address: &str) -> Result<Self, Failure> {
-        let folder = data_dir.join("agents");
+        let folder = folder(data_dir);
         let fail = |what: String, error: std::io::Error| {
             Failure::new(
                 Code::DataDir,
@@ -154,12 +154,23 @@ impl Agents {
             |status| status.to_string(),
         );
         say(&format!("agent {} ended ({how})", ended.name));
+        if quorate_agent::is_running(&ended.data_dir) {
+            say(
+                "  another process is this agent, with the same folder; it goes on apart from this `up`",
+            );
+            return;
+        }
         if self.leaving {
             say(&format!("  its log: {}", ended.log.display()));
             return;
         }
+        let others = if self.running.is_empty() {
+            "waits for another agent"
+        } else {
+            "moves to the other agents"
+        };
         say(&format!(
-            "  its partitions move to the other agents; its log: {}",
+            "  what it held {others}; its log: {}",
             ended.log.display()
         ));
         say(&format!(
@@ -170,6 +181,11 @@ impl Agents {
             self.address
         ));
     }
+}
+
+/// Where the folders of all agents are.
+pub(super) fn folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("agents")
 }
 
 /// The director in this process has raised its limit of open files for its connections. What agents run

@@ -16,7 +16,7 @@ mod tell;
 use std::time::{Duration, Instant};
 
 use quorate_api::client::{Client, EventFilter, Wait};
-use quorate_api::resources::{AgentState, Progress};
+use quorate_api::resources::{AgentState, AgentView, Progress};
 use quorate_core::ids::DirectorName;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const STALL: Duration = Duration::from_secs(20);
 /// One blocking query at most, so that the time that is left is shown as it shrinks.
 const ROUND: Duration = Duration::from_secs(1);
+/// The director is in this process, and answers at once or not at all.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// After a director that ended by itself, agents can only wait for their leases.
 const LEAVE_WITHOUT_DIRECTOR: Duration = Duration::from_secs(15);
 
@@ -111,9 +113,10 @@ async fn everything(args: &UpArgs, loaded: &Loaded, output: Output) -> Result<Ex
         }
     };
     up.leave(None).await;
+    let apart = up.still_there().await;
     stop.cancel();
     finished(director.await)?;
-    say("everything is stopped; the same command goes on from here");
+    say(&tell::farewell(apart.as_deref()));
     worked.map(|()| Exit::Done)
 }
 
@@ -227,6 +230,21 @@ impl Up<'_> {
                 ended = self.agents.ended() => self.agents.told(&ended),
             }
         }
+    }
+
+    /// The agents that are there though all of this `up` have left; `None` when that cannot be known.
+    async fn still_there(&self) -> Option<Vec<AgentView>> {
+        let asked = tokio::time::timeout(ASK_WITHIN, self.client.agents(None)).await;
+        let mut agents = asked.ok()?.ok()?.value;
+        agents.retain(|agent| agent.state != AgentState::Gone);
+        for agent in &mut agents {
+            // One that was killed a moment ago is still believed to be there.
+            let folder = agents::folder(&self.data_dir).join(&agent.name);
+            if folder.exists() && !quorate_agent::is_running(&folder) {
+                agent.state = AgentState::Silent;
+            }
+        }
+        Some(agents)
     }
 
     /// Tells every agent to leave and waits until all have; at most for `limit`.

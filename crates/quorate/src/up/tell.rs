@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use quorate_api::client::PartitionFilter;
-use quorate_api::resources::Progress;
+use quorate_api::resources::{AgentState, AgentView, Progress};
 
 use super::Up;
-use crate::cli::{DEFAULT_ADDRESS, failure_of, progress_summary};
+use crate::cli::{DEFAULT_ADDRESS, counted, failure_of, progress_summary};
 use crate::daemon;
 use crate::failure::Failure;
 use crate::output::{Style, one_line};
@@ -31,19 +31,18 @@ pub(super) async fn summary(up: &Up<'_>, progress: &Progress) -> Result<String, 
     let (run, others) = counts
         .trim_end()
         .split_at(counts.find(',').unwrap_or(counts.trim_end().len()));
+    let here = agents.iter().filter(|a| a.state != AgentState::Gone);
+    let here = here.count();
     let line = format!(
         "{run} on {} of {} agents{others}",
         agents.iter().filter(|agent| agent.partitions > 0).count(),
-        up.args.agents,
+        // Somebody may have started more beside this `up`.
+        here.max(up.args.agents as usize),
     );
     let _ = writeln!(text, "{}", style.paint(&line, color));
     for service in &services {
-        let counts = &service.partitions;
-        let _ = write!(
-            text,
-            "  {}: {} of {} run",
-            service.name, counts.running, counts.total
-        );
+        let counts = counted(&service.partitions);
+        let _ = write!(text, "  {}: {counts}", service.name);
         let ours = up.loaded.file.service.contains_key(service.name.as_str());
         text.push_str(if ours {
             "\n"
@@ -90,6 +89,29 @@ pub(super) async fn summary(up: &Up<'_>, progress: &Progress) -> Result<String, 
     Ok(text)
 }
 
+/// What is said at the end. `apart` are agents that are still there, if that is known.
+pub(super) fn farewell(apart: Option<&[AgentView]>) -> String {
+    let goes_on = "the same command goes on from here";
+    let Some(apart) = apart else {
+        return format!("what this `up` has started is stopped; {goes_on}");
+    };
+    if apart.is_empty() {
+        return format!("everything is stopped; {goes_on}");
+    }
+    let each = apart.iter().map(|agent| {
+        let how = match agent.state {
+            AgentState::Silent => "is silent and may still run what it held",
+            AgentState::Active | AgentState::Draining | AgentState::Cordoned => {
+                "was started apart and goes on; Ctrl-C or SIGTERM ends it"
+            }
+            AgentState::Gone => "is gone",
+        };
+        format!("\n  agent {} {how}", agent.name)
+    });
+    let each: String = each.collect();
+    format!("what this `up` has started is stopped; {goes_on}{each}")
+}
+
 /// Commands to try from another terminal.
 fn hints(up: &Up<'_>, example: Option<(&str, &str)>) -> String {
     let mut text = String::from("try, in another terminal:\n");
@@ -112,7 +134,7 @@ fn hints(up: &Up<'_>, example: Option<(&str, &str)>) -> String {
     }
     let _ = writeln!(
         text,
-        "data: {}; Ctrl-C stops everything in order",
+        "data: {}; Ctrl-C stops what this `up` has started, in order",
         up.data_dir.display()
     );
     text

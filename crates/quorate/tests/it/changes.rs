@@ -73,7 +73,7 @@ fn what_is_waited_for_applied_again_and_removed_is_told_as_it_is() {
     assert!(one.ok(&["status", "slow"]).contains("being removed"));
     assert!(
         one.ok(&["status"])
-            .contains("slow: 1 of 1 run, being removed")
+            .contains("slow: 0 of 0 run, 1 stopping; it is being removed")
     );
 
     // Applied again meanwhile, it starts behind its old run.

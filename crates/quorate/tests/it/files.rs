@@ -165,6 +165,18 @@ fn partition_files_are_read_before_they_are_applied() {
 }
 
 #[test]
+fn a_partition_file_whose_name_tells_no_format_is_told_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("list.txt"), "a\n").expect("written");
+    let job = "[service.a]\ncommand = ['x']\npartitions = { file = 'list.txt' }\n";
+    std::fs::write(dir.path().join("job.toml"), job).expect("written");
+    let done = run(&["validate", "job.toml"], dir.path());
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    assert_eq!(done.err.matches("error[").count(), 1, "{}", done.err);
+    assert!(done.err.contains("next: let its name end in .jsonl"));
+}
+
+#[test]
 fn a_good_file_is_told_with_its_partitions_counted() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("list.csv"), "key,url\na,u\nb,v\n").expect("written");

@@ -293,3 +293,19 @@ fn a_terminal_one_column_wide_breaks_nothing() {
     let help = on_terminal("--help", &[("NO_COLOR", "1")]);
     assert!(help.contains("apply"), "{help}");
 }
+
+#[test]
+fn a_closed_standard_output_is_an_error_and_the_null_device_is_none() {
+    for (to, code) in [(">&-", 1), (">/dev/null", 0), ("<>/dev/null >&0", 0)] {
+        let line = format!("exec {} explain {to}", env!("CARGO_BIN_EXE_quorate"));
+        let output = Command::new("sh")
+            .args(["-c", &line])
+            .env_clear()
+            .stderr(Stdio::piped())
+            .output()
+            .expect("the shell starts");
+        let done = done(&output);
+        assert_eq!(done.code, Some(code), "{to}: {}", done.err);
+        assert_eq!(done.err.contains("standard output is closed"), code != 0);
+    }
+}

@@ -87,6 +87,51 @@ fn a_second_ctrl_c_leaves_at_once_and_what_runs_ends_with_its_lease() {
     eventually("the job ends with its lease", || job_is_gone(&one));
 }
 
+#[test]
+fn an_agent_that_was_started_apart_is_told_and_outlives_up() {
+    let one = job(OBEDIENT);
+    let mut first = up(&one);
+    first.until("in another terminal");
+    rustix::process::kill_process(agent(&one), Signal::KILL).expect("it is there");
+    first.until("what it held waits for another agent");
+    let folder = one.dir().join("quorate-data/agents/a1");
+    let folder = folder.to_str().expect("text");
+    let address = one.address();
+    let typed = [
+        "agent",
+        "--name",
+        "a1",
+        "--data-dir",
+        folder,
+        "--join",
+        &address,
+    ];
+    let mut apart = one.command(&typed);
+    let mut apart = apart.stderr(Stdio::null()).spawn().expect("it starts");
+    let here = || {
+        let done = one.run(&["ls", "agents", "-o", "json"]);
+        done.out.contains("\"active\"").then_some(())
+    };
+    eventually("the agent is there again", here);
+    first.ctrl_c();
+    assert_eq!(first.ended(), Some(0), "{}", first.text());
+    let told = first.text();
+    assert!(
+        told.contains("agent a1 was started apart and goes on"),
+        "{told}"
+    );
+    assert!(!told.contains("everything is stopped"), "{told}");
+
+    let mut second = up(&one);
+    second.until("another process is this agent");
+    second.until("in another terminal");
+    signal(apart.id(), Signal::TERM);
+    assert!(apart.wait().expect("it ends").success());
+    second.ctrl_c();
+    assert_eq!(second.ended(), Some(0), "{}", second.text());
+    assert!(second.text().contains("everything is stopped"));
+}
+
 /// The agent that `up` has started in this folder.
 fn agent(one: &One) -> Pid {
     let pid = one.process_with("agent").expect("its agent runs");
@@ -125,6 +170,9 @@ fn a_port_that_somebody_uses_is_told_with_what_to_do() {
         assert_eq!(done.out, "");
     }
     assert!(!one.dir().join("begun").exists(), "nothing was started");
+    for left in ["d1", "quorate-data"] {
+        assert!(!one.dir().join(left).exists(), "{left} was left behind");
+    }
 }
 
 #[test]

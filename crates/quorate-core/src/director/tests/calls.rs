@@ -396,6 +396,38 @@ fn work_is_the_whole_at_first_and_then_what_changed() {
 }
 
 #[test]
+fn what_is_stopped_is_not_restarted_and_the_person_hears_what_starts_it() {
+    let mut world = World::with_session(&["p", "q"]);
+    let p = Some(PartitionKey::new("p").unwrap());
+    let stop = |key| Call::SetDesired {
+        service: service("s"),
+        key,
+        desired: Desired::Stopped,
+    };
+    let restart = |world: &mut World, key| {
+        let service = service("s");
+        let Answer::Done { notes, changed, .. } = world.ask(Call::Restart { service, key }) else {
+            panic!()
+        };
+        (notes, changed)
+    };
+    assert_eq!(restart(&mut world, p.clone()), (Vec::new(), true));
+    world.ask(stop(p.clone()));
+    let (notes, changed) = restart(&mut world, p.clone());
+    assert_eq!(notes, ["s/p is stopped; `quorate start s/p` starts it"]);
+    assert!(!changed);
+    let (notes, changed) = restart(&mut world, None);
+    assert!(changed, "the other one runs");
+    assert!(notes[0].starts_with("1 partition was stopped by its key"));
+    world.ask(stop(None));
+    for key in [p, None] {
+        let (notes, changed) = restart(&mut world, key);
+        assert!(notes[0].contains("`quorate start s`"), "{notes:?}");
+        assert!(!changed);
+    }
+}
+
+#[test]
 fn closing_twice_is_done_twice_and_calls_about_nothing_are_refused() {
     let mut world = World::with_session(&["p"]);
     let close = Call::Close {

@@ -285,3 +285,28 @@ fn kept_work_whose_agent_is_heard_in_time_is_not_fenced() {
     assert_eq!(world.nodes[0].fenced, []);
     assert!(holds(&world, partition, token));
 }
+
+#[test]
+fn an_eviction_says_what_it_frees_without_its_hook() {
+    for expired in [false, true] {
+        let (mut world, partition, token) = running(&fenced(), TEN);
+        world.pass(if expired {
+            X * 2
+        } else {
+            Duration::from_secs(6)
+        });
+        assert!(holds(&world, partition, token));
+        let answer = world.ask(Call::Evict {
+            agent: AgentName::new("a").unwrap(),
+            reason: crate::record::Cause::new("its rack burnt"),
+        });
+        let Answer::Done { notes, changed, .. } = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(changed && !holds(&world, partition, token));
+        assert_eq!(
+            notes,
+            ["1 partition freed without fence hook power-off, which has not succeeded"]
+        );
+    }
+}

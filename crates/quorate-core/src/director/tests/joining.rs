@@ -183,10 +183,11 @@ fn only_a_silent_agent_can_be_evicted_and_the_ledger_keeps_the_reason() {
         matches!(&lost, RenewalAnswer::Answered { renewed, .. } if renewed.is_empty()),
         "if it lives after all, it hears that its sessions are over: {lost:?}"
     );
-    let Answer::Done { notes, .. } = world.ask(evict("a")) else {
+    let Answer::Done { notes, changed, .. } = world.ask(evict("a")) else {
         panic!()
     };
     assert_eq!(notes, ["agent a holds nothing"]);
+    assert!(!changed, "and nothing is said to be done");
     let answer = world.ask(evict("nobody"));
     assert!(matches!(
         answer,

@@ -305,3 +305,31 @@ fn what_a_network_repeats_or_delivers_late_keeps_no_session_open() {
     world.pass(X - Duration::from_secs(9) + Duration::from_millis(1));
     assert!(!open(&world));
 }
+
+#[test]
+fn an_agent_that_has_let_its_shorter_lease_expire_is_silent_in_its_longer_one() {
+    let mut world = World::with_session(&["p"]);
+    let Call::Register { agent, .. } = register("a", 1, "") else {
+        panic!()
+    };
+    world.ask(Call::Register {
+        agent,
+        lease: LeaseTimes::of(Duration::from_secs(3)),
+        secret_hash: "shorter".to_owned(),
+        process: 1,
+    });
+    let both = |counter| Renewal {
+        sessions: vec![SessionId(1), SessionId(2)],
+        ..renewal(counter)
+    };
+    world.renew_later(0, both(1));
+    world.run(0);
+    let silent = |world: &World| world.nodes[0].director.silent(SessionId(1));
+    world.pass(Duration::from_millis(3_570));
+    assert!(!silent(&world), "half of 10 s is not over");
+    world.pass(Duration::from_millis(2));
+    assert!(world.cluster().session(SessionId(2)).is_none());
+    assert!(silent(&world), "one message would have renewed both");
+    assert_eq!(world.renew(2), renewed());
+    assert!(!silent(&world));
+}
