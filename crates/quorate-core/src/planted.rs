@@ -6,42 +6,93 @@
 use std::time::Duration;
 
 use crate::lease::LeaseTimes;
+use crate::spec::ServiceSpec;
 
-/// A bug. Each breaks one rule and leaves the others alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Planted {
+/// Declares the bugs once, each with what it breaks and its name on the command line of the simulator.
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])+ $bug:ident = $name:literal,)+) => {
+        /// A bug. Each breaks one rule and leaves the others alone.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Planted {
+            $($(#[doc = $doc])+ $bug,)+
+        }
+
+        impl Planted {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$bug),+];
+
+            /// Its name for people.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $name,)+
+                }
+            }
+        }
+    };
+}
+
+bugs! {
     /// The deadline counts from the answer to a renewal (R1).
-    DeadlineFromReply,
+    DeadlineFromReply = "deadline-from-reply",
     /// Renewals are answered without a proof of leadership (R5).
-    UnprovenRenewals,
+    UnprovenRenewals = "unproven-renewals",
     /// A new leader trusts the stamps of the last time that it led (R6).
-    OldStamps,
+    OldStamps = "old-stamps",
+    /// A new leader takes no account of the silence that leaders before have recorded (R6).
+    ForgottenSilence = "forgotten-silence",
+    /// A session that was silent is renewed though no entry says that it was heard (R6).
+    Unheard = "unheard",
     /// X has no margin for clocks that run at different rates (R4, M1).
-    NoDrift,
+    NoDrift = "no-drift",
     /// X has no margin for the time that killing takes (R4, M3).
-    NoKillBudget,
+    NoKillBudget = "no-kill-budget",
+    /// Work that is kept has a lease like all other work (T9).
+    KeptExpires = "kept-expires",
+    /// The work of an agent that is heard can be evicted.
+    EvictHeard = "evict-heard",
+    /// What an expired session held is free, whatever fence hook its service names (T9).
+    UnfencedExpiry = "unfenced-expiry",
+    /// A fence hook that failed counts like one that succeeded (T9).
+    FailedFence = "failed-fence",
+    /// The fence hook of work that is kept begins as soon as its agent is silent (T9).
+    HastyFence = "hasty-fence",
+    /// A fence hook begins without a proof of leadership (T9).
+    UnprovenFence = "unproven-fence",
     /// Tokens are made of the wall time (S3).
-    WallClockTokens,
+    WallClockTokens = "wall-clock-tokens",
     /// A snapshot does not hold the counter of tokens (S3).
-    ForgottenCounter,
+    ForgottenCounter = "forgotten-counter",
     /// The leader's fold expires a session before that is committed (R7).
-    EarlyExpiry,
+    EarlyExpiry = "early-expiry",
     /// A partition is given back when its run is asked to end (R10).
-    EarlyRelease,
+    EarlyRelease = "early-release",
     /// A run is started when it is assigned, without waiting for the assumption (R9).
-    UnassumedStart,
+    UnassumedStart = "unassumed-start",
     /// A call that changes nothing is answered without a proof of leadership (S4).
-    StaleReads,
+    StaleReads = "stale-reads",
     /// A claim is answered before it is committed (S5).
-    EarlyAnswers,
+    EarlyAnswers = "early-answers",
     /// After an unknown outcome the records are written again as another batch (S4).
-    RetryAsNew,
+    RetryAsNew = "retry-as-new",
     /// The order in which records are folded depends on the director (S8).
-    FoldOrder,
+    FoldOrder = "fold-order",
     /// The end of an older token ends the present one (S5).
-    OldCompletion,
+    OldCompletion = "old-completion",
+    /// A checkpoint is taken from any token (S2).
+    TokenlessCheckpoints = "tokenless-checkpoints",
+    /// A checkpoint is answered before it is committed (S4).
+    EarlyCheckpoints = "early-checkpoints",
+    /// The numbers of checkpoints begin again with the agent process (S4).
+    RestartedNumbers = "restarted-numbers",
+    /// A snapshot does not hold checkpoints (S4).
+    ForgottenCheckpoints = "forgotten-checkpoints",
     /// An agent that asks for its work after long is told only the latest of it (L1).
-    LostNews,
+    LostNews = "lost-news",
+    /// A clock that runs at another rate is told of only far beyond the bound (R14).
+    DeafDrift = "deaf-drift",
+    /// The drift of a clock is measured with the delay of any renewal, not the least of a minute (R14).
+    DelayAsDrift = "delay-as-drift",
 }
 
 /// What is planted in a machine.
@@ -81,6 +132,9 @@ impl Plants {
         }
         if self.has(Planted::NoDrift) {
             lease.lease -= lease.expiry().saturating_sub(without);
+        }
+        if self.has(Planted::KeptExpires) && !lease.ends() {
+            return LeaseTimes::of(ServiceSpec::default_lease().0);
         }
         lease
     }

@@ -12,6 +12,7 @@ use super::{AskId, Opened, retry_wait};
 use crate::checkpoint::Content;
 use crate::director::call::{Checkpoints, Written};
 use crate::ids::{PartitionId, Token};
+use crate::planted::{Planted, Plants};
 use crate::time::Moment;
 
 /// The least time between two calls of a session. A thousand programs that write every second, or one
@@ -121,7 +122,12 @@ impl Desk {
 
     /// The next call to make: the one without an answer again when its time has come, otherwise a new
     /// one if none is under way and something waits.
-    pub(super) fn next(&mut self, now: Moment, opened: Opened) -> Option<(u64, Checkpoints)> {
+    pub(super) fn next(
+        &mut self,
+        now: Moment,
+        opened: Opened,
+        plants: Plants,
+    ) -> Option<(u64, Checkpoints)> {
         if let Some(sent) = &self.sent {
             self.again_at.take_if(|at| now >= *at)?;
             return Some((sent.call, sent.checkpoints.clone()));
@@ -143,7 +149,7 @@ impl Desk {
                 given.push(Written {
                     partition: waiting.partition,
                     token,
-                    number: self.number(now),
+                    number: self.number(now, plants),
                     content: waiting.content,
                 });
                 asks.insert(token, waiting.asks);
@@ -166,8 +172,10 @@ impl Desk {
 
     /// Above every number that was given before, also by an earlier process of this agent: the clock
     /// counts on while the machine is up, and no token outlives that.
-    fn number(&mut self, now: Moment) -> u64 {
-        self.number = (now.as_nanos() / 1000).max(self.number + 1);
+    fn number(&mut self, now: Moment, plants: Plants) -> u64 {
+        let clock = now.as_nanos() / 1000;
+        let restarted = plants.has(Planted::RestartedNumbers);
+        self.number = if restarted { 0 } else { clock }.max(self.number + 1);
         self.number
     }
 

@@ -329,7 +329,7 @@ impl Session {
         if let Some(report) = self.outbox.next(now, opened, claims) {
             effects.push(Effect::Report { warden, report });
         }
-        if let Some((call, checkpoints)) = self.desk.next(now, opened) {
+        if let Some((call, checkpoints)) = self.desk.next(now, opened, self.plants) {
             effects.push(Effect::Checkpoints {
                 warden,
                 call,

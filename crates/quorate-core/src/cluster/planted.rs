@@ -1,15 +1,16 @@
 //! What planted bugs do to the fold. Without the feature `planted` nothing here does anything.
 
-use crate::history::Change;
-use crate::ids::SessionId;
+use crate::checkpoint::Checkpoint;
+use crate::history::{Change, What};
+use crate::ids::{PartitionId, SessionId, Token};
 use crate::planted::{Planted, Plants};
 use crate::record::{self, Entry, Header, Record};
 use crate::time::WallTime;
 
 use super::apply::{Fold, FoldError};
+use super::partition::Freed;
 use super::snapshot::SnapshotError;
-use super::{Applied, Cluster};
-use crate::ids::Token;
+use super::{Applied, Cluster, Outcome};
 
 impl Plants {
     /// The state that a snapshot holds.
@@ -17,6 +18,9 @@ impl Plants {
         let mut cluster = Cluster::decode(bytes)?;
         if self.has(Planted::ForgottenCounter) {
             cluster.last_token = Token::new(cluster.era, 0);
+        }
+        if self.has(Planted::ForgottenCheckpoints) {
+            cluster.forget_checkpoints();
         }
         Ok(cluster)
     }
@@ -31,7 +35,14 @@ impl Plants {
         if self.has(Planted::FoldOrder) && director.is_multiple_of(2) {
             return cluster.fold_backwards(bytes);
         }
-        cluster.fold(bytes)
+        let mut folded = cluster.fold(bytes)?;
+        if self.has(Planted::UnfencedExpiry) {
+            cluster.free_unfenced(folded.0.wall, &mut folded.1.changes);
+        }
+        if self.has(Planted::TokenlessCheckpoints) {
+            cluster.take_refused_checkpoints(bytes, &folded.1.outcomes);
+        }
+        Ok(folded)
     }
 }
 
@@ -51,6 +62,64 @@ impl Cluster {
         applied.outcomes.reverse();
         self.last_hash = record::hash(bytes);
         Ok((header, applied))
+    }
+
+    fn forget_checkpoints(&mut self) {
+        let ids: Vec<PartitionId> = self.partitions().map(|(id, _)| id).collect();
+        for id in ids {
+            let partition = self.partitions.get_mut(id.0);
+            if let Some(extra) = partition.and_then(|partition| partition.extra.as_mut()) {
+                extra.checkpoint = None;
+            }
+        }
+    }
+
+    /// Frees what waits for a fence hook.
+    fn free_unfenced(&mut self, wall: WallTime, changes: &mut Vec<Change>) {
+        let waiting = self.expired.values();
+        let waiting = waiting.flat_map(|session| session.held.iter().copied());
+        let waiting: Vec<PartitionId> = waiting.collect();
+        let mut fold = Fold {
+            at: self.position,
+            wall,
+            changes: Vec::new(),
+        };
+        for partition in waiting {
+            self.vacate(&mut fold, partition, What::Expired, |from| Freed::Expired {
+                from,
+            });
+        }
+        changes.append(&mut fold.changes);
+    }
+
+    /// Takes the checkpoints of an entry that were refused.
+    fn take_refused_checkpoints(&mut self, bytes: &[u8], outcomes: &[Outcome]) {
+        let Ok(entry) = Entry::decode(bytes) else {
+            return;
+        };
+        let at = entry.header.wall;
+        for (record, outcome) in entry.records.into_iter().zip(outcomes) {
+            let Record::CheckpointPut {
+                partition,
+                token,
+                number,
+                content,
+                tell: _,
+            } = record
+            else {
+                continue;
+            };
+            let partition = self.partitions.get_mut(partition.0);
+            if let (Some(partition), Outcome::Refused(_)) = (partition, outcome) {
+                let extra = partition.extra.get_or_insert_default();
+                extra.checkpoint = Some(Box::new(Checkpoint {
+                    token,
+                    number,
+                    at,
+                    content,
+                }));
+            }
+        }
     }
 
     /// Expires a session though no entry says so.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::ids::{AgentName, Incarnation};
 use crate::lease::DRIFT_PERCENT;
+use crate::planted::{Planted, Plants};
 use crate::time::Moment;
 
 /// The shortest time over which rates are compared.
@@ -33,6 +34,7 @@ pub(super) struct Finding {
 #[derive(Debug, Default)]
 pub(super) struct Drift {
     of: BTreeMap<AgentName, Line>,
+    plants: Plants,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,14 @@ struct Sample {
 }
 
 impl Drift {
+    /// One with a bug, to see whether it is found.
+    pub(super) fn with_plants(plants: Plants) -> Self {
+        Self {
+            plants,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.of.clear();
     }
@@ -85,7 +95,7 @@ impl Drift {
                 .insert(agent.clone(), Line::new(incarnation, sample));
             return None;
         };
-        if sample.ahead < line.least.ahead {
+        if sample.ahead < line.least.ahead && !self.plants.has(Planted::DelayAsDrift) {
             line.least = sample;
         }
         (now.since(line.begun) >= WINDOW).then(|| line.finish(sample))?

@@ -4,6 +4,9 @@
 //! kept without a lease when its agent has been silent for as long as the usual lease would have allowed.
 //! It is tried again until it succeeds, by whoever leads, so it may run more than once. Only its success,
 //! as an entry in the ledger, frees anything.
+//!
+//! Each try begins with a proof of leadership: a director that stood still, or was cut off, takes everybody
+//! for silent, and must not switch a machine off that its successor hears.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use crate::cluster::Session;
 use crate::ids::{AgentName, HookName, SessionId};
 use crate::lease::LeaseTimes;
+use crate::planted::Planted;
 use crate::record::{Cause, Record};
 use crate::spec::ServiceSpec;
 use crate::time::Moment;
@@ -18,6 +22,7 @@ use crate::time::Moment;
 use super::Director;
 use super::batch::Batch;
 use super::effect::Effect;
+use super::proofs::Waiting;
 
 /// Pause after the first failure of a hook; it doubles up to [`AGAIN_MAX`].
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
@@ -43,6 +48,8 @@ struct Fence {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// It is to be ordered once this director has proven that it leads.
+    Proving,
     /// It has been ordered and has not ended.
     Running,
     /// It has failed and is tried again then.
@@ -60,7 +67,7 @@ impl Fences {
     pub(super) fn next(&self) -> Option<Moment> {
         let due = self.of.values().filter_map(|fence| match fence.stage {
             Stage::Again(at) => Some(at),
-            Stage::Running | Stage::Succeeded => None,
+            Stage::Proving | Stage::Running | Stage::Succeeded => None,
         });
         due.min()
     }
@@ -83,27 +90,45 @@ impl Fences {
         fence.problem = problem;
     }
 
-    /// Begins what is wanted and not begun, begins again what is due, and forgets what nobody waits for.
-    fn want(
-        &mut self,
-        now: Moment,
-        wanted: BTreeMap<Target, AgentName>,
-    ) -> Vec<(Target, AgentName)> {
+    /// What is wanted and not begun, or due again. Forgets what nobody waits for.
+    fn want(&mut self, now: Moment, wanted: BTreeMap<Target, AgentName>) -> Vec<Target> {
         self.of.retain(|target, _| wanted.contains_key(target));
-        let mut begun = Vec::new();
+        let mut due = Vec::new();
         for (target, agent) in wanted {
             let fence = self.of.entry(target.clone()).or_insert_with(|| Fence {
-                agent: agent.clone(),
+                agent,
                 stage: Stage::Again(now),
                 failures: 0,
                 problem: None,
             });
             if matches!(fence.stage, Stage::Again(at) if at <= now) {
-                fence.stage = Stage::Running;
-                begun.push((target, agent));
+                fence.stage = Stage::Proving;
+                due.push(target);
             }
         }
-        begun
+        due
+    }
+
+    /// This director leads: the hook is ordered, if it is still wanted.
+    fn begin(&mut self, target: &Target, wanted: bool) -> Option<AgentName> {
+        let fence = self.of.get_mut(target)?;
+        if fence.stage != Stage::Proving {
+            return None;
+        }
+        if !wanted {
+            self.of.remove(target);
+            return None;
+        }
+        fence.stage = Stage::Running;
+        Some(fence.agent.clone())
+    }
+
+    /// Whether this director leads could not be proven: the hook waits a little.
+    pub(super) fn put_off(&mut self, now: Moment, target: &Target) {
+        let fence = self.of.get_mut(target);
+        if let Some(fence) = fence.filter(|fence| fence.stage == Stage::Proving) {
+            fence.stage = Stage::Again(now + AGAIN_FIRST);
+        }
     }
 
     fn succeeded(&self) -> impl Iterator<Item = Record> {
@@ -117,22 +142,16 @@ impl Fences {
     }
 }
 
-/// How long kept work may be without a sign of its agent before its hook is begun: as long as others are
-/// waited for.
-fn patience() -> Duration {
-    LeaseTimes::of(ServiceSpec::default_lease().0).expiry()
-}
-
 impl Director {
-    /// Orders hooks, and writes down which have succeeded.
+    /// Prepares hooks, and writes down which have succeeded.
     pub(super) fn fence(&mut self, now: Moment, batch: &mut Batch, effects: &mut Vec<Effect>) {
         let wanted = self.wanted_fences(now);
-        for ((session, hook), agent) in self.fences.want(now, wanted) {
-            effects.push(Effect::Fence {
-                session,
-                agent,
-                hook,
-            });
+        for target in self.fences.want(now, wanted) {
+            if self.plants.has(Planted::UnprovenFence) {
+                self.begin_fence(now, target, effects);
+            } else {
+                self.proofs.wait(Waiting::Fence(target));
+            }
         }
         for record in self.fences.succeeded() {
             if !batch.push(record) {
@@ -146,6 +165,20 @@ impl Director {
             if !batch.push(Record::SessionExpired { session }) {
                 return;
             }
+        }
+    }
+
+    /// This director led at a moment after it wanted a hook: the hook is ordered, unless its agent was heard
+    /// meanwhile.
+    pub(super) fn begin_fence(&mut self, now: Moment, target: Target, effects: &mut Vec<Effect>) {
+        let wanted = self.wanted_fences(now).contains_key(&target);
+        if let Some(agent) = self.fences.begin(&target, wanted) {
+            let (session, hook) = target;
+            effects.push(Effect::Fence {
+                session,
+                agent,
+                hook,
+            });
         }
     }
 
@@ -164,10 +197,19 @@ impl Director {
         wanted
     }
 
+    /// How long kept work may be without a sign of its agent before its hook is begun: as long as others are
+    /// waited for.
+    fn patience(&self) -> Duration {
+        if self.plants.has(Planted::HastyFence) {
+            return Duration::ZERO;
+        }
+        LeaseTimes::of(ServiceSpec::default_lease().0).expiry()
+    }
+
     /// Whether work that is kept has been without a sign of its agent for as long as others are waited for.
     fn overdue(&self, now: Moment, session: &Session) -> bool {
         let heard = self.clocks.heard(session.id());
-        !session.lease().ends() && heard.is_some_and(|heard| now.since(heard) >= patience())
+        !session.lease().ends() && heard.is_some_and(|heard| now.since(heard) >= self.patience())
     }
 
     fn lacks_a_fence(&self, session: &Session) -> bool {
@@ -182,7 +224,7 @@ impl Director {
         let kept = kept.filter(|session| !session.lease().ends());
         let kept = kept.filter(|session| !self.cluster.fences_of(session).is_empty());
         let overdue =
-            kept.filter_map(|session| Some(self.clocks.heard(session.id())? + patience()));
+            kept.filter_map(|session| Some(self.clocks.heard(session.id())? + self.patience()));
         // What is overdue already has its hook running, or waiting for its next try.
         let later = overdue.filter(|at| *at > now);
         later.chain(self.fences.next()).min()
@@ -199,6 +241,7 @@ impl Director {
             (None, _) => String::new(),
         };
         Some(match fence.stage {
+            Stage::Proving => format!("it begins{tried}"),
             Stage::Running => format!("it runs{tried}"),
             Stage::Again(at) => {
                 let left = at.since(now).as_secs_f64();

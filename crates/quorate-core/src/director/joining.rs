@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::cluster::{Agent, Session};
 use crate::ids::{AgentName, HookName, SessionId};
 use crate::lease::LeaseTimes;
+use crate::planted::Planted;
 use crate::record::{AgentInfo, Cause, CloseReason, Place, Record};
 use crate::spec::Span;
 use crate::time::Moment;
@@ -167,7 +168,8 @@ impl Director {
         let expired = known.expired().iter();
         let expired = expired.filter_map(|id| self.cluster.expired().get(id));
         let silent = self.sessions_of(known);
-        let silent = silent.filter(|session| self.fresh(now, session).is_none());
+        let anyway = self.plants.has(Planted::EvictHeard);
+        let silent = silent.filter(|session| anyway || self.fresh(now, session).is_none());
         let taken: Vec<&Session> = silent.chain(expired).collect();
         if taken.is_empty() {
             let heard = self.sessions_of(known);

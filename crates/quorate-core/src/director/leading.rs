@@ -79,7 +79,8 @@ impl Director {
         for (id, session) in self.cluster.sessions() {
             let from = self.stamp(now, session);
             let lease = self.plants.counted(session.lease());
-            self.clocks.inherit(*id, from, lease, session.silent_for());
+            let silent_for = self.recorded_silence(session);
+            self.clocks.inherit(*id, from, lease, silent_for);
         }
     }
 

@@ -154,7 +154,11 @@ impl Director {
     /// The same with a bug, to see whether it is found.
     #[must_use]
     pub fn with_plants(self, plants: Plants) -> Self {
-        Self { plants, ..self }
+        Self {
+            drift: drift::Drift::with_plants(plants),
+            plants,
+            ..self
+        }
     }
 
     /// All state of the cluster as this director has folded it.
@@ -219,7 +223,10 @@ impl Director {
                 session,
                 hook,
                 problem,
-            } => self.fences.ended(now.moment, &(session, hook), problem),
+            } => {
+                let problem = self.problem_of_fence(problem);
+                self.fences.ended(now.moment, &(session, hook), problem);
+            }
             Event::Woke => self.wake = None,
         }
         self.advance(now, effects);

@@ -1,8 +1,11 @@
 //! What planted bugs do in a director. Without the feature `planted` nothing here does anything.
 
+use std::time::Duration;
+
 use crate::cluster::Session;
 use crate::ids::{PartitionId, Position, SessionId, Token};
 use crate::planted::Planted;
+use crate::record::Cause;
 use crate::time::Moment;
 
 use super::Director;
@@ -25,7 +28,20 @@ impl Director {
         let seen = agent.map_or(now.wall, |agent| agent.last_seen());
         let millis = now.wall.0.saturating_sub(seen.0);
         let millis = u64::try_from(millis).unwrap_or(0);
-        now.moment.before(std::time::Duration::from_millis(millis))
+        now.moment.before(Duration::from_millis(millis))
+    }
+
+    /// How long a session was silent by the word of leaders before: as they recorded it.
+    pub(super) fn recorded_silence(&self, session: &Session) -> Duration {
+        if self.plants.has(Planted::ForgottenSilence) {
+            return Duration::ZERO;
+        }
+        session.silent_for()
+    }
+
+    /// Why a fence hook has not succeeded: as it was told.
+    pub(super) fn problem_of_fence(&self, problem: Option<Cause>) -> Option<Cause> {
+        problem.filter(|_| !self.plants.has(Planted::FailedFence))
     }
 
     pub(super) fn plant_in_batch(&mut self, now: Now, batch: &mut Batch) {
@@ -43,8 +59,19 @@ impl Director {
         }
     }
 
-    /// Answers claims that are not committed yet.
+    /// Answers claims and checkpoints that are not committed yet.
     pub(super) fn answer_early(&self, jobs: &[Job], effects: &mut Vec<Effect>) {
+        if self.plants.has(Planted::EarlyCheckpoints) {
+            for job in jobs {
+                if let Reply::Checkpoints { asked } = &job.reply {
+                    let answer = Answer::Checkpoints {
+                        kept: asked.iter().map(|(_, token, _)| *token).collect(),
+                        refused: Vec::new(),
+                    };
+                    effects.push(Effect::Answer { id: job.id, answer });
+                }
+            }
+        }
         if !self.plants.has(Planted::EarlyAnswers) {
             return;
         }

@@ -12,6 +12,7 @@ use super::batch::Reply;
 use super::call::{CallId, Renewal};
 use super::effect::Effect;
 use super::event::{Now, ProofId};
+use super::fences::Target;
 use super::{Director, Role};
 
 /// Counts arrivals; what has this number or a lower one had arrived by then.
@@ -24,6 +25,8 @@ pub(super) enum Waiting {
     Renewal(CallId, Renewal),
     /// A call that changes nothing.
     Call(CallId, Reply),
+    /// A fence hook that is to begin.
+    Fence(Target),
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +112,7 @@ impl Director {
             return;
         };
         let Some((next, epoch)) = tail else {
-            return self.unproven(begun.covers, effects);
+            return self.unproven(now, begun.covers, effects);
         };
         if next <= begun.folded {
             let reason = format!(
@@ -130,7 +133,7 @@ impl Director {
             self.proofs.beat = true;
             return;
         }
-        self.unproven(begun.covers, effects);
+        self.unproven(now, begun.covers, effects);
     }
 
     /// This director led at a moment after everything that is covered had arrived.
@@ -149,28 +152,35 @@ impl Director {
                     let answer = self.reply(reply);
                     effects.push(Effect::Answer { id, answer });
                 }
+                Waiting::Fence(target) => self.begin_fence(now.moment, target, effects),
             }
         }
     }
 
-    fn unproven(&mut self, covers: Arrival, effects: &mut Vec<Effect>) {
+    fn unproven(&mut self, now: Now, covers: Arrival, effects: &mut Vec<Effect>) {
         let waiting = self.proofs.take(covers);
+        for waiting in &waiting {
+            if let Waiting::Fence(target) = waiting {
+                self.fences.put_off(now.moment, target);
+            }
+        }
         self.turn_away(waiting, effects);
     }
 
     /// Nothing was decided for these: they may ask again, here or elsewhere.
     pub(super) fn turn_away(&self, waiting: Vec<Waiting>, effects: &mut Vec<Effect>) {
-        for waiting in waiting {
-            effects.push(match waiting {
-                Waiting::Renewal(id, _) => Effect::AnswerRenewal {
-                    id,
-                    answer: self.renewal_not_leader(),
-                },
-                Waiting::Call(id, _) => Effect::Answer {
-                    id,
-                    answer: self.not_leader(),
-                },
-            });
-        }
+        let answers = waiting.into_iter().filter_map(|waiting| match waiting {
+            Waiting::Renewal(id, _) => Some(Effect::AnswerRenewal {
+                id,
+                answer: self.renewal_not_leader(),
+            }),
+            Waiting::Call(id, _) => Some(Effect::Answer {
+                id,
+                answer: self.not_leader(),
+            }),
+            // Nobody waits for an answer: whoever leads wants it anew.
+            Waiting::Fence(_) => None,
+        });
+        effects.extend(answers);
     }
 }

@@ -36,6 +36,9 @@ pub(super) struct Renewals {
     seen: BTreeMap<AgentName, (Incarnation, VecDeque<Attempt>)>,
 }
 
+/// Below this, in millionths, a planted bug tells of no clock.
+const DEAF: i64 = 200_000;
+
 /// What an attempt is beside those that were seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempted {
@@ -128,7 +131,8 @@ impl Director {
         if let Some(agent) = &agent {
             let found = self
                 .drift
-                .note(agent, renewal.incarnation, now.moment, renewal.sent_ms);
+                .note(agent, renewal.incarnation, now.moment, renewal.sent_ms)
+                .filter(|found| !self.plants.has(Planted::DeafDrift) || found.ppm.abs() > DEAF);
             self.renewals
                 .findings
                 .extend(found.map(|found| (agent.clone(), found)));
@@ -151,7 +155,8 @@ impl Director {
             if let Some(open) = self.cluster.session(*session) {
                 let lease = self.plants.counted(open.lease());
                 self.clocks.extend(*session, now.moment, lease);
-                if !open.silent_for().is_zero() || self.log.records_silence(*session) {
+                let silent = !open.silent_for().is_zero() || self.log.records_silence(*session);
+                if silent && !self.plants.has(Planted::Unheard) {
                     self.renewals.heard.insert(*session);
                 }
             }

@@ -39,6 +39,27 @@ fn joins(agent: &str, id: u64, lease: Duration) -> Call {
     }
 }
 
+/// The entry by which another director is elected next.
+fn elected_elsewhere(world: &World, epoch: Epoch) -> Vec<u8> {
+    let header = crate::record::Header {
+        format: crate::record::FORMAT,
+        epoch,
+        batch: crate::ids::BatchId {
+            writer: 999,
+            sequence: 1,
+        },
+        predecessor: world.cluster().last_hash(),
+        wall: world.now.wall,
+    };
+    let records = vec![Record::Elected {
+        name: crate::ids::DirectorName::new("other").unwrap(),
+        id: 999,
+        address: "other:7400".to_owned(),
+        format: crate::record::FORMAT,
+    }];
+    Entry { header, records }.encode()
+}
+
 /// Agent `a` runs `s/p` with this table, under a session of this class.
 fn running(table: &serde_json::Value, lease: Duration) -> (World, PartitionId, Token) {
     let mut world = World::led();
@@ -77,6 +98,8 @@ fn fenced() -> serde_json::Value {
 }
 
 const TEN: Duration = Duration::from_secs(10);
+/// Pause after the first failure of a hook.
+const AGAIN: Duration = Duration::from_secs(1);
 
 #[test]
 fn work_with_a_hook_stays_where_it_was_until_the_hook_has_succeeded() {
@@ -284,6 +307,70 @@ fn kept_work_whose_agent_is_heard_in_time_is_not_fenced() {
     }
     assert_eq!(world.nodes[0].fenced, []);
     assert!(holds(&world, partition, token));
+}
+
+/// A director that was deposed while it stood still has heard nobody since, and finds everybody silent.
+#[test]
+fn a_leader_that_was_deposed_without_knowing_begins_no_hook() {
+    let kept = serde_json::json!({ "isolation": "keep", "fence": "power-off" });
+    for expires in [false, true] {
+        let (mut world, ..) = if expires {
+            running(&fenced(), TEN)
+        } else {
+            running(&kept, KEPT)
+        };
+        if expires {
+            world.pass(X);
+            assert_eq!(world.nodes[0].fenced.len(), 1);
+            ended(&mut world, Some("no such host"));
+        }
+        // Another leader is elected past this one.
+        let epoch = world.cluster().epoch().next();
+        world.ledger.push((epoch, elected_elsewhere(&world, epoch)));
+        // By now the next try is due, or the agent is overdue; later this director may be elected again.
+        let due = if expires { AGAIN } else { X };
+        world.pass(due);
+        assert_eq!(world.nodes[0].fenced.len(), usize::from(expires));
+        assert_ne!(*world.nodes[0].director.role(), Role::Leader);
+    }
+}
+
+#[test]
+fn a_hook_waits_while_nobody_can_say_who_leads() {
+    let kept = serde_json::json!({ "isolation": "keep", "fence": "power-off" });
+    let (mut world, ..) = running(&kept, KEPT);
+    world.proofs_held = true;
+    world.pass(X);
+    let Effect::ProveTail { proof } = world.held(0) else {
+        panic!("a hook begins with a proof")
+    };
+    world.proofs_held = false;
+    world.tell(0, Event::TailAnswered { proof, tail: None });
+    assert_eq!(world.nodes[0].fenced, []);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(
+        world.nodes[0].fenced,
+        [(SessionId(1), hook())],
+        "it is tried again"
+    );
+}
+
+#[test]
+fn a_hook_does_not_begin_when_its_agent_is_heard_during_the_proof() {
+    let kept = serde_json::json!({ "isolation": "keep", "fence": "power-off" });
+    let (mut world, ..) = running(&kept, KEPT);
+    world.proofs_held = true;
+    world.pass(X);
+    let Effect::ProveTail { proof } = world.held(0) else {
+        panic!("a hook begins with a proof")
+    };
+    world.proofs_held = false;
+    world.renew_later(0, renewal(2));
+    let tail = Some(world.tail());
+    world.tell(0, Event::TailAnswered { proof, tail });
+    assert_eq!(world.nodes[0].fenced, []);
+    world.pass(X);
+    assert_eq!(world.nodes[0].fenced.len(), 1, "later it is silent again");
 }
 
 #[test]
