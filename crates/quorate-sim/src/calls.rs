@@ -83,7 +83,7 @@ impl World {
         }
         let id = self.number();
         let agent = self.agent_of(&origin).map(str::to_owned);
-        let noted = self.oracle.asked(agent.as_deref(), Some(&call));
+        let noted = self.oracle.asked(self.now, agent.as_deref(), Some(&call));
         self.arrivals.insert(id, Arrival { number, noted });
         let id = CallId(id);
         self.step_director(n, Event::Asked { id, call });
@@ -179,7 +179,7 @@ impl World {
         {
             return;
         }
-        let noted = self.oracle.asked(Some(&host.name), None);
+        let noted = self.oracle.asked(self.now, Some(&host.name), None);
         let id = self.number();
         self.arrivals.insert(id, Arrival { number, noted });
         let id = CallId(id);
@@ -334,7 +334,10 @@ pub(crate) fn fits(what: What, answer: &Answer) -> bool {
     match (what, answer) {
         (What::Open | What::Resume, Answer::Opened { .. })
         | (What::Report(_), Answer::Reported { .. })
+        | (What::Checkpoints(_), Answer::Checkpoints { .. })
         | (What::Close, Answer::Done { .. }) => true,
-        (What::Open | What::Resume | What::Report(_) | What::Close, _) => false,
+        (What::Open | What::Resume | What::Report(_) | What::Checkpoints(_) | What::Close, _) => {
+            false
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Directors: the machine, the model of what its shell does, and the calls that reach it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_core::agent::WardenId;
 use quorate_core::director::effect::Effect;
 use quorate_core::director::event::{AppendOutcome, Event, Now, ProofId, ReadOutcome};
 use quorate_core::director::{Config, Director, WorkDelta};
-use quorate_core::ids::{DirectorName, Epoch, Position, SessionId};
+use quorate_core::ids::{DirectorName, Epoch, HookName, Position, SessionId};
 use quorate_core::planner::PlannerConfig;
 use quorate_core::spec::validate::TAKEOVER_MAX;
 use quorate_core::time::WallTime;
@@ -15,6 +15,7 @@ use quorate_core::time::WallTime;
 use crate::bug::Bug;
 use crate::calls::party;
 use crate::clock::{Clock, Instant, MILLI, SECOND};
+use crate::hooks::HOOKS;
 use crate::profile::Profile;
 use crate::random::Random;
 use crate::trip::Trip;
@@ -96,10 +97,9 @@ impl World {
                 settle: Duration::from_secs(1),
                 ..PlannerConfig::default()
             },
-            // Clocks here differ by as much as the model allows, all the time.
-            drain_drifting: false,
-            // No service of the simulation names a hook.
-            fences: BTreeSet::new(),
+            // Elsewhere clocks differ by as much as the model allows, all the time.
+            drain_drifting: !self.profile.clocks_within,
+            fences: HOOKS.into_iter().flat_map(HookName::new).collect(),
         };
         let plants = self.bug.map(Bug::plants).unwrap_or_default();
         // One that has nothing finds the beginning trimmed away, and has a snapshot sent.
@@ -308,8 +308,11 @@ impl World {
                 let order = (fate == Fate::Works).then_some(order);
                 self.with_fate(fate, n, generation, order, event);
             }
-            // No service of the simulation names a hook.
-            Effect::Fence { .. } => {}
+            Effect::Fence {
+                session,
+                agent,
+                hook,
+            } => self.run_hook(n, generation, (session, agent, hook)),
             Effect::LoadSnapshot => {
                 let delay = self.delay();
                 self.after(delay, Happening::LoadSnapshot(n, generation));
@@ -340,8 +343,8 @@ impl World {
                     return;
                 };
                 let host = renewal.host;
-                self.oracle
-                    .renewed(noted, renewal.renewal.incarnation, &answer);
+                let attempt = (renewal.renewal.incarnation, renewal.renewal.counter);
+                self.oracle.renewed(noted, attempt, &answer);
                 let answered = Happening::RenewalAnswered(number, answer);
                 self.send(Party::Director(n), Party::Host(host), answered);
             }
@@ -416,7 +419,7 @@ impl World {
         if outcome == AppendOutcome::Appended {
             let now = self.now;
             self.remark(|| format!("{now} entry {at}: {}", told(&bytes)));
-            self.oracle.committed(at, &bytes);
+            self.oracle.committed(now, at, &bytes);
             for n in 0..self.directors.len() {
                 self.hint(n, None);
             }
@@ -438,6 +441,8 @@ impl World {
     }
 
     pub(crate) fn answer_tail(&mut self, n: usize, generation: u64, proof: ProofId) {
+        // What it says to whoever leads proves that it does at this moment.
+        self.oracle.leader_proven(self.now, n);
         let tail = Some(self.ledger.tail());
         let event = Box::new(Event::TailAnswered { proof, tail });
         let delay = self.delay();

@@ -112,7 +112,7 @@ impl World {
     }
 
     fn harm_links(&mut self, kind: Kind, host: usize, n: usize, random: &mut Random) {
-        let lasts = self.profile.outage(random, 20 * SECOND);
+        let lasts = self.profile.outage(random, self.profile.cut_max);
         match kind {
             Kind::Cut => {
                 let (host, n) = (Party::Host(host), Party::Director(n));
@@ -227,6 +227,7 @@ impl World {
     pub(crate) fn add_host(&mut self, random: &mut Random) -> usize {
         let n = self.hosts.len();
         let host = Host::new(n as u64, format!("a{n}"), random, &self.profile);
+        self.oracle.agent_has(&host.name, host.clock);
         self.hosts.push(host);
         self.after(SECOND, Happening::AgentStarts(n));
         n
@@ -238,7 +239,8 @@ impl World {
             return;
         };
         let n = self.add_host(random);
-        if let Some(host) = self.host(n) {
+        if let Some(host) = self.hosts.get_mut(n) {
+            self.oracle.agent_has(&name, host.clock);
             host.name = name;
             host.copy = true;
             if identity {

@@ -23,6 +23,7 @@ use crate::profile::Profile;
 use crate::random::Random;
 use crate::trip::Trip;
 use crate::wardens::{Order, Warden};
+use crate::words::found;
 use crate::world::{Happening, Origin, Party, PendingRenewal, What, World};
 
 const POLL_WITHIN: u64 = 6 * SECOND;
@@ -316,7 +317,7 @@ impl World {
                 warden,
                 run,
                 item,
-                checkpoint: _,
+                checkpoint,
             } => {
                 let opened = self.host(n).and_then(|host| host.holder(warden));
                 let Some(session) = opened.and_then(|holder| holder.opened) else {
@@ -324,7 +325,14 @@ impl World {
                 };
                 let session = session.session;
                 let name = format!("{}/{}", item.service, item.key);
-                self.order(n, warden, Order::Start { run, session, name });
+                let found = found(checkpoint.as_ref());
+                let start = Order::Start {
+                    run,
+                    session,
+                    name,
+                    found,
+                };
+                self.order(n, warden, start);
             }
             Effect::Signal {
                 warden,
@@ -332,8 +340,12 @@ impl World {
                 signal,
             } => self.order(n, warden, Order::Signal(run, signal)),
             Effect::WriteData { .. } => {}
-            // The runs of this world say nothing of their progress.
-            Effect::Checkpoints { .. } | Effect::AnswerCheckpoint { .. } => {}
+            Effect::Checkpoints {
+                warden,
+                call,
+                checkpoints,
+            } => self.send_words(n, warden, call, checkpoints),
+            Effect::AnswerCheckpoint { ask, outcome } => self.word_answered(n, ask, outcome),
             Effect::Kill { warden, run } => self.order(n, warden, Order::Kill(run)),
             Effect::Forget { warden, run } => self.order(n, warden, Order::Forget(run)),
             Effect::Report { warden, report } => self.report(n, warden, report),
@@ -366,7 +378,7 @@ impl World {
         }
     }
 
-    fn agent_call(&mut self, n: usize, warden: WardenId, what: What, call: Call) {
+    pub(crate) fn agent_call(&mut self, n: usize, warden: WardenId, what: What, call: Call) {
         let Some(generation) = self.host(n).map(|host| host.generation) else {
             return;
         };
@@ -434,6 +446,8 @@ impl World {
     ) {
         if is_over(&answer) {
             let event = match what {
+                // Whether the session is over, reports and renewals tell.
+                What::Checkpoints(call) => Event::CheckpointsUnanswered { warden, call },
                 What::Open => Event::OpenFailed { warden },
                 What::Close => Event::Closed { warden },
                 What::Resume | What::Report(_) => Event::Lost { warden },
@@ -468,10 +482,11 @@ impl World {
                 refused: refused.into_iter().map(|(token, _)| token).collect(),
             },
             Answer::Done { .. } => Event::Closed { warden },
-            Answer::Checkpoints { .. }
-            | Answer::Refused(_)
-            | Answer::Unknown
-            | Answer::NotLeader { .. } => return,
+            Answer::Checkpoints { kept, .. } => match what {
+                What::Checkpoints(call) => Event::CheckpointsAnswered { warden, call, kept },
+                What::Open | What::Resume | What::Report(_) | What::Close => return,
+            },
+            Answer::Refused(_) | Answer::Unknown | Answer::NotLeader { .. } => return,
         };
         self.tell_agent(host, generation, event);
     }
@@ -486,6 +501,7 @@ impl World {
         let event = match what {
             What::Open | What::Resume => Event::OpenFailed { warden },
             What::Report(sequence) => Event::ReportUnanswered { warden, sequence },
+            What::Checkpoints(call) => Event::CheckpointsUnanswered { warden, call },
             What::Close => Event::CloseUnanswered { warden },
         };
         self.tell_agent(host, generation, event);

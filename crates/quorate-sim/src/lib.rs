@@ -17,6 +17,7 @@ mod calls;
 pub mod clock;
 mod directors;
 mod faults;
+mod hooks;
 mod hosts;
 pub mod ledger;
 mod liveness;
@@ -31,6 +32,7 @@ pub mod settings;
 pub mod shrink;
 mod trip;
 mod wardens;
+mod words;
 pub mod world;
 
 pub use bug::Bug;

@@ -25,6 +25,15 @@ const CONVERGE: u64 = 100 * SECOND;
 const STABLE: u64 = 20 * SECOND;
 /// How long the last change may take: an expiry, a settle window, stops and starts.
 const CHANGE: u64 = 40 * SECOND;
+/// The same where leases are long and leaders change all the time.
+const PATIENT_CHANGE: u64 = 110 * SECOND;
+/// How long each of those leads: a little longer than the step at which silence is recorded.
+const LEADS: u64 = 8_500 * MILLI;
+/// When a person gives up a machine that is lost.
+const GIVEN_UP: u64 = 15 * SECOND;
+/// How long it may take to find a clock that runs at another rate: three minutes, a new session, and the
+/// stops and starts that follow.
+const CLOCKS: u64 = 260 * SECOND;
 
 /// How it ends.
 #[derive(Debug, Default)]
@@ -69,6 +78,9 @@ impl World {
             self.operator.finals = self.final_calls().unwrap_or_default();
         }
         let Some(call) = self.operator.finals.get(at).cloned() else {
+            if !self.profile.clocks_within {
+                return self.after(CLOCKS, Happening::JudgeClocks);
+            }
             self.after(CONVERGE, Happening::NoteStarts);
             self.after(CONVERGE + STABLE, Happening::JudgeLiveness);
             return;
@@ -109,6 +121,9 @@ impl World {
                 schedulable: Schedulable::Active,
             });
         }
+        // Nothing takes over by itself what is kept on a machine that is gone.
+        let hosts = (0..self.hosts.len()).filter(|_| !self.profile.gentle);
+        calls.extend(hosts.filter_map(|host| self.eviction(host)));
         self.closing.alone = self.random.permille(500);
         self.closing.partitions = self.random.between(1, self.size.partitions);
         calls.push(self.final_service(self.closing.partitions)?);
@@ -132,8 +147,15 @@ impl World {
     /// The service of the last phase with so many partitions.
     pub(crate) fn final_service(&self, count: u64) -> Option<Call> {
         let list: Vec<_> = (0..count).map(|n| format!("f{n:03}")).collect();
+        let (isolation, lease) = match (self.profile.kept, self.profile.patient) {
+            (true, _) => ("keep", "10s"),
+            (false, true) => ("stop", "48s"),
+            (false, false) => ("stop", "10s"),
+        };
         let spec = serde_json::json!({
             "command": ["run"],
+            "isolation": isolation,
+            "lease": lease,
             "restart": { "backoff": "100ms..2s" },
             "stop": { "timeout": "1s" },
             "ready": { "after": "300ms" },
@@ -159,7 +181,53 @@ impl World {
             return;
         }
         self.begin_change();
-        self.after(CHANGE, Happening::JudgeChange);
+        let lasts = if self.profile.patient {
+            PATIENT_CHANGE
+        } else {
+            CHANGE
+        };
+        self.after(lasts, Happening::JudgeChange);
+    }
+
+    /// Where clocks are beyond the model: whoever bears no lease holds nothing, and what people want runs
+    /// on those that do.
+    pub(crate) fn judge_clocks(&mut self) {
+        self.ended = true;
+        let staying = self.hosts.iter().enumerate();
+        let staying = staying.filter(|(_, host)| host.stays());
+        let staying = staying.map(|(n, host)| (n, host.name.as_str()));
+        self.oracle.judge_clocks(staying.clone(), is_final);
+        let some = staying
+            .into_iter()
+            .any(|(_, name)| self.oracle.keeps_time(name));
+        let running = self.running();
+        let wanted = self.closing.partitions;
+        if some && running != wanted {
+            let seen = format!("{running} of {wanted} partitions run where clocks are right");
+            self.oracle.blame("L1", seen);
+        }
+    }
+
+    /// How many partitions of the last service run.
+    fn running(&self) -> u64 {
+        let running = self.oracle.executing().filter(|(name, _)| is_final(name));
+        running.count() as u64
+    }
+
+    /// Another director leads, and soon the next one.
+    pub(crate) fn next_leader(&mut self, left: u32) {
+        let leader = self.directors.iter().position(|node| node.leads);
+        self.lead_instead_of(leader.unwrap_or(0));
+        if let Some(left) = left.checked_sub(1) {
+            self.after(LEADS, Happening::NextLeader(left));
+        }
+    }
+
+    /// A person is sure that a machine is lost.
+    pub(crate) fn give_up(&mut self, host: usize) {
+        if let Some(call) = self.eviction(host) {
+            self.call(Origin::Operator, call);
+        }
     }
 
     fn judge_rest(&mut self) {
@@ -317,6 +385,13 @@ impl World {
             }
             Change::Loss(host) => {
                 self.lose_host(host);
+                if self.profile.kept {
+                    self.after(GIVEN_UP, Happening::GiveUp(host));
+                }
+                if self.profile.patient {
+                    // A chain of new leaders must not keep a dead machine's lease alive for ever.
+                    self.after(LEADS, Happening::NextLeader(20));
+                }
                 None
             }
             Change::Join(_) => None,
@@ -341,8 +416,7 @@ impl World {
         let Some(change) = self.closing.change.clone() else {
             return;
         };
-        let running = self.oracle.executing().filter(|(name, _)| is_final(name));
-        let running = running.count() as u64;
+        let running = self.running();
         let wanted = match change {
             Change::More => self.closing.partitions + 1,
             Change::Less => self.closing.partitions - 1,

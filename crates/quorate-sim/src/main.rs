@@ -66,7 +66,7 @@ struct Arguments {
 }
 
 fn bug(name: &str) -> Result<Bug, String> {
-    let known = || Bug::ALL.map(Bug::name).join(", ");
+    let known = || Bug::all().map(Bug::name).collect::<Vec<_>>().join(", ");
     let bug = Bug::named(name).ok_or_else(|| format!("no such bug; there are {}", known()))?;
     if bug.is_possible() {
         Ok(bug)

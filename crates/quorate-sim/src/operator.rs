@@ -3,14 +3,15 @@
 
 use quorate_core::director::call::Call;
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
-use quorate_core::record::{Desired, Schedulable};
+use quorate_core::record::{Cause, Desired, Schedulable};
 use quorate_core::spec::{PartitionSpec, ServiceSpec};
 
 use crate::clock::{MILLI, SECOND};
+use crate::hooks::HOOKS;
 use crate::random::Random;
 use crate::world::{Happening, Origin, World};
 
-pub(crate) const SERVICES: [&str; 4] = ["feeds", "fast", "solo", "filed"];
+pub(crate) const SERVICES: [&str; 5] = ["feeds", "fast", "solo", "filed", "kept"];
 
 /// What people know.
 #[derive(Debug, Default)]
@@ -64,7 +65,7 @@ impl World {
             PartitionKey::new(&format!("p{n:02}"))
         });
         let key = key.transpose().ok()?;
-        Some(match random.below(15) {
+        Some(match random.below(17) {
             0 => Call::Remove {
                 services: vec![service],
             },
@@ -93,6 +94,11 @@ impl World {
                     schedulable: random.pick(&all)?,
                 }
             }
+            // Whoever does that may be wrong: the agent may be alive after all.
+            15 | 16 => {
+                let hosts: Vec<usize> = (0..self.hosts.len()).collect();
+                self.eviction(random.pick(&hosts)?)?
+            }
             9 | 10 => Call::Partitions {
                 service: ServiceName::new("filed").ok()?,
                 reading: self.any_reading(random),
@@ -104,6 +110,13 @@ impl World {
                 }
             }
         })
+    }
+
+    /// A person gives an agent up.
+    pub(crate) fn eviction(&self, host: usize) -> Option<Call> {
+        let agent = AgentName::new(&self.hosts.get(host)?.name).ok()?;
+        let reason = Cause::new("it seems dead");
+        Some(Call::Evict { agent, reason })
     }
 
     /// What a source may say: a list, a very short one, or that it cannot be read.
@@ -127,13 +140,28 @@ impl World {
     }
 
     fn any_spec(&self, random: &mut Random, service: &str) -> Option<ServiceSpec> {
+        let isolation = match service {
+            "kept" => random.pick(&["keep", "keep", "keep", "stop"])?,
+            _ => "stop",
+        };
         let lease = match service {
+            _ if isolation == "keep" => "10s",
+            _ if self.profile.patient => random.pick(&["48s", "60s"])?,
             "fast" => random.pick(&["3s", "3s", "3s", "10s"])?,
             _ => "10s",
         };
+        let [one, other] = HOOKS;
+        let fence = match service {
+            "kept" | "filed" => random.pick(&[None, Some(one), Some(other)])?,
+            _ => random.pick(&[None, None, None, None, None, Some(one)])?,
+        };
+        // Nothing takes over by itself what is kept, so there is nothing to delay.
+        let delays = isolation == "stop" || fence.is_some();
+        let takeover_delay = random.pick(&["0s", "0s", "2s"])?;
         let mut spec = serde_json::json!({
             "command": ["run"],
             "lease": lease,
+            "isolation": isolation,
             "restart": {
                 "backoff": "100ms..2s",
                 "move_after": random.below(4),
@@ -145,7 +173,7 @@ impl World {
                 },
             },
             "on_change": random.pick(&["restart", "signal", "ignore"])?,
-            "takeover_delay": random.pick(&["0s", "0s", "2s"])?,
+            "takeover_delay": if delays { takeover_delay } else { "0s" },
             "stop": { "timeout": "1s" },
             "ready": { "after": "300ms" },
             "placement": {
@@ -159,6 +187,10 @@ impl World {
                 "cluster": random.pick(&[None, None, Some(3)])?,
             },
         });
+        if let Some(fence) = fence {
+            let spec = spec.as_object_mut()?;
+            spec.insert("fence".to_owned(), fence.into());
+        }
         let give_up = random.pick(&[0, 0, 6])?;
         *spec
             .get_mut("restart")?

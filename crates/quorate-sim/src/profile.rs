@@ -19,6 +19,8 @@ pub(crate) struct Profile {
     pub(crate) start_fails: u64,
     pub(crate) crashes: u64,
     pub(crate) deaf: u64,
+    /// Runs that say how far they have come.
+    pub(crate) says: u64,
     /// How long a run lives that ends by itself, at most.
     pub(crate) lives: u64,
     /// Entries between two snapshots.
@@ -26,6 +28,12 @@ pub(crate) struct Profile {
     /// Every outage is so short that no lease ends by it, one comes after the other, and nobody asks for
     /// anything: nothing may be restarted.
     pub(crate) gentle: bool,
+    /// Work has leases so long that leaders record who is silent, and everything takes longer.
+    pub(crate) patient: bool,
+    /// What people want in the end is kept, however long no director answers.
+    pub(crate) kept: bool,
+    /// Longest time for which a link is cut.
+    pub(crate) cut_max: u64,
     /// Whether clocks are within what model M allows. Where they are not, only fencing is promised.
     pub(crate) clocks_within: bool,
     /// Pause between faults, at most.
@@ -121,6 +129,18 @@ const GENTLE: [Kind; 7] = [
     Kind::LedgerCut,
 ];
 
+/// What may happen where leases are long: nothing that ends work at once but the end of a machine.
+const PATIENT: [Kind; 8] = [
+    Kind::DirectorCrash,
+    Kind::DirectorFreeze,
+    Kind::AgentFreeze,
+    Kind::HostLoss,
+    Kind::HostSuspend,
+    Kind::Isolate,
+    Kind::Isolate,
+    Kind::Deposed,
+];
+
 /// L − G − H of the class that gentle seeds use is 6 s. An outage, an attempt that is still waiting when
 /// it ends, and an election must fit.
 const GENTLE_OUTAGE: u64 = 1500 * MILLI;
@@ -138,6 +158,7 @@ impl Profile {
         let (lost, repeated, slow) = (some(200), some(100), some(200));
         let (ledger, start_fails, crashes) = (some(300), some(100), some(400));
         let deaf = some(300);
+        let says = some(600);
         let kinds = KINDS.iter().copied().filter(|_| random.permille(400));
         let kinds = kinds.collect();
         let wild = Self {
@@ -150,23 +171,53 @@ impl Profile {
             start_fails,
             crashes,
             deaf,
+            says,
             lives: random
                 .pick(&[300 * MILLI, 3 * SECOND, 15 * SECOND])
                 .unwrap_or(SECOND),
             snapshot_every: random.between(10, 200),
             gentle: false,
+            patient: false,
+            kept: false,
+            cut_max: 20 * SECOND,
             clocks_within: !random.permille(25),
             pause: random.between(200 * MILLI, 5 * SECOND),
             kinds,
         };
-        if random.permille(60) {
-            wild.gentle()
-        } else {
-            wild
+        match random.below(100) {
+            0..3 => wild.gentle(false),
+            3..6 => wild.gentle(true),
+            6..10 => wild.patient(),
+            _ => wild,
         }
     }
 
-    fn gentle(self) -> Self {
+    /// How many times as long as usual faults happen: where they are rare they need more time to come
+    /// together, and where leases are long as well.
+    pub(crate) const fn lasts(&self) -> u64 {
+        if self.patient {
+            5
+        } else if self.gentle {
+            3
+        } else {
+            1
+        }
+    }
+
+    fn patient(self) -> Self {
+        Self {
+            patient: true,
+            cut_max: 70 * SECOND,
+            pause: 8 * SECOND,
+            leader_stays: 20 * SECOND,
+            clocks_within: true,
+            kinds: PATIENT.to_vec(),
+            ..self
+        }
+    }
+
+    /// Work that is kept bears any outage but the end of its machine.
+    fn gentle(self, kept: bool) -> Self {
         Self {
             lost: 0,
             repeated: self.repeated,
@@ -177,6 +228,8 @@ impl Profile {
             crashes: 0,
             deaf: 0,
             gentle: true,
+            kept,
+            cut_max: 30 * SECOND,
             clocks_within: true,
             kinds: GENTLE.to_vec(),
             ..self
@@ -202,7 +255,7 @@ impl Profile {
 
     /// How long something is out of order.
     pub(crate) fn outage(&self, random: &mut Random, most: u64) -> u64 {
-        let most = if self.gentle {
+        let most = if self.gentle && !self.kept {
             most.min(GENTLE_OUTAGE)
         } else {
             most
@@ -216,7 +269,13 @@ impl Profile {
             (true, 0) => 990_000,
             (true, 1) => 1_010_000,
             (true, _) => random.between(990_000, 1_010_000),
-            (false, _) => random.between(900_000, 1_100_000),
+            (false, 0) => random.between(999_000, 1_001_000),
+            (false, 1) => random
+                .pick(&[987_000, 993_000, 1_007_000, 1_013_000])
+                .unwrap_or(1_000_000),
+            (false, _) => random
+                .pick(&[900_000, 950_000, 980_000, 1_020_000, 1_050_000, 1_100_000])
+                .unwrap_or(1_000_000),
         };
         Clock {
             offset: random.between(SECOND, 1_000_000 * SECOND),

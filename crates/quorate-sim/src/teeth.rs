@@ -34,7 +34,7 @@ pub(crate) fn measure(
         "| bug | by | seeds: median, worst | seconds: median, worst |"
     )?;
     writeln!(out, "| --- | --- | --- | --- |")?;
-    let possible = Bug::ALL.into_iter().filter(|bug| bug.is_possible());
+    let possible = Bug::all().filter(|bug| bug.is_possible());
     for bug in possible.filter(|bug| settings.bug.is_none_or(|one| one == *bug)) {
         let found = all_tries(settings, bug, tries.max(1), jobs);
         let count = found.len() as u64;

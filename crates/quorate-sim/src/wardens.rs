@@ -13,7 +13,7 @@ use quorate_core::time::Moment;
 use crate::bug::Bug;
 use crate::clock::{Instant, MILLI, SECOND};
 use crate::hosts::Host;
-use crate::oracle::Process;
+use crate::oracle::{Process, Word};
 use crate::world::{Happening, Origin, World};
 
 /// How runs end by themselves: clean, crash, interrupted, and by signals of a fault and of others.
@@ -29,6 +29,8 @@ pub(crate) enum Order {
         run: RunId,
         session: SessionId,
         name: String,
+        /// How far the runs before it have come.
+        found: Option<Word>,
     },
     Signal(RunId, u8),
     Kill(RunId),
@@ -88,13 +90,19 @@ impl Warden {
         }
     }
 
+    /// Whether something of a run executes.
+    pub(crate) fn lives(&self, run: RunId) -> bool {
+        let model = self.runs.get(&run);
+        model.is_some_and(|model| model.ended.is_none())
+    }
+
     fn is_empty(&self) -> bool {
         self.runs.values().all(|run| run.ended.is_some())
     }
 }
 
 impl World {
-    fn warden(&mut self, n: usize, warden: WardenId) -> Option<&mut Warden> {
+    pub(crate) fn warden(&mut self, n: usize, warden: WardenId) -> Option<&mut Warden> {
         self.hosts.get_mut(n)?.wardens.get_mut(&warden)
     }
 
@@ -139,7 +147,7 @@ impl World {
     }
 
     /// Tells the agent something, if it is there.
-    fn answer(&mut self, n: usize, id: WardenId, event: Event) {
+    pub(crate) fn answer(&mut self, n: usize, id: WardenId, event: Event) {
         let delay = self.random.between(MILLI / 20, 2 * MILLI);
         let now = self.now;
         let Some(host) = self.hosts.get_mut(n) else {
@@ -176,11 +184,16 @@ impl World {
                     self.at(at, Happening::Deadline(n, id));
                 }
             }
-            Order::Start { run, session, name } => {
+            Order::Start {
+                run,
+                session,
+                name,
+                found,
+            } => {
                 let armed = warden
                     .deadline
                     .is_some_and(|deadline| clock.read(now) < deadline);
-                self.start_run(n, id, run, session, name, armed);
+                self.start_run(n, id, run, (session, name, found), armed);
             }
             Order::Signal(run, signal) => self.signal(n, id, run, signal),
             Order::Kill(run) => {
@@ -205,8 +218,7 @@ impl World {
         n: usize,
         id: WardenId,
         run: RunId,
-        session: SessionId,
-        name: String,
+        (session, name, found): (SessionId, String, Option<Word>),
         armed: bool,
     ) {
         let fails = !self.quiet && self.random.permille(self.profile.start_fails);
@@ -244,6 +256,8 @@ impl World {
         let now = self.now;
         let token = process.token;
         self.oracle.starts(now, &name, process);
+        self.oracle.reads(now, &name, token, found);
+        self.may_say(n, id, run);
         self.writes(&name, token);
         let started = Event::Started {
             warden: id,

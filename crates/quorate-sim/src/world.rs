@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher};
 
-use quorate_core::agent::{Effect as AgentEffect, Event as AgentEvent, WardenId};
+use quorate_core::agent::{Effect as AgentEffect, Event as AgentEvent, RunId, WardenId};
 use quorate_core::director::call::{Answer, Call, Renewal, RenewalAnswer};
 use quorate_core::director::effect::Effect as DirectorEffect;
-use quorate_core::director::event::{AppendId, Event as DirectorEvent, ProofId};
+use quorate_core::director::event::{AppendId, AppendOutcome, Event as DirectorEvent, ProofId};
 use quorate_core::ids::{Epoch, Position, SessionId, Token};
 use quorate_core::time::Moment;
 
@@ -14,11 +14,12 @@ use crate::bug::Bug;
 use crate::clock::{Instant, MILLI, SECOND};
 use crate::directors::{DirectorNode, Poll, PollAnswer};
 use crate::faults::Profile;
+use crate::hooks::Hook;
 use crate::hosts::Host;
 use crate::ledger::Ledger;
 use crate::liveness::Closing;
 use crate::operator::Operator;
-use crate::oracle::{Oracle, Violation};
+use crate::oracle::{Oracle, Violation, Word};
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::settings::{Schedule, Settings, Size};
@@ -81,6 +82,7 @@ pub(crate) enum What {
     Open,
     Resume,
     Report(u64),
+    Checkpoints(u64),
     Close,
 }
 
@@ -152,10 +154,14 @@ pub(crate) enum Happening {
     Warden(usize, WardenId, Box<Order>),
     Deadline(usize, WardenId),
     Orphaned(usize, WardenId, u64),
-    RunExits(usize, WardenId, quorate_core::agent::RunId, u8),
-    RunDies(usize, WardenId, quorate_core::agent::RunId),
+    RunExits(usize, WardenId, RunId, u8),
+    RunDies(usize, WardenId, RunId),
     WardenEmpty(usize, WardenId),
     LastWill(usize, SessionId, u32),
+    /// A run says how far it has come, and will so often in all.
+    RunSays(usize, WardenId, RunId, u64),
+    /// A fence hook that a director of this generation has begun does its work.
+    Hook(usize, u64, Box<Hook>),
     /// A write of a run reaches the resource that it works on.
     Write(String, Token),
     Fault,
@@ -169,7 +175,12 @@ pub(crate) enum Happening {
     FinalCall(usize),
     NoteStarts,
     JudgeLiveness,
+    /// Leaders change one after the other, so often.
+    NextLeader(u32),
+    /// A person gives a lost machine up.
+    GiveUp(usize),
     JudgeChange,
+    JudgeClocks,
 }
 
 /// Everything.
@@ -186,6 +197,8 @@ pub(crate) struct World {
     pub(crate) calls: BTreeMap<u64, Pending>,
     pub(crate) arrivals: BTreeMap<u64, Arrival>,
     pub(crate) renewals: BTreeMap<u64, PendingRenewal>,
+    /// What runs have said and not been answered.
+    pub(crate) asks: BTreeMap<u64, (RunId, Word)>,
     pub(crate) numbers: u64,
     pub(crate) size: Size,
     pub(crate) bug: Option<Bug>,
@@ -267,6 +280,7 @@ impl World {
             calls: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             renewals: BTreeMap::new(),
+            asks: BTreeMap::new(),
             numbers: 0,
             size,
             bug: settings.bug,
@@ -292,6 +306,7 @@ impl World {
         };
         for n in 0..size.directors {
             let node = DirectorNode::new(&mut world.random, &world.profile);
+            world.oracle.director_has(node.clock);
             world.directors.push(node);
             world.after(
                 0,
@@ -300,6 +315,7 @@ impl World {
         }
         for n in 0..size.agents {
             let host = Host::new(n, format!("a{n}"), &mut world.random, &world.profile);
+            world.oracle.agent_has(&host.name, host.clock);
             world.hosts.push(host);
             let delay = world.random.below(3 * SECOND);
             let n = usize::try_from(n).unwrap_or(0);
@@ -313,8 +329,7 @@ impl World {
         world.after(20 * MILLI, Happening::ChooseLeader(true));
         world.after(100 * MILLI, Happening::Operate);
         world.after(first, Happening::Fault);
-        // Where faults are rare they need more time to come together.
-        let lasts = settings.fault_seconds * if world.profile.gentle { 3 } else { 1 };
+        let lasts = settings.fault_seconds * world.profile.lasts();
         world.after(lasts * SECOND, Happening::Quiet);
         world
     }
@@ -403,6 +418,7 @@ impl World {
             | Happening::RunExits(host, ..)
             | Happening::RunDies(host, ..)
             | Happening::WardenEmpty(host, ..)
+            | Happening::RunSays(host, ..)
             | Happening::LastWill(host, ..) => *host,
             Happening::PollAnswered(poll, _) | Happening::PollTimedOut(poll) => poll.host,
             Happening::Director(..)
@@ -425,6 +441,10 @@ impl World {
             | Happening::HostResumes(_)
             | Happening::HostGoes(_)
             | Happening::Write(..)
+            | Happening::Hook(..)
+            | Happening::NextLeader(_)
+            | Happening::GiveUp(_)
+            | Happening::JudgeClocks
             | Happening::Fault
             | Happening::Heal(..)
             | Happening::Flap(..)
@@ -460,6 +480,9 @@ impl World {
                 answered,
             } => {
                 let outcome = self.append(position, epoch, bytes);
+                if outcome == AppendOutcome::Appended {
+                    self.oracle.leader_proven(self.now, director);
+                }
                 if answered {
                     let event = DirectorEvent::AppendAnswered { append, outcome };
                     let event = Happening::Director(director, generation, Box::new(event));
@@ -509,6 +532,8 @@ impl World {
             Happening::RunDies(host, warden, run) => self.run_dies(host, warden, run),
             Happening::WardenEmpty(host, warden) => self.warden_empty(host, warden),
             Happening::LastWill(host, session, tries) => self.last_will(host, session, tries),
+            Happening::RunSays(host, warden, run, left) => self.run_says(host, warden, run, left),
+            Happening::Hook(n, generation, hook) => self.hook(n, generation, &hook),
             Happening::Write(name, token) => self.oracle.written(self.now, &name, token),
             Happening::Fault => self.fault(),
             Happening::Heal(from, to) => {
@@ -521,7 +546,10 @@ impl World {
             Happening::FinalCall(at) => self.final_call(at),
             Happening::NoteStarts => self.note_starts(),
             Happening::JudgeLiveness => self.judge_liveness(),
+            Happening::NextLeader(left) => self.next_leader(left),
+            Happening::GiveUp(host) => self.give_up(host),
             Happening::JudgeChange => self.judge_change(),
+            Happening::JudgeClocks => self.judge_clocks(),
         }
     }
 }

@@ -6,10 +6,13 @@ use quorate_core::ids::{Incarnation, Position, SessionId};
 use quorate_core::record::Schedulable;
 
 use super::Oracle;
+use crate::clock::Instant;
 
 /// What was so when a question arrived: the answer must not be older.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Noted {
+    /// When it arrived.
+    at: Instant,
     /// Highest position that anybody had been told.
     told: Position,
     /// Last position of the ledger.
@@ -22,10 +25,24 @@ pub(crate) struct Noted {
 
 impl Oracle {
     /// A question arrives at a director.
-    pub(crate) fn asked(&mut self, agent: Option<&str>, call: Option<&Call>) -> Noted {
-        self.restarts_asked += u64::from(matches!(call, Some(Call::Restart { .. })));
+    pub(crate) fn asked(
+        &mut self,
+        now: Instant,
+        agent: Option<&str>,
+        call: Option<&Call>,
+    ) -> Noted {
+        match call {
+            Some(Call::Restart { .. }) => self.restarts_asked += 1,
+            Some(Call::Evict { agent, .. }) => self.eviction_asked(now, agent),
+            Some(Call::SetAgent {
+                agent,
+                schedulable: Schedulable::Draining,
+            }) => self.drain_asked(agent),
+            Some(_) | None => {}
+        }
         let speaks = agent.and_then(|agent| self.speaks.get(agent));
         Noted {
+            at: now,
             told: self.told,
             last: self.last,
             speaks: speaks.copied().unwrap_or_default(),
@@ -68,6 +85,7 @@ impl Oracle {
                     self.blame("S7", seen);
                 }
                 for token in assumed {
+                    self.right_is_sure(*token);
                     if self.assumed.get(token) != Some(&report.session) {
                         let seen = format!("{token} was told as assumed and is not");
                         self.blame("S5", seen);
@@ -82,9 +100,12 @@ impl Oracle {
                     self.blame("S4", seen);
                 }
             }
-            // No simulated run writes checkpoints.
-            Answer::Checkpoints { .. }
-            | Answer::Refused(
+            Answer::Checkpoints { kept, .. } => {
+                if let Call::Checkpoints(asked) = call {
+                    self.kept(asked, kept);
+                }
+            }
+            Answer::Refused(
                 Refusal::NotFound { .. }
                 | Refusal::Conflict(_)
                 | Refusal::Condition(_)
@@ -130,7 +151,7 @@ impl Oracle {
     pub(crate) fn renewed(
         &mut self,
         noted: Noted,
-        incarnation: Incarnation,
+        (incarnation, counter): (Incarnation, u64),
         answer: &RenewalAnswer,
     ) {
         let renewed = match answer {
@@ -143,6 +164,9 @@ impl Oracle {
                 noted.speaks
             );
             self.blame("S7", seen);
+        }
+        for session in renewed {
+            self.heard(noted.at, *session, (incarnation, counter));
         }
     }
 }

@@ -2,29 +2,38 @@
 //! what it believes, nor use its code.
 //!
 //! - S1: the processes of one partition never overlap.
-//! - S2: a resource that rejects lower tokens never locks the rightful owner out.
+//! - S2: a resource that rejects lower tokens never locks the rightful owner out. Whoever begins finds what
+//!   the last one before it said of its progress, and nobody whose right has ended changes that.
 //! - S3: tokens that are assigned rise strictly, over all elections.
-//! - S4: what was answered as done is in the ledger and seen by everybody who asks later, and nothing
-//!   is done more often than it was asked.
+//! - S4: what was answered as done or kept is in the ledger and seen by everybody who asks later, and
+//!   nothing is done more often than it was asked.
 //! - S5: a process starts only under a token whose assumption by its session is committed, and whose
 //!   session has neither ended nor given it back. A partition is given back, closed, expired and given
-//!   to another only when nothing of it executes any more.
+//!   to another only when nothing of it executes any more, or a person has taken that upon them; and what
+//!   ended the right before it is in the ledger: a release, a proof of death, the end of a lease where
+//!   there is one and no hook is asked for, the success of the hook that is asked for, or that person.
 //! - S7: a process that was replaced neither renews nor reports.
 //! - S8: directors that have folded the same position have the same state.
+//! - R14: what is said of a clock is true, whoever has a clock that bears no lease is drained, and nobody
+//!   else is.
 //!
 //! Where clocks are beyond the model, what rests on clocks is not judged: S1, and S5 after an expiry.
 
 mod answers;
+mod checkpoints;
+mod drift;
 mod records;
+mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_core::ids::{AgentName, Epoch, Incarnation, PartitionId, Position, SessionId, Token};
-use quorate_core::record::Schedulable;
+use quorate_core::record::{Record, Schedulable};
 
 use crate::clock::Instant;
 
 pub(crate) use answers::Noted;
+pub(crate) use checkpoints::{Word, read, written};
 
 /// A process tree on a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +101,11 @@ pub struct Oracle {
     told_sessions: BTreeSet<SessionId>,
     restarts_asked: u64,
     restarts: u64,
+    /// Parts of a large change whose last one has not come.
+    staged: Vec<Record>,
+    rights: rights::Rights,
+    words: checkpoints::Words,
+    clocks: drift::Clocks,
     /// How many processes have ever started.
     pub starts: u64,
     /// Starts and ends since somebody began to watch.
@@ -145,7 +159,12 @@ impl Oracle {
                 format!("{now}: {partition} started, not assumed by its session: {process:?}");
             self.blame("S5", seen);
         }
+        let waived = self.rights.waived(session) && !self.released.contains_key(&token);
+        if waived {
+            self.starts_after_waiver(now, session);
+        }
         let over = self.ended.get(&session).or(self.released.get(&token));
+        let over = over.filter(|_| !waived);
         if let Some(position) = over
             && (self.timed || self.released.contains_key(&token))
         {
@@ -157,6 +176,7 @@ impl Oracle {
             self.slots.entry(*slot).or_default().push(token);
         }
         self.names.insert(token, partition.to_owned());
+        self.right_is_sure(token);
         let executing = self.executing.entry(partition.to_owned()).or_default();
         executing.push(process);
         self.check_alone(now, partition);
@@ -168,6 +188,8 @@ impl Oracle {
         };
         let awake = executing.iter();
         let awake = awake.filter(|process| !self.paused.contains(&process.host));
+        // What a person has taken from a silent agent may go on beside the next one, and nothing else.
+        let awake = awake.filter(|process| !self.rights.waived(process.session));
         if self.timed && awake.count() > 1 {
             let seen = format!("{now}: {partition} executes more than once: {executing:?}");
             self.blame("S1", seen);

@@ -2,21 +2,24 @@
 //! executes at that moment.
 
 use quorate_core::ids::{PartitionId, Position, SessionId, Token};
-use quorate_core::record::{Entry, Record};
+use quorate_core::record::{CloseReason, Entry, Record, Schedulable};
 
 use super::Oracle;
+use crate::clock::Instant;
 
 impl Oracle {
     /// An entry is in the ledger.
-    pub fn committed(&mut self, position: Position, bytes: &[u8]) {
+    pub(crate) fn committed(&mut self, now: Instant, position: Position, bytes: &[u8]) {
         self.last = position;
         let entry = match Entry::decode(bytes) {
             Ok(entry) => entry,
             Err(error) => return self.blame("S8", format!("entry {position}: {error}")),
         };
-        if let Some(Record::Elected { .. }) = entry.records.first() {
+        if let Some(Record::Elected { id, .. }) = entry.records.first() {
             if entry.header.epoch.0 == self.epoch.0 + 1 {
                 self.epoch = entry.header.epoch;
+                self.staged.clear();
+                self.leads(*id);
             }
             return;
         }
@@ -24,11 +27,13 @@ impl Oracle {
             return;
         }
         for record in &entry.records {
-            self.record(position, record);
+            self.record(now, position, record);
         }
     }
 
-    fn record(&mut self, position: Position, record: &Record) {
+    fn record(&mut self, now: Instant, position: Position, record: &Record) {
+        self.follow_rights(now, record);
+        self.follow_words(record);
         match record {
             Record::Assigned {
                 partition, token, ..
@@ -51,6 +56,13 @@ impl Oracle {
             Record::SessionOpened { session, .. } => {
                 self.opened.insert(*session);
             }
+            Record::SessionClosed {
+                session,
+                reason: CloseReason::Evicted,
+            } => {
+                self.evicted(now, *session);
+                self.ended.entry(*session).or_insert(position);
+            }
             Record::SessionClosed { session, .. } => {
                 self.session_ended(position, *session, "closed as proven dead");
             }
@@ -61,7 +73,12 @@ impl Oracle {
                     self.ended.entry(*session).or_insert(position);
                 }
             }
+            Record::Staged { records, last, .. } => self.staged(now, position, records, *last),
+            Record::Drifts { agent, ppm } => self.drifts(agent, *ppm),
             Record::AgentSet { agent, schedulable } => {
+                if *schedulable == Schedulable::Draining {
+                    self.drained(agent);
+                }
                 let known = self.agents.entry(agent.clone()).or_default();
                 known.push((position, *schedulable));
             }
@@ -79,7 +96,6 @@ impl Oracle {
             | Record::ServiceRemoved { .. }
             | Record::PartitionsPut { .. }
             | Record::PartitionsRemoved { .. }
-            | Record::Staged { .. }
             | Record::SourceStatus { .. }
             | Record::DesiredSet { .. }
             | Record::SessionResumed { .. }
@@ -88,10 +104,19 @@ impl Oracle {
             | Record::Silent { .. }
             | Record::Heard { .. }
             | Record::CheckpointPut { .. }
-            | Record::Drifts { .. }
             | Record::Fenced { .. }
             | Record::Evicted { .. }
             | Record::Observed { .. } => {}
+        }
+    }
+
+    /// The parts of a large change count together with the last one.
+    fn staged(&mut self, now: Instant, position: Position, records: &[Record], last: bool) {
+        self.staged.extend(records.iter().cloned());
+        if last {
+            for record in std::mem::take(&mut self.staged) {
+                self.record(now, position, &record);
+            }
         }
     }
 
@@ -110,7 +135,11 @@ impl Oracle {
         self.highest = token.max(self.highest);
         self.assigned.insert(token, partition);
         let slot = self.slots.get(&partition).into_iter().flatten();
-        let alive = slot.copied().find(|token| self.executes(*token));
+        let mut alive = slot.copied().filter(|token| self.executes(*token));
+        let alive = alive.find(|token| {
+            let session = self.assumed.get(token);
+            session.is_none_or(|session| !self.rights.waived(*session))
+        });
         if let (Some(alive), true) = (alive, self.timed) {
             let seen = format!(
                 "partition {partition} was given on under {token} at {position} while {alive} executes"

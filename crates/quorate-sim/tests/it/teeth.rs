@@ -1,5 +1,6 @@
 //! Whether the simulator finds what was planted, within a bounded number of seeds each.
 
+use quorate_core::planted::Planted;
 use quorate_sim::many::{Many, run_many, run_safely};
 use quorate_sim::shrink::shrink;
 use quorate_sim::{Bug, Settings};
@@ -24,8 +25,7 @@ fn failing(bug: Bug, failures_max: usize) -> Vec<quorate_sim::Outcome> {
 
 #[test]
 fn every_planted_bug_is_found() {
-    let missed: Vec<&str> = Bug::ALL
-        .into_iter()
+    let missed: Vec<&str> = Bug::all()
         .filter(|bug| failing(*bug, 1).is_empty())
         .map(Bug::name)
         .collect();
@@ -37,10 +37,10 @@ fn every_planted_bug_is_found() {
 
 #[test]
 fn a_failure_is_made_small_and_is_still_one() {
-    let failures = failing(Bug::OldStamps, 1);
+    let failures = failing(Bug::Machine(Planted::OldStamps), 1);
     let failed = failures.first().unwrap();
     let settings = Settings {
-        bug: Some(Bug::OldStamps),
+        bug: Some(Bug::Machine(Planted::OldStamps)),
         ..Settings::of(failed.seed)
     };
     let small = shrink(&settings, failed);
