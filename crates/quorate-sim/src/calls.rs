@@ -179,7 +179,11 @@ impl World {
         {
             return;
         }
-        let noted = self.oracle.asked(self.now, Some(&host.name), None);
+        let name = host.name.clone();
+        let now = self.now;
+        let pending = self.renewals.get_mut(&number);
+        let arrived = pending.map_or(now, |pending| *pending.arrived.get_or_insert(now));
+        let noted = self.oracle.asked(arrived, Some(&name), None);
         let id = self.number();
         self.arrivals.insert(id, Arrival { number, noted });
         let id = CallId(id);

@@ -566,6 +566,7 @@ impl World {
             renewal: renewal.clone(),
             tries: 0,
             sent,
+            arrived: None,
             sessions: sessions.collect(),
         };
         let number = self.number();

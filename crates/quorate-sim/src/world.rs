@@ -103,6 +103,8 @@ pub(crate) struct PendingRenewal {
     /// Directors that were asked.
     pub(crate) tries: usize,
     pub(crate) sent: Moment,
+    /// When it first reached a director; a repeat of it tells nothing new.
+    pub(crate) arrived: Option<Instant>,
     pub(crate) sessions: BTreeMap<SessionId, WardenId>,
 }
 

@@ -6,7 +6,7 @@ use quorate_sim::shrink::shrink;
 use quorate_sim::{Bug, Settings};
 
 /// Most seeds that a planted bug may survive; docs/proof.md says how many it takes usually.
-const SEEDS_MAX: u64 = 2_000;
+const SEEDS_MAX: u64 = 5_000;
 
 fn failing(bug: Bug, failures_max: usize) -> Vec<quorate_sim::Outcome> {
     let settings = Settings {
