@@ -174,11 +174,12 @@ impl Layout {
             return;
         }
         let gives = matches!(agent.standing, Standing::Leaving | Standing::Absent);
-        let takes = agent.standing == Standing::Open;
+        // Who stops taking part changes what the others are to come near to, even if it keeps all it has.
+        let counts = [was.standing, agent.standing].contains(&Standing::Open);
         for g in self.group_indices() {
             let group = self.groups.row(g);
             let holds = || group.bucket(index).is_some_and(|b| b.count > 0);
-            if (takes && !group.denied.has(index.0 as usize)) || (gives && holds()) {
+            if (counts && !group.denied.has(index.0 as usize)) || (gives && holds()) {
                 self.dirty.insert(g);
             }
         }
