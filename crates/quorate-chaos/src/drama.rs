@@ -1,0 +1,478 @@
+//! A whole run: rounds of faults until the time is over, each from calm to calm, judged all the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::clock::{MILLI, boot_nanos, nanos};
+use crate::cluster::{Cluster, EXPIRY, LEASE, Wanted, offsets};
+use crate::deck::{Card, Deck, Seat};
+use crate::desk::Desk;
+use crate::faults::{Act, Cost, FAULTS, Fault, OnDirector, OnMachine};
+use crate::figures::{Figure, Figures};
+use crate::judge::{Promise, Running, Start};
+use crate::process::within;
+use crate::pulse::Pulse;
+use crate::register::Server;
+use crate::scene::{Active, Scene};
+use crate::stage::Stage;
+
+/// How long anything may take to run again after the last heal: the expiry of a lease that was renewed just
+/// then, some attempts with their pauses, and a machine that has other things to do as well.
+const CALM_WITHIN: Duration = Duration::from_secs(30);
+/// How long a first start may take, programs not yet in memory.
+const UP_WITHIN: Duration = Duration::from_secs(60);
+/// A run that has not written to the register for so long does not execute.
+const FRESH: Duration = Duration::from_secs(1);
+/// The longest silence of which it is judged that it must not cost anything; what took longer, because this
+/// machine was busy, was another fault than the one that was meant.
+const BEARABLE: Duration = Duration::from_millis(1000);
+/// When this machine was late by more than this, a lease may have ended by that alone.
+const LATE: Duration = Duration::from_millis(150);
+/// Between two looks during a round.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) program: PathBuf,
+    pub(crate) folder: PathBuf,
+    pub(crate) seed: u64,
+    pub(crate) time: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) rounds: u64,
+    pub(crate) injected: BTreeMap<&'static str, u64>,
+    /// What was left out, and why.
+    pub(crate) left_out: Vec<String>,
+    pub(crate) figures: Figures,
+    /// How often each promise that is judged by rounds was judged.
+    pub(crate) judged: BTreeMap<Promise, u64>,
+    /// The rounds in words.
+    pub(crate) schedule: Vec<String>,
+    pub(crate) starts: u64,
+    /// Rounds in which this machine was too late to judge or measure what must happen in time.
+    pub(crate) late_rounds: u64,
+    /// By how much it was late at most.
+    pub(crate) latest: Duration,
+}
+
+/// A run under way.
+pub(crate) struct Drama {
+    asked: Asked,
+    pub(crate) scene: Scene,
+    pub(crate) register: Server,
+    deck: Deck,
+    pulse: Pulse,
+    pub(crate) told: Told,
+    /// Starts since the last calm.
+    starts: Vec<Start>,
+    begun: Instant,
+}
+
+impl Drama {
+    /// Starts a cluster and waits until everything runs.
+    pub(crate) fn begin(asked: Asked, stage: &Stage) -> Result<Self> {
+        let desk = Desk::open(&asked.folder, offsets().collect())?;
+        let register = Server::start(&asked.folder)?;
+        let cluster = Cluster::start(&Wanted {
+            program: &asked.program,
+            stage,
+            folder: &asked.folder.join("c"),
+            desk: &asked.folder,
+            containment: None,
+            first: 0,
+        })?;
+        let seats = cluster.machines.iter().map(Seat::of).collect();
+        let mut drama = Self {
+            deck: Deck::new(asked.seed, &FAULTS, seats),
+            scene: Scene {
+                cluster,
+                desk,
+                folder: asked.folder.clone(),
+            },
+            asked,
+            register,
+            pulse: Pulse::start()?,
+            told: Told::default(),
+            starts: Vec::new(),
+            begun: Instant::now(),
+        };
+        drama.leave_out(stage);
+        drama.calm(UP_WITHIN)?;
+        drama.begun = Instant::now();
+        Ok(drama)
+    }
+
+    fn leave_out(&mut self, stage: &Stage) {
+        let without = FAULTS.iter().filter(|fault| !self.deck.has(fault));
+        let why = if stage.private {
+            "this host has no control groups of version 2 that can be used"
+        } else {
+            "this host allows no namespaces"
+        };
+        let texts = without.map(|fault| format!("{} {}: {why}", fault.id, fault.text));
+        self.told.left_out = texts.collect();
+        if offsets().all(|(_, offset)| offset == 0) {
+            let text = "C1 a machine whose clock is ahead: this host allows no time namespaces";
+            self.told.left_out.push(text.to_owned());
+        }
+    }
+
+    /// Whether something is broken.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.scene.desk.judge(|judge| !judge.violations.is_empty())
+    }
+
+    fn broken(&self, promise: Promise, text: String) {
+        let now = boot_nanos();
+        self.scene
+            .desk
+            .judge(|judge| judge.broken(promise, now, text));
+    }
+
+    /// Rounds until the time is over or something is broken; then everything leaves in order.
+    pub(crate) fn play(&mut self) -> Result<()> {
+        while self.begun.elapsed() < self.asked.time && !self.is_broken() {
+            let round = self.deck.deal();
+            self.round(round)?;
+            self.told.rounds += 1;
+        }
+        if !self.is_broken() {
+            self.scene.cluster.leave()?;
+            let left = self
+                .scene
+                .desk
+                .judge(|judge| judge.differs(&BTreeSet::new()));
+            if !left.is_empty() {
+                let text = format!("every agent has left, and there are: {}", left.join(", "));
+                self.broken(Promise::S1, text);
+            }
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, cards: Vec<Card>) -> Result<()> {
+        self.write_down(&cards);
+        let before = self.scene.desk.judge(|judge| judge.running());
+        let mut active: Vec<Active> = Vec::new();
+        for card in cards {
+            self.pass(boot_nanos() + card.after * MILLI);
+            active.push(self.scene.inject(card)?);
+        }
+        let ends = active
+            .iter()
+            .map(|fault| fault.at + fault.card.lasts * MILLI);
+        let mut ends: Vec<(u64, usize)> = ends.zip(0..).collect();
+        ends.sort_unstable();
+        for (end, at) in ends {
+            self.pass(end);
+            // One that ends later must not hide what the first one has done.
+            if at == 0 {
+                self.judge_untouched(&active, &before);
+            }
+            if let Some(fault) = active.get_mut(at) {
+                self.scene.heal(fault)?;
+            }
+        }
+        let healed = boot_nanos();
+        self.calm(CALM_WITHIN)?;
+        let late = self.pulse.latest();
+        self.told.latest = self.told.latest.max(late);
+        if late > LATE {
+            self.told.late_rounds += 1;
+        } else {
+            self.judge_free(&active, &before);
+            self.measure(&active, healed);
+        }
+        for fault in &active {
+            *self.told.injected.entry(fault.card.fault.text).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn write_down(&mut self, cards: &[Card]) {
+        let words = cards.iter().map(|card| {
+            let Card {
+                fault,
+                machine,
+                lasts,
+                after,
+                ..
+            } = card;
+            let on = machine
+                .map(|at| format!(" on a{}", at + 1))
+                .unwrap_or_default();
+            format!(
+                "{} {}{on} for {lasts} ms after {after} ms",
+                fault.id, fault.text
+            )
+        });
+        let words: Vec<String> = words.collect();
+        let at = self.begun.elapsed().as_secs_f64();
+        let line = format!("{at:8.1} s  {}", words.join("; "));
+        eprintln!("{line}");
+        self.told.schedule.push(line);
+    }
+
+    /// Waits until that moment, or until something is broken.
+    fn pass(&mut self, until: u64) {
+        while boot_nanos() < until && !self.is_broken() {
+            let left = Duration::from_nanos(until.saturating_sub(boot_nanos()));
+            std::thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+
+    /// Waits until everything that is to run runs exactly once, writes, and nothing moves any more.
+    fn calm(&mut self, limit: Duration) -> Result<()> {
+        let wanted = self.scene.cluster.wanted();
+        let begun = boot_nanos();
+        for part in ["at first", "when it had settled"] {
+            let mut differs = Vec::new();
+            let calm = within(limit, "calm", || {
+                differs = self.differs(&wanted);
+                (differs.is_empty() || self.is_broken()).then_some(())
+            });
+            if calm.is_err() {
+                let text = format!("not within {limit:?} {part}: {}", differs.join(", "));
+                self.broken(Promise::L1, text);
+            }
+            if part == "at first" {
+                self.told.figures.add(Figure::Recovery, begun, boot_nanos());
+                // Before that it has settled without them.
+                let here = within(limit, "agents", || {
+                    self.scene.cluster.all_here().then_some(())
+                });
+                if here.is_err() {
+                    self.broken(
+                        Promise::L1,
+                        format!("not within {limit:?}: every agent is active"),
+                    );
+                }
+                let limit = format!("{}s", limit.as_secs());
+                let settled =
+                    self.scene
+                        .cluster
+                        .quorate(&["wait", "--settled", "--timeout", &limit]);
+                if let Err(cause) = settled {
+                    self.broken(Promise::L1, format!("it does not settle: {cause}"));
+                }
+            }
+        }
+        *self.told.judged.entry(Promise::L1).or_default() += 1;
+        let starts = self.scene.desk.judge(|judge| judge.take_starts());
+        self.told.starts += starts.len() as u64;
+        self.starts = starts;
+        self.audit()
+    }
+
+    fn differs(&self, wanted: &BTreeSet<String>) -> Vec<String> {
+        let mut differs = self.scene.desk.judge(|judge| judge.differs(wanted));
+        let oldest = boot_nanos().saturating_sub(nanos(FRESH));
+        let register = self.register.look();
+        let silent = wanted
+            .iter()
+            .filter(|partition| register.last(partition) < Some(oldest));
+        differs.extend(silent.map(|partition| format!("{partition} does not write")));
+        differs
+    }
+
+    /// S5: each start must have a committed assumption in the director's history. And S2, as the register
+    /// has seen it.
+    fn audit(&mut self) -> Result<()> {
+        let mut known: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+        for start in &self.starts {
+            if !known.contains_key(start.partition.as_str()) {
+                // One that was taken off the list has no history any more.
+                let assumed = self
+                    .scene
+                    .cluster
+                    .assumed(&start.partition)
+                    .unwrap_or_default();
+                known.insert(&start.partition, assumed);
+            }
+        }
+        let wanted = self.scene.cluster.wanted();
+        for start in self
+            .starts
+            .iter()
+            .filter(|start| wanted.contains(&start.partition))
+        {
+            *self.told.judged.entry(Promise::S5).or_default() += 1;
+            let assumed = known.get(start.partition.as_str());
+            if !assumed.is_some_and(|tokens| tokens.contains(&start.run.0)) {
+                let (partition, token) = (&start.partition, start.run.0);
+                let text = format!("{partition} began with token {token}, which nobody assumed");
+                self.broken(Promise::S5, text);
+            }
+        }
+        let late = self.register.look().kept.clone();
+        for text in late {
+            self.broken(Promise::S2, text);
+        }
+        Ok(())
+    }
+
+    /// L2: before the first heal nothing has restarted but what the faults touch.
+    fn judge_untouched(&mut self, active: &[Active], before: &BTreeMap<String, Running>) {
+        if !bearable(active) || self.pulse.look() > LATE {
+            return;
+        }
+        let untouched = self.scene.untouched(active, before);
+        self.judge_same(&untouched, before, "was not touched by what was done, and");
+    }
+
+    /// L2: after faults that cost nothing everything is as it was before.
+    fn judge_free(&mut self, active: &[Active], before: &BTreeMap<String, Running>) {
+        let free = active
+            .iter()
+            .all(|fault| fault.card.fault.cost == Cost::Nothing);
+        if free && bearable(active) {
+            let all = before.keys().cloned().collect();
+            self.judge_same(&all, before, "had no reason to stop, and");
+        }
+        for fault in active {
+            if fault.card.fault.act == Act::Director(OnDirector::Kill)
+                && fault.card.fault.cost == Cost::Nothing
+            {
+                self.told
+                    .figures
+                    .add(Figure::DirectorReady, fault.at, fault.healed);
+            }
+        }
+    }
+
+    fn judge_same(
+        &mut self,
+        which: &BTreeSet<String>,
+        before: &BTreeMap<String, Running>,
+        why: &str,
+    ) {
+        *self.told.judged.entry(Promise::L2).or_default() += 1;
+        let now = self.scene.desk.judge(|judge| judge.running());
+        let wanted = self.scene.cluster.wanted();
+        let other = which
+            .iter()
+            .filter(|name| wanted.contains(*name) && now.get(*name) != before.get(*name));
+        let texts: Vec<String> = other
+            .map(|name| {
+                format!(
+                    "{name} {why} was {:?} and is {:?}",
+                    before.get(name),
+                    now.get(name)
+                )
+            })
+            .collect();
+        for text in texts {
+            self.broken(Promise::L2, text);
+        }
+    }
+
+    /// Takes the times of a round, where nothing has disturbed the director that decides.
+    fn measure(&mut self, active: &[Active], healed: u64) {
+        if active
+            .iter()
+            .any(|fault| matches!(fault.card.fault.act, Act::Director(_)))
+        {
+            return;
+        }
+        for fault in active {
+            let later = self.starts.iter().filter(|start| {
+                start.at > fault.at && fault.touched.contains_key(&start.partition)
+            });
+            let mut first: BTreeMap<&str, &Start> = BTreeMap::new();
+            for start in later {
+                first.entry(&start.partition).or_insert(start);
+            }
+            let firsts: Vec<&Start> = first.into_values().collect();
+            measure(&mut self.told.figures, fault, &firsts, healed);
+        }
+    }
+
+    /// Keeps what is gone with the stage.
+    pub(crate) fn keep(&self, into: &Path) -> Result<()> {
+        for machine in self
+            .scene
+            .cluster
+            .machines
+            .iter()
+            .filter(|machine| machine.has_small_disk())
+        {
+            let to = into.join(format!("{}.disk", machine.name()));
+            // Sockets and files that vanish meanwhile are no loss.
+            let mut copy = std::process::Command::new("cp");
+            copy.arg("-a").args([machine.folder(), to]).output()?;
+        }
+        if !into.exists() {
+            bail!("{} is gone", into.display());
+        }
+        Ok(())
+    }
+}
+
+/// Whether what must cost nothing was done as it was meant: alone in what it does to leases, and short.
+fn bearable(active: &[Active]) -> bool {
+    let now = boot_nanos();
+    let short = |fault: &Active| {
+        let until = if fault.healed == 0 { now } else { fault.healed };
+        until.saturating_sub(fault.at) <= nanos(BEARABLE)
+    };
+    let counts = |fault: &Fault| match fault.act {
+        Act::Director(_) | Act::Machine(OnMachine::StopAgent | OnMachine::KillAgent) => true,
+        Act::Machine(_) | Act::Runs(_) => false,
+    };
+    let director = active
+        .iter()
+        .any(|fault| matches!(fault.card.fault.act, Act::Director(_)));
+    active.iter().all(|fault| match fault.card.fault.cost {
+        Cost::Nothing => !counts(fault.card.fault) || short(fault),
+        Cost::Silence | Cost::Theirs => true,
+        Cost::Unsaid => false,
+    }) && (!director || active.len() == 1)
+}
+
+/// The times of one fault, from the first start after it of each partition that it touched.
+fn measure(figures: &mut Figures, fault: &Active, firsts: &[&Start], healed: u64) {
+    let machine = fault.machine();
+    let elsewhere = || {
+        let moved = |start: &&&Start| Some(&start.agent) != machine.as_ref() && start.at < healed;
+        firsts.iter().filter(moved)
+    };
+    let spans: Vec<(u64, u64)> = firsts.iter().map(|start| (fault.at, start.at)).collect();
+    match fault.card.fault.act {
+        _ if fault.card.fault.cost == Cost::Silence => {
+            for start in elsewhere() {
+                figures.add(
+                    Figure::TakeoverBeyondExpiry,
+                    fault.at + nanos(EXPIRY),
+                    start.at,
+                );
+                let frozen = [OnMachine::StopAll, OnMachine::Freeze].map(Act::Machine);
+                if let Some((ended, _)) = &start.before
+                    && frozen.contains(&fault.card.fault.act)
+                {
+                    figures.add(Figure::PastDeadline, fault.at + nanos(LEASE), *ended);
+                }
+            }
+        }
+        Act::Machine(OnMachine::KillAgent) if fault.card.machine == Some(0) => {
+            figures.add_all([Figure::AgentDeathFirst, Figure::AgentDeathEach], &spans);
+        }
+        Act::Machine(OnMachine::KillWardens(_)) => {
+            for (from, to) in spans {
+                figures.add(Figure::WardenDeath, from, to);
+            }
+        }
+        Act::Machine(OnMachine::Drain) => {
+            let gaps = elsewhere().filter_map(|start| Some((start.before.as_ref()?.0, start.at)));
+            let gaps: Vec<(u64, u64)> = gaps.collect();
+            figures.add_all([Figure::HandOverFirst, Figure::HandOverEach], &gaps);
+        }
+        Act::Machine(_) | Act::Director(_) | Act::Runs(_) => {}
+    }
+}
