@@ -190,16 +190,24 @@ impl Cluster {
             .collect())
     }
 
-    /// Whether the director knows every agent to be there and to take work.
+    /// Whether the director knows every agent to take work, also under the lease of our services: an agent has
+    /// another session by which it is known, and only one of the shorter lease can be so near to its expiry
+    /// and be renewed all the same.
     pub(crate) fn all_here(&self) -> bool {
         let Ok(text) = self.quorate(&["ls", "agents", "-o", "json"]) else {
             return false;
         };
         let agents: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let active =
-            |agent: &&serde_json::Value| agent.get("state").is_some_and(|state| state == "active");
+        let renewed = EXPIRY.saturating_sub(LEASE / 4)..=EXPIRY;
+        let here = |agent: &&serde_json::Value| {
+            let margin = agent
+                .get("lease_margin_ms")
+                .and_then(|margin| margin.as_u64());
+            agent.get("state").is_some_and(|state| state == "active")
+                && margin.is_some_and(|margin| renewed.contains(&Duration::from_millis(margin)))
+        };
         let agents = agents.as_array();
-        agents.is_some_and(|all| all.iter().filter(active).count() == self.machines.len())
+        agents.is_some_and(|all| all.iter().filter(here).count() == self.machines.len())
     }
 
     /// Runs a command of the program to its end; it must succeed.

@@ -104,7 +104,7 @@ impl Drama {
             begun: Instant::now(),
         };
         drama.leave_out(stage);
-        drama.calm(UP_WITHIN)?;
+        drama.calm(UP_WITHIN);
         drama.begun = Instant::now();
         Ok(drama)
     }
@@ -181,7 +181,7 @@ impl Drama {
             }
         }
         let healed = boot_nanos();
-        self.calm(CALM_WITHIN)?;
+        self.calm(CALM_WITHIN);
         let late = self.pulse.latest();
         self.told.latest = self.told.latest.max(late);
         if late > LATE {
@@ -229,46 +229,49 @@ impl Drama {
     }
 
     /// Waits until everything that is to run runs exactly once, writes, and nothing moves any more.
-    fn calm(&mut self, limit: Duration) -> Result<()> {
-        let wanted = self.scene.cluster.wanted();
+    fn calm(&mut self, limit: Duration) {
         let begun = boot_nanos();
-        for part in ["at first", "when it had settled"] {
-            let mut differs = Vec::new();
-            let calm = within(limit, "calm", || {
-                differs = self.differs(&wanted);
-                (differs.is_empty() || self.is_broken()).then_some(())
-            });
-            if calm.is_err() {
-                let text = format!("not within {limit:?} {part}: {}", differs.join(", "));
-                self.broken(Promise::L1, text);
-            }
-            if part == "at first" {
-                self.told.figures.add(Figure::Recovery, begun, boot_nanos());
-                // Before that it has settled without them.
-                let here = within(limit, "agents", || {
-                    self.scene.cluster.all_here().then_some(())
-                });
-                if here.is_err() {
-                    self.broken(
-                        Promise::L1,
-                        format!("not within {limit:?}: every agent is active"),
-                    );
-                }
-                let limit = format!("{}s", limit.as_secs());
-                let settled =
-                    self.scene
-                        .cluster
-                        .quorate(&["wait", "--settled", "--timeout", &limit]);
-                if let Err(cause) = settled {
-                    self.broken(Promise::L1, format!("it does not settle: {cause}"));
-                }
-            }
-        }
+        self.all_run(limit, "at first");
+        self.told.figures.add(Figure::Recovery, begun, boot_nanos());
+        // Before that it has settled without them.
+        self.comes(limit, "every agent is active", || {
+            self.scene.cluster.all_here()
+        });
+        self.comes(limit, "`quorate wait --settled` succeeds", || {
+            let settled = self
+                .scene
+                .cluster
+                .quorate(&["wait", "--settled", "--timeout", "5s"]);
+            settled.is_ok()
+        });
+        self.all_run(limit, "when it had settled");
         *self.told.judged.entry(Promise::L1).or_default() += 1;
         let starts = self.scene.desk.judge(|judge| judge.take_starts());
         self.told.starts += starts.len() as u64;
         self.starts = starts;
-        self.audit()
+        self.audit();
+    }
+
+    /// L1: everything that is to run runs exactly once, and writes.
+    fn all_run(&self, limit: Duration, when: &str) {
+        let wanted = self.scene.cluster.wanted();
+        let mut differs = Vec::new();
+        let run = within(limit, "everything runs", || {
+            differs = self.differs(&wanted);
+            (differs.is_empty() || self.is_broken()).then_some(())
+        });
+        if run.is_err() {
+            let text = format!("not within {limit:?} {when}: {}", differs.join(", "));
+            self.broken(Promise::L1, text);
+        }
+    }
+
+    /// L1: this comes about in time.
+    fn comes(&self, limit: Duration, what: &str, look: impl Fn() -> bool) {
+        let came = within(limit, what, || (look() || self.is_broken()).then_some(()));
+        if let Err(cause) = came {
+            self.broken(Promise::L1, cause.to_string());
+        }
     }
 
     fn differs(&self, wanted: &BTreeSet<String>) -> Vec<String> {
@@ -284,7 +287,7 @@ impl Drama {
 
     /// S5: each start must have a committed assumption in the director's history. And S2, as the register
     /// has seen it.
-    fn audit(&mut self) -> Result<()> {
+    fn audit(&mut self) {
         let mut known: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
         for start in &self.starts {
             if !known.contains_key(start.partition.as_str()) {
@@ -315,7 +318,6 @@ impl Drama {
         for text in late {
             self.broken(Promise::S2, text);
         }
-        Ok(())
     }
 
     /// L2: before the first heal nothing has restarted but what the faults touch.
@@ -373,7 +375,7 @@ impl Drama {
         }
     }
 
-    /// Takes the times of a round, where nothing has disturbed the director that decides.
+    /// Takes the times of a round, where nothing else has hindered a start.
     fn measure(&mut self, active: &[Active], healed: u64) {
         if active
             .iter()

@@ -169,10 +169,12 @@ impl Judge {
 
     /// S1, by two proofs that do not depend on each other: which processes exist, and what they wrote.
     fn overlaps(&mut self, who: &Announced, at: u64) {
+        // Of one run there is each process once, too.
+        let second = |other: &Announced| other.run != who.run || other.daemon == who.daemon;
         let others = self
             .live
             .values()
-            .filter(|other| other.partition == who.partition && other.run != who.run);
+            .filter(|other| other.partition == who.partition && second(other));
         let texts: Vec<String> = others
             .map(|other| format!("{who} began while there was still the {other}"))
             .collect();

@@ -18,6 +18,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Between two looks while it holds something back.
 const HELD_EVERY: Duration = Duration::from_millis(5);
+/// How long a way to the other side is looked for.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// The most that is taken at once.
 const PIECE: usize = 64 * 1024;
 
@@ -95,9 +97,13 @@ impl Link {
                     .and_then(|address| address.map_err(|cause| cause.kind())),
             );
             for near in listener.iter().flat_map(TcpListener::incoming).flatten() {
-                if let Err(cause) = pass(near, to, &own)
-                    && cause.kind() != io::ErrorKind::ConnectionRefused
-                {
+                let told = Arc::clone(&own);
+                // Each on its own: one that finds no way must not hold up the others.
+                let passed = spawn(move || {
+                    // Where there is nobody or no way, it ends as it would without a relay.
+                    let _ended = pass(near, to, &told);
+                });
+                if let Err(cause) = passed {
                     eprintln!("relay: {cause}");
                 }
             }
@@ -140,7 +146,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 /// Passes a connection on, both ways.
 fn pass(near: TcpStream, to: SocketAddr, told: &Arc<Told>) -> io::Result<()> {
-    let far = TcpStream::connect(to)?;
+    let far = TcpStream::connect_timeout(&to, CONNECT_WITHIN)?;
     let number = told.opened.fetch_add(1, Ordering::Relaxed);
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;

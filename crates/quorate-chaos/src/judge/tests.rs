@@ -57,6 +57,19 @@ fn a_second_command_is_seen_while_the_first_one_lives() {
 }
 
 #[test]
+fn two_copies_under_the_same_token_are_seen_as_two() {
+    let mut judge = Judge::default();
+    judge.announced(who("s/a", (1, 1), 0, 10), 10);
+    judge.announced(who("s/a", (1, 1), 1, 11), 11);
+    judge.announced(who("s/a", (1, 1), 2, 12), 12);
+    assert_eq!(found(&judge), []);
+    judge.announced(who("s/a", (1, 1), 0, 20), 20);
+    assert_eq!(found(&judge), [Promise::S1, Promise::S5]);
+    judge.announced(who("s/a", (1, 1), 1, 21), 21);
+    assert_eq!(found(&judge).len(), 3);
+}
+
+#[test]
 fn a_daemon_that_outlives_its_run_is_seen_when_the_next_run_begins() {
     let mut judge = Judge::default();
     let command = judge.announced(who("s/a", (1, 1), 0, 10), 10);
