@@ -87,7 +87,8 @@ pub(crate) enum Cost {
     Silence,
     /// What its machine has, or the partitions that it names.
     Theirs,
-    /// More than can be said from outside.
+    /// More than can be said from outside: its machine may be back before the heal, or its partitions go
+    /// elsewhere, and then others may move for an even spread.
     Unsaid,
 }
 
@@ -198,13 +199,13 @@ pub(crate) const FAULTS: [Fault; 37] = [
     Fault::new(
         ("P5", "timekeepers of wardens killed"),
         Machine(OnMachine::KillWardens(Part::Timekeeper)),
-        Theirs,
+        Unsaid,
         (300, 1500),
     ),
     Fault::new(
         ("P5", "holders of wardens killed"),
         Machine(OnMachine::KillWardens(Part::Holder)),
-        Theirs,
+        Unsaid,
         (300, 1500),
     ),
     Fault::new(
@@ -219,7 +220,6 @@ pub(crate) const FAULTS: [Fault; 37] = [
         Theirs,
         (200, 1500),
     ),
-    // After some attempts it goes elsewhere, and others may follow for an even spread.
     Fault::new(
         ("P6", "a run fails again and again"),
         Runs(OnRuns::Fail),
@@ -335,13 +335,13 @@ pub(crate) const FAULTS: [Fault; 37] = [
     Fault::new(
         ("N8", "all connections dead without an end"),
         Machine(OnMachine::Forget),
-        Theirs,
+        Unsaid,
         (2000, 4000),
     ),
     Fault::new(
         ("D1", "disk of an agent full"),
         Machine(OnMachine::FillDisk),
-        Theirs,
+        Unsaid,
         (1500, 4000),
     )
     .needing(Needs::SmallDisk),
