@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::clock::{MILLI, boot_nanos, nanos};
-use crate::cluster::{Cluster, EXPIRY, LEASE, Wanted, offsets};
+use crate::cluster::{Cluster, Wanted, offsets};
 use crate::deck::{Card, Deck, Seat};
 use crate::desk::Desk;
 use crate::faults::{Act, Cost, FAULTS, Fault, OnDirector, OnMachine};
 use crate::figures::{Figure, Figures};
 use crate::judge::{Promise, Running, Start};
+use crate::measure;
 use crate::process::within;
 use crate::pulse::Pulse;
 use crate::register::Server;
@@ -106,6 +107,8 @@ impl Drama {
         drama.leave_out(stage);
         drama.calm(UP_WITHIN);
         drama.begun = Instant::now();
+        // What was late while everything started concerns no round.
+        drama.pulse.latest();
         Ok(drama)
     }
 
@@ -188,7 +191,7 @@ impl Drama {
             self.told.late_rounds += 1;
         } else {
             self.judge_free(&active, &before);
-            self.measure(&active, healed);
+            measure::round(&mut self.told.figures, &active, &self.starts, healed);
         }
         for fault in &active {
             *self.told.injected.entry(fault.card.fault.text).or_default() += 1;
@@ -375,43 +378,14 @@ impl Drama {
         }
     }
 
-    /// Takes the times of a round, where nothing else has hindered a start.
-    fn measure(&mut self, active: &[Active], healed: u64) {
-        if active
-            .iter()
-            .any(|fault| matches!(fault.card.fault.act, Act::Director(_)))
-        {
-            return;
-        }
-        for fault in active {
-            let later = self.starts.iter().filter(|start| {
-                start.at > fault.at && fault.touched.contains_key(&start.partition)
-            });
-            let mut first: BTreeMap<&str, &Start> = BTreeMap::new();
-            for start in later {
-                first.entry(&start.partition).or_insert(start);
-            }
-            let firsts: Vec<&Start> = first.into_values().collect();
-            measure(&mut self.told.figures, fault, &firsts, healed);
-        }
-    }
-
     /// Keeps what is gone with the stage.
     pub(crate) fn keep(&self, into: &Path) -> Result<()> {
-        for machine in self
-            .scene
-            .cluster
-            .machines
-            .iter()
-            .filter(|machine| machine.has_small_disk())
-        {
+        let machines = self.scene.cluster.machines.iter();
+        for machine in machines.filter(|machine| machine.has_small_disk()) {
             let to = into.join(format!("{}.disk", machine.name()));
             // Sockets and files that vanish meanwhile are no loss.
             let mut copy = std::process::Command::new("cp");
             copy.arg("-a").args([machine.folder(), to]).output()?;
-        }
-        if !into.exists() {
-            bail!("{} is gone", into.display());
         }
         Ok(())
     }
@@ -436,45 +410,4 @@ fn bearable(active: &[Active]) -> bool {
         Cost::Silence | Cost::Theirs => true,
         Cost::Unsaid => false,
     }) && (!director || active.len() == 1)
-}
-
-/// The times of one fault, from the first start after it of each partition that it touched.
-fn measure(figures: &mut Figures, fault: &Active, firsts: &[&Start], healed: u64) {
-    let machine = fault.machine();
-    let elsewhere = || {
-        let moved = |start: &&&Start| Some(&start.agent) != machine.as_ref() && start.at < healed;
-        firsts.iter().filter(moved)
-    };
-    let spans: Vec<(u64, u64)> = firsts.iter().map(|start| (fault.at, start.at)).collect();
-    match fault.card.fault.act {
-        _ if fault.card.fault.cost == Cost::Silence => {
-            for start in elsewhere() {
-                figures.add(
-                    Figure::TakeoverBeyondExpiry,
-                    fault.at + nanos(EXPIRY),
-                    start.at,
-                );
-                let frozen = [OnMachine::StopAll, OnMachine::Freeze].map(Act::Machine);
-                if let Some((ended, _)) = &start.before
-                    && frozen.contains(&fault.card.fault.act)
-                {
-                    figures.add(Figure::PastDeadline, fault.at + nanos(LEASE), *ended);
-                }
-            }
-        }
-        Act::Machine(OnMachine::KillAgent) if fault.card.machine == Some(0) => {
-            figures.add_all([Figure::AgentDeathFirst, Figure::AgentDeathEach], &spans);
-        }
-        Act::Machine(OnMachine::KillWardens(_)) => {
-            for (from, to) in spans {
-                figures.add(Figure::WardenDeath, from, to);
-            }
-        }
-        Act::Machine(OnMachine::Drain) => {
-            let gaps = elsewhere().filter_map(|start| Some((start.before.as_ref()?.0, start.at)));
-            let gaps: Vec<(u64, u64)> = gaps.collect();
-            figures.add_all([Figure::HandOverFirst, Figure::HandOverEach], &gaps);
-        }
-        Act::Machine(_) | Act::Director(_) | Act::Runs(_) => {}
-    }
 }

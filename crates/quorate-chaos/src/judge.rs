@@ -102,8 +102,18 @@ pub(crate) struct Start {
     pub(crate) run: Run,
     pub(crate) agent: String,
     pub(crate) at: u64,
-    /// When the last process of the run before was gone, and where that was.
-    pub(crate) before: Option<(u64, String)>,
+    /// How the run before ended.
+    pub(crate) before: Option<End>,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// When its last process was gone.
+    pub(crate) at: u64,
+    pub(crate) agent: String,
+    /// Whether its command had heard that it is to stop.
+    pub(crate) asked: bool,
 }
 
 /// A command that executes.
@@ -118,8 +128,8 @@ pub(crate) struct Running {
 struct Partition {
     /// The highest start there was.
     last: Option<Run>,
-    /// When the last process that ended ended, and where.
-    ended: Option<(u64, String)>,
+    /// How the last run ended, as far as it has.
+    ended: Option<End>,
     /// The last moment that ended runs wrote down.
     written: BTreeMap<Run, u64>,
 }
@@ -232,7 +242,13 @@ impl Judge {
             self.broken(Promise::S1, at, text);
         }
         let partition = self.partitions.entry(who.partition).or_default();
-        partition.ended = Some((at, who.agent));
+        let asked = match (who.daemon, &partition.ended) {
+            (0, _) | (_, None) => record.stopping.is_some(),
+            // A daemon hears nothing; what counts is its command.
+            (_, Some(ended)) => ended.asked,
+        };
+        let agent = who.agent;
+        partition.ended = Some(End { at, agent, asked });
         let written = partition.written.entry(who.run).or_default();
         *written = record.last.max(*written);
         while partition.written.len() > REMEMBERED {

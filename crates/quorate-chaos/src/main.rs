@@ -13,6 +13,7 @@ mod judge;
 mod lines;
 mod link;
 mod machine;
+mod measure;
 mod process;
 mod pulse;
 mod random;
@@ -167,6 +168,7 @@ fn run(args: &RunArgs, stage: &Stage) -> Result<ExitCode> {
         seed,
         took: begun.elapsed(),
         private: stage.private,
+        ahead: cluster::offsets().any(|(_, offset)| offset != 0),
         build: &build.to_string_lossy(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
     };

@@ -16,6 +16,8 @@ pub(crate) struct About<'a> {
     pub(crate) took: Duration,
     /// Whether processes, mounts and the network were its own.
     pub(crate) private: bool,
+    /// Whether one machine's clock is ahead.
+    pub(crate) ahead: bool,
     /// The program's build, as its folder is named.
     pub(crate) build: &'a str,
     pub(crate) cores: usize,
@@ -65,6 +67,11 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
          in the times, and L2 was not judged there.\n",
         told.latest, told.late_rounds
     );
+    if about.ahead {
+        text.push_str(
+            "The clock of one machine was a day ahead of the others' (C1) all the time.\n\n",
+        );
+    }
     text.push_str(&verdicts(told, &violations));
     let _ = write!(text, "\n## Times\n\n{}", told.figures.table());
     text.push_str(&injections(told));

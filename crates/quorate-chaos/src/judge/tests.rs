@@ -44,7 +44,12 @@ fn runs_that_follow_one_another_are_fine_with_their_daemons() {
     assert_eq!(judge.differs(&wanted), ["s/b runs 0 times"]);
     assert_eq!(judge.differs(&["s/b".to_owned()].into()).len(), 2);
     let starts = judge.take_starts();
-    assert_eq!(starts[2].before, Some((21, "a1".to_owned())));
+    let before = End {
+        at: 21,
+        agent: "a1".to_owned(),
+        asked: false,
+    };
+    assert_eq!(starts[2].before, Some(before));
     assert!(judge.take_starts().is_empty());
 }
 
