@@ -113,8 +113,14 @@ impl ProgramArgs {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run(args) => with_stage(|stage| run(&args, stage)),
-        Command::Teeth(args) => with_stage(|stage| teeth(&args, stage)),
+        Command::Run(args) => {
+            with_stage(&args.program, |stage, program| run(&args, stage, program))
+        }
+        Command::Teeth(args) => with_stage(&args.program, |stage, program| {
+            let found = teeth::bite(args.broken, program, stage)?;
+            writeln!(std::io::stdout(), "found: {found}")?;
+            Ok(ExitCode::SUCCESS)
+        }),
         Command::Inside { arguments } => stage::inside(&arguments),
         Command::Worker(args) => worker::run(&args),
     };
@@ -124,24 +130,19 @@ fn main() -> ExitCode {
     })
 }
 
-/// Does it on the stage that this process is on, or makes one first.
-fn with_stage(work: impl FnOnce(&Stage) -> Result<ExitCode>) -> Result<ExitCode> {
+/// Does it with the program on the stage that this process is on, or makes one first.
+fn with_stage(
+    program: &ProgramArgs,
+    work: impl FnOnce(&Stage, &Path) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    let program = program.path()?;
     match Stage::here() {
-        Some(stage) => work(&stage),
+        Some(stage) => work(&stage, &program),
         None => stage::enter(),
     }
 }
 
-/// A folder with a short name: sockets have short paths.
-fn folder() -> Result<tempfile::TempDir> {
-    tempfile::Builder::new()
-        .prefix("qc")
-        .tempdir()
-        .context("a folder for everything")
-}
-
-fn run(args: &RunArgs, stage: &Stage) -> Result<ExitCode> {
-    let program = args.program.path()?;
+fn run(args: &RunArgs, stage: &Stage, program: &Path) -> Result<ExitCode> {
     let drawn = || {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         since.map_or(1, |since| u64::from(since.subsec_nanos()))
@@ -150,10 +151,9 @@ fn run(args: &RunArgs, stage: &Stage) -> Result<ExitCode> {
     eprintln!(
         "seed {seed}; the same faults again: --seed {seed} (when they hit cannot be repeated)"
     );
-    let mut place = folder()?;
     let asked = Asked {
-        program: program.clone(),
-        folder: place.path().to_owned(),
+        program: program.to_owned(),
+        folder: stage.folder.clone(),
         seed,
         time: Duration::from_secs_f64(args.minutes * 60.0),
     };
@@ -181,14 +181,10 @@ fn run(args: &RunArgs, stage: &Stage) -> Result<ExitCode> {
     let fine = played.is_ok() && !drama.is_broken();
     if !fine {
         // Before anything is ended, so that it is as it was.
-        place.disable_cleanup(true);
-        drama.keep(place.path())?;
-        std::fs::write(place.path().join("report.md"), &text)?;
-        std::fs::write(
-            place.path().join("schedule.txt"),
-            drama.told.schedule.join("\n"),
-        )?;
-        eprintln!("everything is kept in {}", place.path().display());
+        drama.keep(&stage.folder)?;
+        std::fs::write(stage.folder.join("report.md"), &text)?;
+        let schedule = drama.told.schedule.join("\n");
+        std::fs::write(stage.folder.join("schedule.txt"), schedule)?;
     }
     drama.scene.desk.kill_all();
     drop(drama);
@@ -198,11 +194,4 @@ fn run(args: &RunArgs, stage: &Stage) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn teeth(args: &TeethArgs, stage: &Stage) -> Result<ExitCode> {
-    let place = folder()?;
-    let found = teeth::bite(args.broken, &args.program.path()?, place.path(), stage)?;
-    writeln!(std::io::stdout(), "found: {found}")?;
-    Ok(ExitCode::SUCCESS)
 }

@@ -24,6 +24,8 @@ use crate::process::within;
 
 /// Tells the process that acts where it is.
 const STAGE: &str = "CHAOS_STAGE";
+/// Tells it its folder.
+const FOLDER: &str = "CHAOS_STAGE_FOLDER";
 /// Tells it its control group.
 const GROUP: &str = "CHAOS_GROUP";
 const PRIVATE: &str = "private";
@@ -60,6 +62,8 @@ const FLAGS: [&[&str]; 2] = [
 pub(crate) struct Stage {
     /// Whether processes, mounts and the network are its own.
     pub(crate) private: bool,
+    /// A folder for everything. It is kept only when this process says that something is wrong.
+    pub(crate) folder: PathBuf,
     /// A control group of version 2 for everything.
     pub(crate) group: Option<PathBuf>,
 }
@@ -70,6 +74,7 @@ impl Stage {
         let stage = std::env::var(STAGE).ok()?;
         Some(Self {
             private: stage == PRIVATE,
+            folder: std::env::var_os(FOLDER)?.into(),
             group: std::env::var_os(GROUP).map(PathBuf::from),
         })
     }
@@ -80,6 +85,9 @@ pub(crate) fn enter() -> Result<ExitCode> {
     let program = std::env::current_exe()?;
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let group = make_group();
+    // A short name: sockets have short paths.
+    let folder = tempfile::Builder::new().prefix("qc").tempdir();
+    let mut folder = folder.context("a folder for everything")?;
     let allowed = FLAGS.into_iter().find(|flags| is_allowed(flags));
     let mut words: Vec<OsString> = Vec::new();
     if let Some(group) = &group {
@@ -95,6 +103,7 @@ pub(crate) fn enter() -> Result<ExitCode> {
     words.extend(arguments);
     let mut command = command(&words)?;
     command.env(STAGE, if allowed.is_some() { PRIVATE } else { SHARED });
+    command.env(FOLDER, folder.path());
     if let Some(group) = &group {
         command.env(GROUP, group);
     }
@@ -107,7 +116,12 @@ pub(crate) fn enter() -> Result<ExitCode> {
             eprintln!("chaos: {}: {cause}", group.display());
         }
     }
-    let code = ended?.code().and_then(|code| u8::try_from(code).ok());
+    let ended = ended?;
+    if !ended.success() {
+        folder.disable_cleanup(true);
+        eprintln!("everything is kept in {}", folder.path().display());
+    }
+    let code = ended.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
 }
 

@@ -26,7 +26,8 @@ pub(crate) enum Broken {
 }
 
 /// Sets it up, and waits until the referee has found what it must.
-pub(crate) fn bite(broken: Broken, program: &Path, folder: &Path, stage: &Stage) -> Result<String> {
+pub(crate) fn bite(broken: Broken, program: &Path, stage: &Stage) -> Result<String> {
+    let folder = stage.folder.as_path();
     let desk = Desk::open(folder, offsets().collect())?;
     let register = Server::start(folder)?;
     let first = folder.join("c");
