@@ -92,6 +92,11 @@ impl Desk {
         ask(&mut self.lock().judge)
     }
 
+    /// Takes in the exits that have happened until now.
+    pub(crate) fn take_exits(&self) {
+        self.lock().sweep(&self.folder, None);
+    }
+
     /// Lets every start of a partition fail with this code until then.
     pub(crate) fn fail(&self, partition: &str, until: u64, code: i32) {
         let mut state = self.lock();

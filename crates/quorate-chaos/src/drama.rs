@@ -148,6 +148,7 @@ impl Drama {
         }
         if !self.is_broken() {
             self.scene.cluster.leave()?;
+            self.scene.desk.take_exits();
             let left = self
                 .scene
                 .desk
@@ -173,10 +174,10 @@ impl Drama {
             .map(|fault| fault.at + fault.card.lasts * MILLI);
         let mut ends: Vec<(u64, usize)> = ends.zip(0..).collect();
         ends.sort_unstable();
-        for (end, at) in ends {
+        for (turn, (end, at)) in ends.into_iter().enumerate() {
             self.pass(end);
-            // One that ends later must not hide what the first one has done.
-            if at == 0 {
+            // What comes back may move others.
+            if turn == 0 {
                 self.judge_untouched(&active, &before);
             }
             if let Some(fault) = active.get_mut(at) {

@@ -37,11 +37,9 @@ pub(crate) fn round(figures: &mut Figures, active: &[Active], starts: &[Start], 
         Cost::Unsaid => false,
     };
     if active.iter().all(over) {
-        for (from, to) in starts
-            .iter()
-            .filter(|start| start.at > healed)
-            .filter_map(gap)
-        {
+        // A run that ended before may have been stopped by its agent for want of a renewal.
+        let gaps = starts.iter().filter_map(gap);
+        for (from, to) in gaps.filter(|&(from, _)| from > healed) {
             figures.add(Figure::HandOverBalance, from, to);
         }
     }
