@@ -15,7 +15,7 @@ use crate::figures::{Figure, Figures};
 use crate::judge::{Promise, Running, Start};
 use crate::measure;
 use crate::process::within;
-use crate::pulse::Pulse;
+use crate::pulse::{self, Pulse};
 use crate::register::Server;
 use crate::scene::{Active, Scene};
 use crate::stage::Stage;
@@ -61,6 +61,8 @@ pub(crate) struct Told {
     pub(crate) late_rounds: u64,
     /// By how much it was late at most.
     pub(crate) latest: Duration,
+    /// The load average after each round, in hundredths.
+    pub(crate) loads: Vec<u64>,
 }
 
 /// A run under way.
@@ -188,6 +190,7 @@ impl Drama {
         self.calm(CALM_WITHIN);
         let late = self.pulse.latest();
         self.told.latest = self.told.latest.max(late);
+        self.told.loads.push(pulse::load_hundredths());
         if late > LATE {
             self.told.late_rounds += 1;
         } else {

@@ -24,8 +24,10 @@ pub(crate) enum Figure {
     HandOverBalance,
     /// The same when a machine is drained, which is all that it has at once.
     HandOverDrain,
-    /// How long a run was seen past the latest deadline that it can have had, everything of it frozen.
-    PastDeadline,
+    /// The last moment that a run wrote down, from the latest deadline that it can have had, its agent stopped.
+    WrotePastDeadline,
+    /// When a run was seen to be gone, from that deadline, everything of it stopped or frozen.
+    GonePastDeadline,
     /// From the heal of the last fault until all ran again exactly once.
     Recovery,
     /// From the kill of the director until the next one was ready.
@@ -33,14 +35,15 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::TakeoverBeyondExpiry,
         Self::AgentDeathFirst,
         Self::AgentDeathEach,
         Self::WardenDeath,
         Self::HandOverBalance,
         Self::HandOverDrain,
-        Self::PastDeadline,
+        Self::WrotePastDeadline,
+        Self::GonePastDeadline,
         Self::Recovery,
         Self::DirectorReady,
     ];
@@ -53,7 +56,8 @@ impl Figure {
             Self::WardenDeath => "warden killed: until each start of what it held",
             Self::HandOverBalance => "planned hand-over for balance: gap",
             Self::HandOverDrain => "planned hand-over of a drain: gap",
-            Self::PastDeadline => "frozen runs: past the latest deadline",
+            Self::WrotePastDeadline => "agent stopped: runs executed past the latest deadline",
+            Self::GonePastDeadline => "everything stopped: runs gone past the latest deadline",
             Self::Recovery => "from the last heal until all runs",
             Self::DirectorReady => "director killed: until the next is ready",
         }
@@ -65,7 +69,7 @@ impl Figure {
             Self::TakeoverBeyondExpiry => "p99 ≤ 50 ms, at most 1 s",
             Self::AgentDeathFirst => "p99 ≤ 50 ms for one partition",
             Self::HandOverBalance => "p99 ≤ 10 ms beside the start of the program",
-            Self::PastDeadline => "≤ 50 ms",
+            Self::WrotePastDeadline | Self::GonePastDeadline => "≤ 50 ms",
             Self::AgentDeathEach
             | Self::WardenDeath
             | Self::HandOverDrain

@@ -114,6 +114,8 @@ pub(crate) struct End {
     pub(crate) agent: String,
     /// Whether its command had heard that it is to stop.
     pub(crate) asked: bool,
+    /// The last moment that one of its processes wrote down.
+    pub(crate) wrote: u64,
 }
 
 /// A command that executes.
@@ -247,10 +249,14 @@ impl Judge {
             // A daemon hears nothing; what counts is its command.
             (_, Some(ended)) => ended.asked,
         };
-        let agent = who.agent;
-        partition.ended = Some(End { at, agent, asked });
         let written = partition.written.entry(who.run).or_default();
         *written = record.last.max(*written);
+        partition.ended = Some(End {
+            at,
+            agent: who.agent,
+            asked,
+            wrote: *written,
+        });
         while partition.written.len() > REMEMBERED {
             partition.written.pop_first();
         }

@@ -47,7 +47,9 @@ pub(crate) fn round(figures: &mut Figures, active: &[Active], starts: &[Start], 
 
 /// From the end of a run that was asked to stop to its start on another agent.
 fn gap(start: &Start) -> Option<(u64, u64)> {
-    let End { at, agent, asked } = start.before.as_ref()?;
+    let End {
+        at, agent, asked, ..
+    } = start.before.as_ref()?;
     (*asked && *agent != start.agent).then_some((*at, start.at))
 }
 
@@ -59,13 +61,17 @@ fn times(figures: &mut Figures, fault: &Active, firsts: &[&Start], healed: u64) 
     let spans: Vec<(u64, u64)> = firsts.iter().map(|start| (fault.at, start.at)).collect();
     match fault.card.fault.act {
         Act::Machine(what) if fault.card.fault.cost == Cost::Silence => {
-            let frozen = matches!(what, OnMachine::StopAll | OnMachine::Freeze);
+            let deadline = fault.at + nanos(LEASE);
             for start in elsewhere {
                 let expiry = fault.at + nanos(EXPIRY);
                 figures.add(Figure::TakeoverBeyondExpiry, expiry, start.at);
-                if let Some(before) = start.before.as_ref().filter(|_| frozen) {
-                    let deadline = fault.at + nanos(LEASE);
-                    figures.add(Figure::PastDeadline, deadline, before.at);
+                let Some(before) = &start.before else {
+                    continue;
+                };
+                if what == OnMachine::StopAgent {
+                    figures.add(Figure::WrotePastDeadline, deadline, before.wrote);
+                } else if matches!(what, OnMachine::StopAll | OnMachine::Freeze) {
+                    figures.add(Figure::GonePastDeadline, deadline, before.at);
                 }
             }
         }

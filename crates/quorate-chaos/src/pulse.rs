@@ -12,6 +12,13 @@ use crate::clock::{boot_nanos, nanos};
 /// How long it sleeps.
 const BEAT: Duration = Duration::from_millis(10);
 
+/// How many tasks wanted a processor in the last minute, in hundredths; zero where nobody counts them.
+pub(crate) fn load_hundredths() -> u64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let minute = text.split(' ').next().unwrap_or_default();
+    minute.replace('.', "").parse().unwrap_or_default()
+}
+
 /// The pulse of this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Pulse(Arc<AtomicU64>);

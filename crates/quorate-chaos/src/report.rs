@@ -61,11 +61,17 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
          that ended {beats}; writes to the register {taken}, of which too late {late}.\n",
         told.starts
     );
+    let mut loads = told.loads.clone();
+    loads.sort_unstable();
     let _ = writeln!(
         text,
-        "This machine was late by {:?} at most. In {} rounds it was too late for what must happen in time: they are not \
-         in the times, and L2 was not judged there.\n",
-        told.latest, told.late_rounds
+        "This machine had other things to do: its load average was {} at the median and {} at most, and a thread that \
+         sleeps 10 ms was late by {} ms at most. In {} rounds that was too late for what must happen in time: they \
+         are not in the times, and L2 was not judged there.\n",
+        hundredths(loads.get(loads.len() / 2)),
+        hundredths(loads.last()),
+        told.latest.as_millis(),
+        told.late_rounds
     );
     if about.ahead {
         text.push_str(
@@ -76,6 +82,11 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
     let _ = write!(text, "\n## Times\n\n{}", told.figures.table());
     text.push_str(&injections(told));
     text
+}
+
+fn hundredths(load: Option<&u64>) -> String {
+    let load = load.copied().unwrap_or_default();
+    format!("{}.{:02}", load / 100, load % 100)
 }
 
 fn verdicts(told: &Told, violations: &[Violation]) -> String {

@@ -46,17 +46,20 @@ pub(crate) struct Active {
     pub(crate) at: u64,
     /// What its machine had then, or the partitions that it is about.
     pub(crate) touched: BTreeMap<String, Running>,
-    /// What its heal needs.
     rest: Rest,
     /// When it was healed.
     pub(crate) healed: u64,
 }
 
+/// What has to be undone beside what the fault itself says.
 #[derive(Debug)]
 enum Rest {
     Nothing,
+    /// A thread that cuts and heals until it is told to stop.
     Flapping(Arc<AtomicBool>, JoinHandle<()>),
+    /// An agent on a copy of a folder.
     Copy(Held, PathBuf),
+    /// Partitions that are to be started again.
     Stopped(Vec<String>),
 }
 

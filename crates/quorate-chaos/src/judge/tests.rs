@@ -48,6 +48,7 @@ fn runs_that_follow_one_another_are_fine_with_their_daemons() {
         at: 21,
         agent: "a1".to_owned(),
         asked: false,
+        wrote: 21,
     };
     assert_eq!(starts[2].before, Some(before));
     assert!(judge.take_starts().is_empty());
