@@ -264,13 +264,16 @@ mod tests {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let far = TcpListener::bind(any).unwrap();
         let link = Link::open(any, far.local_addr().unwrap()).unwrap();
-        let near = TcpStream::connect(link.address).unwrap();
-        let far = far.accept().unwrap().0;
+        let mut near = TcpStream::connect(link.address).unwrap();
+        let mut far = far.accept().unwrap().0;
         for stream in [&near, &far] {
             stream
                 .set_read_timeout(Some(Duration::from_secs(10)))
                 .unwrap();
         }
+        // Only then does the relay certainly know of it.
+        far.write_all(b"?").unwrap();
+        near.read_exact(&mut [0; 1]).unwrap();
         (link, near, far)
     }
 
