@@ -25,6 +25,8 @@ use crate::stage::Stage;
 const CALM_WITHIN: Duration = Duration::from_secs(30);
 /// How long a first start may take, programs not yet in memory.
 const UP_WITHIN: Duration = Duration::from_secs(60);
+/// How long the director may take for a question.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// A run that has not written to the register for so long does not execute.
 const FRESH: Duration = Duration::from_secs(1);
 /// The longest silence of which it is judged that it must not cost anything; what took longer, because this
@@ -274,7 +276,7 @@ impl Drama {
     }
 
     /// L1: this comes about in time.
-    fn comes(&self, limit: Duration, what: &str, look: impl Fn() -> bool) {
+    fn comes(&self, limit: Duration, what: &str, mut look: impl FnMut() -> bool) {
         let came = within(limit, what, || (look() || self.is_broken()).then_some(()));
         if let Err(cause) = came {
             self.broken(Promise::L1, cause.to_string());
@@ -292,38 +294,42 @@ impl Drama {
         differs
     }
 
-    /// S5: each start must have a committed assumption in the director's history. And S2, as the register
-    /// has seen it.
+    /// S2, as the register has seen it, and S5: each start must have a committed assumption in the director's
+    /// history.
     fn audit(&mut self) {
-        let mut known: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-        for start in &self.starts {
-            if !known.contains_key(start.partition.as_str()) {
-                // One that was taken off the list has no history any more.
-                let assumed = self
-                    .scene
-                    .cluster
-                    .assumed(&start.partition)
-                    .unwrap_or_default();
-                known.insert(&start.partition, assumed);
-            }
-        }
-        let wanted = self.scene.cluster.wanted();
-        for start in self
-            .starts
-            .iter()
-            .filter(|start| wanted.contains(&start.partition))
-        {
-            *self.told.judged.entry(Promise::S5).or_default() += 1;
-            let assumed = known.get(start.partition.as_str());
-            if !assumed.is_some_and(|tokens| tokens.contains(&start.run.0)) {
-                let (partition, token) = (&start.partition, start.run.0);
-                let text = format!("{partition} began with token {token}, which nobody assumed");
-                self.broken(Promise::S5, text);
-            }
-        }
         let late = self.register.look().kept.clone();
         for text in late {
             self.broken(Promise::S2, text);
+        }
+        // One that was taken off the list has no history any more.
+        let wanted = self.scene.cluster.wanted();
+        let started = |partition: &&String| {
+            self.starts
+                .iter()
+                .any(|start| start.partition == **partition)
+        };
+        for partition in wanted.iter().filter(started) {
+            if self.is_broken() {
+                return;
+            }
+            let mut assumed = BTreeSet::new();
+            self.comes(ANSWERED_WITHIN, "the director tells a history", || {
+                let told = self.scene.cluster.assumed(partition);
+                told.map(|tokens| assumed = tokens).is_ok()
+            });
+            for start in self
+                .starts
+                .iter()
+                .filter(|start| start.partition == *partition)
+            {
+                *self.told.judged.entry(Promise::S5).or_default() += 1;
+                let token = start.run.0;
+                if !assumed.contains(&token) {
+                    let text =
+                        format!("{partition} began with token {token}, which nobody assumed");
+                    self.broken(Promise::S5, text);
+                }
+            }
         }
     }
 
