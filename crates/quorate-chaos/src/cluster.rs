@@ -29,7 +29,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long the director may take to answer what it has in memory or on disk.
 const GET_WITHIN: Duration = Duration::from_secs(2);
 /// How long an agent may take to leave in order.
-const LEAVE_WITHIN: Duration = Duration::from_secs(20);
+const LEAVE_WITHIN: Duration = Duration::from_secs(60);
 const AGENTS: u8 = 3;
 
 /// A cluster.

@@ -34,6 +34,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const BEARABLE: Duration = Duration::from_millis(1000);
 /// When this machine was late by more than this, a lease may have ended by that alone.
 const LATE: Duration = Duration::from_millis(150);
+/// How often something may be waited for when this machine was late each time.
+const TRIES_WHEN_LATE: u32 = 10;
 /// Between two looks during a round.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -265,9 +267,9 @@ impl Drama {
     fn all_run(&self, limit: Duration, when: &str) {
         let wanted = self.scene.cluster.wanted();
         let mut differs = Vec::new();
-        let run = within(limit, "everything runs", || {
+        let run = self.within(limit, when, || {
             differs = self.differs(&wanted);
-            (differs.is_empty() || self.is_broken()).then_some(())
+            differs.is_empty()
         });
         if run.is_err() {
             let text = format!("not within {limit:?} {when}: {}", differs.join(", "));
@@ -276,10 +278,23 @@ impl Drama {
     }
 
     /// L1: this comes about in time.
-    fn comes(&self, limit: Duration, what: &str, mut look: impl FnMut() -> bool) {
-        let came = within(limit, what, || (look() || self.is_broken()).then_some(()));
-        if let Err(cause) = came {
+    fn comes(&self, limit: Duration, what: &str, look: impl FnMut() -> bool) {
+        if let Err(cause) = self.within(limit, what, look) {
             self.broken(Promise::L1, cause.to_string());
+        }
+    }
+
+    /// Waits for something, or until something is broken. The time begins anew when this machine was late in
+    /// it, but not for ever.
+    fn within(&self, limit: Duration, what: &str, mut look: impl FnMut() -> bool) -> Result<()> {
+        let mut tries = TRIES_WHEN_LATE;
+        loop {
+            self.pulse.latest_of_try();
+            let came = within(limit, what, || (look() || self.is_broken()).then_some(()));
+            tries -= 1;
+            if came.is_ok() || tries == 0 || self.pulse.latest_of_try() <= LATE {
+                return came;
+            }
         }
     }
 
