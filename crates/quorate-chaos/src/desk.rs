@@ -200,7 +200,12 @@ impl State {
     /// A process has come. It does nothing before it is answered, and has nothing to hand on.
     fn admit(&mut self, folder: &Path, hello: Hello, talk: Lines) -> io::Result<()> {
         let peer = rustix::net::sockopt::socket_peercred(talk.stream())?;
-        let pidfd = pidfd_open(peer.pid, PidfdFlags::empty())?;
+        let pidfd = match pidfd_open(peer.pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            // It was killed before it began.
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(cause) => return Err(cause.into()),
+        };
         // If it has died meanwhile the pidfd may be another one's; but then its connection has ended.
         let alive = recv(
             talk.as_fd(),
@@ -208,7 +213,7 @@ impl State {
             RecvFlags::DONTWAIT | RecvFlags::PEEK,
         );
         if !matches!(alive, Err(rustix::io::Errno::AGAIN)) {
-            return Err(io::Error::other("it was gone before it began"));
+            return Ok(());
         }
         self.sweep(folder, Some(&hello.partition));
         let now = boot_nanos();
