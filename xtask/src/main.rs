@@ -1,4 +1,4 @@
-//! The project's own checks and chores: `cargo xtask verify | fix | tidy`.
+//! The project's own checks and chores: `cargo xtask verify | fix | tidy | simulate | chaos`.
 //!
 //! `verify` never changes a file; `fix` may.
 
@@ -16,6 +16,7 @@ usage: cargo xtask <command>
   lint     the part of verify that runs no test
   tidy     the project's own rules only: arrows between crates, sizes, dead files
   simulate the simulator at release speed: fixed seeds, fresh ones, and whether planted bugs are found
+  chaos    real processes under faults at release speed: [--minutes M] [--seed N] [--report FILE]
   fix      formats and applies what clippy can mend by itself
 ";
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Some("lint") => lint(),
         Some("tidy") => run_tidy(),
         Some("simulate") => simulate(),
+        Some("chaos") => chaos(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("fix") => fix(),
         Some(_) | None => {
             eprint!("{USAGE}");
@@ -70,6 +72,16 @@ fn simulate() -> Result<()> {
     ];
     cargo(&[&["run"], &build[..], &seeds[..]].concat())?;
     cargo(&[&["test"], &build[..]].concat())
+}
+
+/// A real cluster under faults for as long as is asked for. The tests have a minute of it, in their build.
+fn chaos(arguments: &[String]) -> Result<()> {
+    let build = ["--profile", "ci", "--locked", "-p", "quorate-chaos"];
+    // It runs the program that is beside it.
+    cargo(&[&["build"], &build[..], &["-p", "quorate"]].concat())?;
+    let arguments = arguments.iter().map(String::as_str);
+    let run: Vec<&str> = ["--", "run"].into_iter().chain(arguments).collect();
+    cargo(&[&["run"], &build[..], &run[..]].concat())
 }
 
 fn lint() -> Result<()> {

@@ -64,6 +64,8 @@ pub(super) struct Group {
     pub(super) denied: Bits,
     /// What agents hold of it, by agent; those that hold nothing may be missing.
     pub(super) buckets: Vec<Bucket>,
+    /// All of them are for agents below this.
+    span: u32,
     /// Partitions without an owner, and some that have found one meanwhile.
     pub(super) waiting: Vec<PartitionIndex>,
     /// How many partitions it has.
@@ -84,13 +86,37 @@ impl Group {
         self.odd == 0
     }
 
+    /// How many of its partitions have no owner.
+    pub(super) fn ownerless(&self) -> usize {
+        let held: usize = self.buckets.iter().map(|b| b.count as usize).sum();
+        self.count as usize - held
+    }
+
+    /// Where the bucket of an agent is, or where it would be.
     fn place_of(&self, agent: AgentIndex) -> Result<usize, usize> {
-        // With a bucket for every agent, the bucket's place is the agent's index.
-        let direct = agent.0 as usize;
-        if self.buckets.get(direct).is_some_and(|b| b.agent == agent) {
-            return Ok(direct);
-        }
-        self.buckets.binary_search_by_key(&agent, |b| b.agent)
+        let upto = |at: usize| self.buckets.get(at).is_some_and(|b| b.agent <= agent);
+        // Mostly the agents that have one are about equally far apart, so this is nearly it.
+        let count = self.buckets.len();
+        let guess = agent.0 as usize * count / (self.span as usize).max(1);
+        let mut step = 1;
+        let (low, high) = if upto(guess) {
+            let mut low = guess;
+            while upto(low + step) {
+                low += step;
+                step *= 2;
+            }
+            (low, count.min(low + step))
+        } else {
+            let mut high = guess.min(count);
+            while high > 0 && !upto(high.saturating_sub(step)) {
+                high = high.saturating_sub(step);
+                step *= 2;
+            }
+            (high.saturating_sub(step), high)
+        };
+        let near = self.buckets.get(low..high).unwrap_or_default();
+        let found = near.binary_search_by_key(&agent, |bucket| bucket.agent);
+        found.map(|at| low + at).map_err(|at| low + at)
     }
 
     pub(super) fn bucket(&self, agent: AgentIndex) -> Option<&Bucket> {
@@ -100,6 +126,7 @@ impl Group {
     pub(super) fn bucket_mut(&mut self, agent: AgentIndex) -> &mut Bucket {
         let at = self.place_of(agent).unwrap_or_else(|at| {
             self.buckets.insert(at, Bucket::new(agent));
+            self.span = self.span.max(agent.0 + 1);
             at
         });
         #[expect(clippy::indexing_slicing, reason = "found or inserted just above")]
@@ -108,18 +135,16 @@ impl Group {
 
     /// Makes the buckets of many agents at once; `agents` is in order.
     pub(super) fn reach(&mut self, agents: impl Iterator<Item = AgentIndex>) {
-        let known = self.buckets.len();
-        for agent in agents {
-            let found = self.buckets.get(..known).is_some_and(|old| {
-                let direct = old.get(agent.0 as usize).is_some_and(|b| b.agent == agent);
-                direct || old.binary_search_by_key(&agent, |b| b.agent).is_ok()
-            });
-            if !found {
-                self.buckets.push(Bucket::new(agent));
-            }
-        }
-        if self.buckets.len() > known {
-            self.buckets.sort_unstable_by_key(|b| b.agent);
+        let mut known = self.buckets.iter().peekable();
+        let missing = agents.filter(|agent| {
+            while known.next_if(|bucket| bucket.agent < *agent).is_some() {}
+            known.peek().is_none_or(|bucket| bucket.agent != *agent)
+        });
+        let missing: Vec<_> = missing.collect();
+        if let Some(last) = missing.last() {
+            self.span = self.span.max(last.0 + 1);
+            self.buckets.extend(missing.into_iter().map(Bucket::new));
+            self.buckets.sort_unstable_by_key(|bucket| bucket.agent);
         }
     }
 }
@@ -174,11 +199,12 @@ impl Layout {
             return;
         }
         let gives = matches!(agent.standing, Standing::Leaving | Standing::Absent);
-        let takes = agent.standing == Standing::Open;
+        // Who stops taking part changes what the others are to come near to, even if it keeps all it has.
+        let counts = [was.standing, agent.standing].contains(&Standing::Open);
         for g in self.group_indices() {
             let group = self.groups.row(g);
             let holds = || group.bucket(index).is_some_and(|b| b.count > 0);
-            if (takes && !group.denied.has(index.0 as usize)) || (gives && holds()) {
+            if (counts && !group.denied.has(index.0 as usize)) || (gives && holds()) {
                 self.dirty.insert(g);
             }
         }
@@ -424,6 +450,7 @@ impl Layout {
         // Whatever changed may have made room for groups that lack it.
         let mut due: BTreeSet<GroupIndex> = std::mem::take(&mut self.dirty);
         due.extend(&self.cramped);
+        let mut first = true;
         while !due.is_empty() {
             let before = self.changed.len();
             let priority = |g: &GroupIndex| Reverse(self.groups.row(*g).rules.priority);
@@ -432,7 +459,10 @@ impl Layout {
             for (_, g) in order {
                 self.settle_group(g);
             }
-            self.level_totals();
+            if first || self.changed.len() > before {
+                self.level_totals();
+            }
+            first = false;
             // Every round makes some group or the totals more even and nothing less so: this ends.
             due.clear();
             if self.changed.len() > before {
@@ -440,7 +470,12 @@ impl Layout {
                 due.append(&mut self.dirty);
             }
         }
-        changed.append(&mut self.changed);
+        append(changed, std::mem::take(&mut self.changed));
+    }
+
+    /// Takes note of partitions whose owner has changed.
+    pub(super) fn note(&mut self, partitions: Vec<PartitionIndex>) {
+        append(&mut self.changed, partitions);
     }
 
     fn settle_group(&mut self, g: GroupIndex) {
@@ -526,6 +561,15 @@ impl Layout {
         let alike = label.and_then(|label| self.alike.get(&(g, *label)));
         let at_agent = |other: &PartitionIndex| *self.rows.owner.row(*other) == agent;
         alike.is_some_and(|alike| alike.iter().any(|other| *other != index && at_agent(other)))
+    }
+}
+
+/// Puts one list behind another, without copying where the other is empty: these can be long.
+fn append(list: &mut Vec<PartitionIndex>, mut more: Vec<PartitionIndex>) {
+    if list.is_empty() {
+        *list = more;
+    } else {
+        list.append(&mut more);
     }
 }
 

@@ -1,9 +1,14 @@
 //! Groups whose partitions all weigh the same: by count, with the least moves.
 
-use super::layout::{Group, Layout};
+use super::bucket::Member;
+use super::layout::{Group, Layout, narrow};
 use super::seats::{Homeless, Seat};
 use super::{AgentIndex, GroupIndex, PartitionIndex};
 use crate::spec::Strategy;
+
+/// About so many partitions are dealt before the next look at who still needs any: few enough for what
+/// is touched to stay in the cache.
+const DEALT_AT_ONCE: usize = 1 << 14;
 
 impl Layout {
     /// Settles a group of equal weights.
@@ -96,62 +101,94 @@ impl Layout {
             let bucket = group.bucket_mut(need.agent);
             bucket.reserve(need.missing as usize);
         }
-        let mut round = Round { needs, at: 0 };
-        let fits = total.min(homeless.adrift.len());
-        let (placed, left) = homeless.adrift.split_at(fits);
-        let weight = group.base;
-        for &partition in placed {
-            let Some(agent) = self.next_taker(g, group, &mut round, partition) else {
-                break;
-            };
-            self.rows.own(partition, agent);
-            let member = self.rows.member(partition);
-            debug_assert_eq!(member.weight, weight, "equal weights");
-            group.bucket_mut(agent).push(member);
+        let Homeless {
+            adrift: mut placed,
+            leaving,
+        } = homeless;
+        let fits = total.min(placed.len());
+        group.waiting = placed.split_off(fits);
+        let (taken, stay) = leaving.split_at(leaving.len().min(total - fits));
+        placed.extend(taken.iter().map(|(partition, _)| *partition));
+        let weight = u64::from(group.base);
+        for need in &needs {
+            self.load_up(need.agent, need.missing, u64::from(need.missing) * weight);
         }
-        group.waiting = left.to_vec();
-        let mut leaving = homeless.leaving.into_iter();
-        for (partition, _) in leaving.by_ref().take(total - fits) {
-            let Some(agent) = self.next_taker(g, group, &mut round, partition) else {
-                break;
-            };
-            self.rows.own(partition, agent);
-            let member = self.rows.member(partition);
-            group.bucket_mut(agent).push(member);
-            self.changed.push(partition);
+        if group.spreads {
+            self.deal_apart(g, group, needs, &placed);
+        } else {
+            self.deal_in_turn(group, &needs, &placed);
         }
-        for need in &round.needs {
-            let taken = need.missing - need.left;
-            self.load_up(need.agent, taken, u64::from(taken) * u64::from(weight));
-        }
-        for (partition, agent) in leaving {
+        for &(partition, agent) in stay {
             self.give(group, partition, agent);
         }
-        self.changed.extend_from_slice(placed);
+        self.note(placed);
     }
 
-    /// The agent that takes this partition: the next in the round, or, where the partition is to be
-    /// spread, the next without its like.
+    /// Deals where anybody may have anything. Several rounds at once, agent by agent: each bucket is
+    /// then looked up and extended once for all of them.
+    fn deal_in_turn(&mut self, group: &mut Group, needs: &[Need], placed: &[PartitionIndex]) {
+        let weight = group.base;
+        let mut rest = placed;
+        let (mut needy, mut round) = (needs, 0);
+        while !rest.is_empty() {
+            let lacks = |need: &Need| need.missing > round;
+            needy = needy.get(..needy.partition_point(lacks)).unwrap_or(&[]);
+            let Some(last) = needy.last() else {
+                break;
+            };
+            // So long the same agents take part.
+            let same = (last.missing - round) as usize;
+            let rounds = same.min(DEALT_AT_ONCE / needy.len()).max(1);
+            let (dealt, later) = rest.split_at(rest.len().min(rounds * needy.len()));
+            for (at, need) in needy.iter().enumerate() {
+                let bucket = group.bucket_mut(need.agent);
+                for &partition in dealt.iter().skip(at).step_by(needy.len()) {
+                    self.rows.own(partition, need.agent);
+                    bucket.push(Member { weight, partition });
+                }
+            }
+            rest = later;
+            round += narrow(rounds);
+        }
+    }
+
+    /// Deals where some partitions are not to be beside their likes.
+    fn deal_apart(
+        &mut self,
+        g: GroupIndex,
+        group: &mut Group,
+        needs: Vec<Need>,
+        placed: &[PartitionIndex],
+    ) {
+        let mut round = Round { needs, at: 0 };
+        for &partition in placed {
+            let Some(agent) = self.next_taker(g, &mut round, partition) else {
+                break;
+            };
+            self.rows.own(partition, agent);
+            let member = self.rows.member(partition);
+            group.bucket_mut(agent).push(member);
+        }
+    }
+
+    /// The agent that takes this partition: the next in the round without its like, or, where all have
+    /// one, the next in the round.
     fn next_taker(
         &self,
         g: GroupIndex,
-        group: &Group,
         round: &mut Round,
         partition: PartitionIndex,
     ) -> Option<AgentIndex> {
         round.turn();
-        let mut at = round.at;
-        if group.spreads {
-            let others = round.needs.iter().enumerate().cycle().skip(at);
-            let free = others
-                .take(round.needs.len())
-                .filter(|(_, need)| need.left > 0)
-                .find(|(_, need)| !self.collides(g, partition, need.agent));
-            at = free.map_or(at, |(at, _)| at);
-        }
+        let others = round.needs.iter().enumerate().cycle().skip(round.at);
+        let free = others
+            .take(round.needs.len())
+            .filter(|(_, need)| need.missing > 0)
+            .find(|(_, need)| !self.collides(g, partition, need.agent));
+        let at = free.map_or(round.at, |(at, _)| at);
         let in_turn = at == round.at;
         let need = round.needs.get_mut(at)?;
-        need.left = need.left.checked_sub(1)?;
+        need.missing = need.missing.checked_sub(1)?;
         if in_turn {
             round.at += 1;
         }
@@ -163,7 +200,6 @@ impl Layout {
 struct Need {
     agent: AgentIndex,
     missing: u32,
-    left: u32,
 }
 
 /// Whose turn it is.
@@ -176,7 +212,7 @@ impl Round {
     /// Moves on to an agent that has still to take something, if there is any.
     #[inline]
     fn turn(&mut self) {
-        let needy = |needs: &[Need], at: usize| needs.get(at).is_some_and(|need| need.left > 0);
+        let needy = |needs: &[Need], at: usize| needs.get(at).is_some_and(|need| need.missing > 0);
         if needy(&self.needs, self.at) {
             return;
         }
@@ -190,7 +226,6 @@ fn needs(seats: &[Seat], targets: &[u32]) -> Vec<Need> {
     let missing = seats.iter().zip(targets).map(|(seat, target)| Need {
         agent: seat.agent,
         missing: target.saturating_sub(seat.held),
-        left: target.saturating_sub(seat.held),
     });
     missing.filter(|need| need.missing > 0).collect()
 }

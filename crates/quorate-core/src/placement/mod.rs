@@ -8,7 +8,14 @@
 //! the spread more even; when weights are equal the number of moves is exactly the least possible:
 //! with targets of ⌊P/N⌋ or ⌈P/N⌉ it is the minimum of Σ max(0, held − target) over all their choices.
 //! When weights differ, nothing moves while every agent is within five percent of the mean; beyond
-//! that the agents outside are brought back to within a thousandth, or as near as weights allow.
+//! that the agents outside are brought back to within a thousandth, or as near as weights allow, and
+//! the others give or take up to half of the five percent, so that few heavy partitions move and not
+//! many light ones. A partition heavier than the mean counts as the mean, and is no part of it: its
+//! agent keeps little beside it, and nobody else moves because of it.
+//!
+//! Totals are made more even only by what makes no group less so. They stay as they are while within
+//! five percent of the mean of the agents that are allowed for the same groups, and where a few of those
+//! furthest away can give nothing: single heavy partitions may keep them there.
 //!
 //! [`Layout`] holds the answer and follows changes: an agent that comes or goes costs time in
 //! proportion to what moves, not to what there is. Settling twice changes nothing the second time.
@@ -17,7 +24,9 @@
 //! `max_per_agent`, or depend on anything but its inputs. It does not stop a running partition of a low
 //! priority for the sake of a waiting one of a high priority; priority is the order of being served.
 
+mod aim;
 mod bucket;
+mod even;
 mod layout;
 mod level;
 mod seats;
@@ -25,6 +34,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod tournament;
 mod weigh;
 
 pub use layout::Layout;

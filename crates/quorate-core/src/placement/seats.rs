@@ -11,6 +11,8 @@ pub(super) struct Seat {
     pub(super) held: u32,
     /// Their weight.
     pub(super) load: u64,
+    /// The weight that it holds of other groups.
+    pub(super) others: u64,
     /// How many of the group it may hold.
     pub(super) most: u32,
     /// How much more its capacity allows.
@@ -31,8 +33,12 @@ impl Layout {
     pub(super) fn collect(&mut self, g: GroupIndex, group: &mut Group) -> Homeless {
         let mut homeless = Homeless::default();
         let rows = &self.rows;
+        let ownerless = group.ownerless();
         homeless.adrift = std::mem::take(&mut group.waiting);
-        homeless.adrift.retain(|p| rows.waits(*p, g));
+        // All that have no owner are in it, so when it has no more than these it is true as it is.
+        if homeless.adrift.len() != ownerless {
+            homeless.adrift.retain(|p| rows.waits(*p, g));
+        }
         let mut taken = Vec::new();
         for bucket in &mut group.buckets {
             let agent = bucket.agent;
@@ -52,7 +58,7 @@ impl Layout {
                     .leaving
                     .extend(taken.drain(..).map(|partition| (partition, agent)));
             } else {
-                self.changed.extend_from_slice(&taken);
+                self.note(taken.clone());
                 homeless.adrift.append(&mut taken);
             }
         }
@@ -66,29 +72,36 @@ impl Layout {
 
     /// The agents that may take partitions of the group, those that hold least of other groups first.
     pub(super) fn seats(&self, group: &Group) -> Vec<Seat> {
-        let max = match group.rules.max_per_agent {
+        let most = match group.rules.max_per_agent {
             0 => u32::MAX,
             max => max,
         };
-        let mut keyed: Vec<_> = self
-            .allowed(group)
-            .map(|agent| {
-                let bucket = group.bucket(agent);
-                let (held, load) = bucket.map_or((0, 0), |b| (b.count, b.weight));
-                let total = self.totals.row(agent).weight;
-                let row = self.agents.row(agent);
-                let seat = Seat {
-                    agent,
-                    held,
-                    load,
-                    most: max,
-                    room: row.capacity.unwrap_or(u64::MAX).saturating_sub(total),
-                };
-                ((total - load, row.rank, agent), seat)
-            })
-            .collect();
-        keyed.sort_unstable_by_key(|(key, _)| *key);
-        keyed.into_iter().map(|(_, seat)| seat).collect()
+        let mut buckets = group.buckets.iter().peekable();
+        let mut seats = Vec::with_capacity(self.agents.len());
+        let mut order = Vec::with_capacity(self.agents.len());
+        for agent in self.allowed(group) {
+            // Both are in the order of agents.
+            while buckets.next_if(|bucket| bucket.agent < agent).is_some() {}
+            let bucket = buckets.next_if(|bucket| bucket.agent == agent);
+            let (held, load) = bucket.map_or((0, 0), |b| (b.count, b.weight));
+            let total = self.totals.row(agent).weight;
+            let row = self.agents.row(agent);
+            let others = total - load;
+            order.push((others, row.rank, seats.len()));
+            seats.push(Seat {
+                agent,
+                held,
+                load,
+                others,
+                most,
+                room: row.capacity.unwrap_or(u64::MAX).saturating_sub(total),
+            });
+        }
+        order.sort_unstable();
+        let ordered = order.into_iter();
+        ordered
+            .filter_map(|(_, _, at)| seats.get(at).copied())
+            .collect()
     }
 
     /// Gives a partition to an agent.
@@ -108,7 +121,7 @@ impl Layout {
     ) {
         let member = self.rows.member(partition);
         self.rows.disown(partition);
-        group.bucket_mut(agent).lost(member.weight);
+        group.bucket_mut(agent).remove(member);
         self.unload(agent, 1, u64::from(member.weight));
     }
 }

@@ -8,6 +8,8 @@ use proptest::prelude::{
 
 use super::*;
 
+mod heavy;
+
 const OPEN: Agent = Agent {
     standing: Standing::Open,
     capacity: None,

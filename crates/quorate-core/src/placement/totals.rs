@@ -1,16 +1,54 @@
 //! Evenness over all groups: every group is level by itself, but the agents that hold its remainders
 //! may be the same ones each time, most of all where groups have fewer partitions than there are agents.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
+use super::aim::{Aim, near};
+use super::bucket::Member;
 use super::layout::{Group, Layout};
-use super::weigh::{FINE, WIDE};
-use super::{AgentIndex, GroupIndex, Load, PartitionIndex};
+use super::tournament::Tournament;
+use super::{AgentIndex, GroupIndex, PartitionIndex};
 use crate::spec::Strategy;
 
 /// So many receivers are tried for each donor before it is given up.
 const TRIES: usize = 4;
+/// After so many donors in a row that could give nothing, the others are taken to be no better: those
+/// that hold single heavy partitions stay above the mean whatever is tried, and there can be many.
+const IN_VAIN: usize = 4;
+
+/// What an agent holds of a group.
+#[derive(Clone, Copy, Debug)]
+struct Holding {
+    group: GroupIndex,
+    count: u32,
+    weight: u64,
+    /// None of these weighs less.
+    lightest: u32,
+}
+
+/// What agents hold of each group whose partitions may move, in the order of the groups; for those that
+/// were asked for and have not changed since.
+#[derive(Default)]
+struct Holdings(BTreeMap<AgentIndex, Vec<Holding>>);
+
+impl Holdings {
+    fn of(&mut self, layout: &Layout, agent: AgentIndex) -> &[Holding] {
+        self.0
+            .entry(agent)
+            .or_insert_with(|| layout.holdings(agent))
+    }
+
+    fn forget(&mut self, agent: AgentIndex) {
+        self.0.remove(&agent);
+    }
+}
+
+/// What one agent is to give to another.
+struct Lift {
+    to: usize,
+    group: GroupIndex,
+    partition: PartitionIndex,
+}
 
 impl Layout {
     /// Evens out totals among agents that are allowed for the same groups, without making any group
@@ -23,126 +61,171 @@ impl Layout {
         for agent in self.allowed(&Group::default()) {
             kinds.entry(*self.kinds.row(agent)).or_default().push(agent);
         }
+        let mut holdings = Holdings::default();
         for agents in kinds.values() {
             if agents.len() > 1 {
-                while self.level_kind(agents) {}
+                while self.level_kind(agents, &mut holdings) {}
             }
         }
     }
 
     /// One pass over agents of one kind; true when something has moved.
-    fn level_kind(&mut self, agents: &[AgentIndex]) -> bool {
-        let total: u64 = agents
-            .iter()
-            .map(|agent| self.totals.row(*agent).weight)
-            .sum();
-        let mean = total / agents.len() as u64;
-        let far = |load: Load| load.weight.abs_diff(mean) > (mean / WIDE).max(1);
-        let was: BTreeMap<AgentIndex, bool> = agents
-            .iter()
-            .map(|agent| (*agent, far(*self.totals.row(*agent))))
-            .collect();
-        if !was.values().any(|far| *far) {
+    fn level_kind(&mut self, agents: &[AgentIndex], holdings: &mut Holdings) -> bool {
+        let totals = agents.iter().map(|agent| self.totals.row(*agent).weight);
+        let loads: Vec<u64> = totals.collect();
+        let total: u64 = loads.iter().sum();
+        let mean = total / loads.len() as u64;
+        let mut aim = Aim::new(mean, near(mean).max(1), loads);
+        if !aim.any_far() {
             return false;
         }
-        let is_far = |agent: AgentIndex| was.get(&agent).copied().unwrap_or(false);
-        let held = self.groups_held(agents);
-        let mut donors: BinaryHeap<_> = self.weighed(agents).collect();
-        let mut takers: BinaryHeap<_> = self.weighed(agents).map(Reverse).collect();
+        let mut donors = Tournament::new(aim.loads().map(|load| !load));
+        let mut takers = Tournament::new(aim.loads());
         let mut moved = false;
-        while let Some((load, from)) = donors.pop() {
-            if load != self.totals.row(from).weight {
+        let mut in_vain = 0;
+        while in_vain < IN_VAIN
+            && let (Some(from), Some(least)) = (donors.first(), takers.first())
+            && (aim.is_far(from) || aim.is_far(least))
+        {
+            let Some(lift) = self.lift(agents, &aim, from, &mut takers, holdings) else {
+                donors.remove(from);
+                in_vain += 1;
                 continue;
-            }
-            let groups = held.get(&from).map(Vec::as_slice).unwrap_or_default();
-            let mut passed_over = Vec::new();
-            while passed_over.len() < TRIES
-                && let Some(Reverse((load, to))) = takers.pop()
-            {
-                if load != self.totals.row(to).weight {
-                    continue;
-                }
-                passed_over.push(Reverse((load, to)));
-                let gap = self.totals.row(from).weight.saturating_sub(load);
-                if gap <= mean / FINE || !(is_far(from) || is_far(to)) {
-                    break;
-                }
-                let limit = gap - mean / FINE - 1;
-                let Some((g, partition)) = self.movable(groups, from, to, limit) else {
-                    continue;
-                };
-                passed_over.pop();
-                let mut group = std::mem::take(self.groups.row_mut(g));
-                self.withdraw(&mut group, partition, from);
-                self.give(&mut group, partition, to);
-                *self.groups.row_mut(g) = group;
-                self.changed.push(partition);
-                if !self.groups.row(g).uniform() {
-                    // Its other holders may now have something to give that they had not before.
-                    self.dirty.insert(g);
-                }
-                moved = true;
-                for agent in [from, to] {
-                    let load = self.totals.row(agent).weight;
-                    donors.push((load, agent));
-                    takers.push(Reverse((load, agent)));
-                }
+            };
+            let (Some(donor), Some(taker)) = (agents.get(from), agents.get(lift.to)) else {
                 break;
+            };
+            self.carry(&lift, *donor, *taker);
+            holdings.forget(*donor);
+            holdings.forget(*taker);
+            let weight = u64::from(self.rows.member(lift.partition).weight);
+            aim.shift(from, lift.to, weight);
+            for at in [from, lift.to] {
+                donors.set(at, !aim.load(at));
+                takers.set(at, aim.load(at));
             }
-            takers.extend(passed_over);
+            moved = true;
+            in_vain = 0;
         }
         moved
     }
 
-    fn weighed<'a>(&'a self, agents: &'a [AgentIndex]) -> impl Iterator<Item = (u64, AgentIndex)> {
-        agents.iter().map(|a| (self.totals.row(*a).weight, *a))
-    }
-
-    /// The groups of which each agent holds something, the least in priority first.
-    fn groups_held(&self, agents: &[AgentIndex]) -> BTreeMap<AgentIndex, Vec<GroupIndex>> {
-        let mut held: BTreeMap<AgentIndex, Vec<GroupIndex>> =
-            agents.iter().map(|agent| (*agent, Vec::new())).collect();
-        for g in self.group_indices() {
-            let group = self.groups.row(g);
-            if group.rules.strategy == Strategy::Static {
+    fn holdings(&self, agent: AgentIndex) -> Vec<Holding> {
+        let mut holdings = Vec::new();
+        for group in self.group_indices() {
+            let row = self.groups.row(group);
+            if row.rules.strategy == Strategy::Static || row.denied.has(agent.0 as usize) {
                 continue;
             }
-            for bucket in group.buckets.iter().filter(|bucket| bucket.count > 0) {
-                if let Some(groups) = held.get_mut(&bucket.agent) {
-                    groups.push(g);
-                }
+            if let Some(bucket) = row.bucket(agent).filter(|bucket| bucket.count > 0) {
+                holdings.push(Holding {
+                    group,
+                    count: bucket.count,
+                    weight: bucket.weight,
+                    lightest: bucket.lightest,
+                });
             }
         }
-        held
+        holdings
     }
 
-    /// A partition whose move makes the totals more even and its group no less so.
+    /// What an agent is to give to one of the few with least.
+    fn lift(
+        &self,
+        agents: &[AgentIndex],
+        aim: &Aim,
+        from: usize,
+        takers: &mut Tournament,
+        holdings: &mut Holdings,
+    ) -> Option<Lift> {
+        let donor = *agents.get(from)?;
+        let here = holdings.of(self, donor).to_vec();
+        let mut passed_over = Vec::new();
+        let mut found = None;
+        while passed_over.len() < TRIES
+            && let Some(to) = takers.first()
+            && aim.is_worth_it(from, to)
+        {
+            let taker = *agents.get(to)?;
+            let there = holdings.of(self, taker);
+            let pair = (donor, taker);
+            let movable = self.movable(
+                pair,
+                &here,
+                there,
+                aim.wanted(from, to),
+                aim.limit(from, to),
+            );
+            if let Some((group, partition)) = movable {
+                found = Some(Lift {
+                    to,
+                    group,
+                    partition,
+                });
+                break;
+            }
+            takers.remove(to);
+            passed_over.push(to);
+        }
+        for at in passed_over {
+            takers.set(at, aim.load(at));
+        }
+        found
+    }
+
+    /// A partition whose move makes the totals more even and its group no less so: the heaviest of
+    /// `wanted` at most, else one of `limit` at most.
     fn movable(
         &self,
-        groups: &[GroupIndex],
-        from: AgentIndex,
-        to: AgentIndex,
+        (from, to): (AgentIndex, AgentIndex),
+        here: &[Holding],
+        there: &[Holding],
+        wanted: u64,
         limit: u64,
     ) -> Option<(GroupIndex, PartitionIndex)> {
         let capacity = self.agents.row(to).capacity.unwrap_or(u64::MAX);
-        let room = capacity.saturating_sub(self.totals.row(to).weight);
-        for &g in groups {
-            let group = self.groups.row(g);
-            let (here, there) = (self.load_of(g, from), self.load_of(g, to));
-            let max = group.rules.max_per_agent;
-            if here.weight <= there.weight || (max > 0 && there.count >= max) {
+        let limit = limit.min(capacity.saturating_sub(self.totals.row(to).weight));
+        let mut light = None;
+        let mut there = there.iter().peekable();
+        for here in here {
+            let g = here.group;
+            while there.next_if(|there| there.group < g).is_some() {}
+            let beside = there.next_if(|there| there.group == g);
+            let (count, weight) = beside.map_or((0, 0), |there| (there.count, there.weight));
+            let most = limit.min(here.weight.saturating_sub(weight));
+            if u64::from(here.lightest) > most {
                 continue;
             }
-            let most = limit.min(room).min(here.weight - there.weight);
-            let fits = |member: super::bucket::Member| {
-                self.rows.held(member, g, from)
+            let group = self.groups.row(g);
+            let max = group.rules.max_per_agent;
+            let Some(bucket) = group.bucket(from).filter(|_| max == 0 || count < max) else {
+                continue;
+            };
+            let fits = |member: Member| {
+                bucket.holds(member, g, &self.rows)
                     && !(group.spreads && self.collides(g, member.partition, to))
             };
-            let bucket = group.bucket(from)?;
-            if let Some(member) = bucket.heaviest(most, fits) {
+            if let Some(member) = bucket.heaviest(most.min(wanted), fits) {
                 return Some((g, member.partition));
             }
+            light = light.or_else(|| {
+                let lightest = bucket.lightest_that(fits);
+                let lightest = lightest.filter(|member| u64::from(member.weight) <= most)?;
+                Some((g, lightest.partition))
+            });
         }
-        None
+        light
+    }
+
+    fn carry(&mut self, lift: &Lift, from: AgentIndex, to: AgentIndex) {
+        let mut group = std::mem::take(self.groups.row_mut(lift.group));
+        self.withdraw(&mut group, lift.partition, from);
+        self.give(&mut group, lift.partition, to);
+        if !group.uniform() {
+            // Its other holders may now have something to give that they had not before.
+            self.dirty.insert(lift.group);
+        }
+        *self.groups.row_mut(lift.group) = group;
+        self.changed.push(lift.partition);
     }
 }

@@ -1,20 +1,18 @@
 //! Groups whose partitions weigh differently: the heaviest first, each to whoever has least.
 
-use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::bucket::Member;
-use super::layout::{Group, Layout};
+use super::bucket::{Member, heaviest_first};
+use super::layout::{Group, Layout, NOBODY};
 use super::seats::Seat;
-use super::{GroupIndex, PartitionIndex};
+use super::tournament::Tournament;
+use super::{AgentIndex, GroupIndex, PartitionIndex};
 use crate::spec::Strategy;
 
-/// Nothing moves while every agent is within a twentieth of the mean.
-pub(super) const WIDE: u64 = 20;
-/// Agents beyond that are brought back to within a thousandth of the mean.
-pub(super) const FINE: u64 = 1000;
 /// So many of the agents with least are looked at for one without a partition's like.
 const SPREAD_CHOICE: usize = 16;
+/// So many of them are looked at for one that holds little of other groups.
+const TOTAL_CHOICE: usize = 16;
 
 impl Layout {
     /// Settles a group of different weights.
@@ -41,11 +39,9 @@ impl Layout {
             agents.sort_unstable();
             group.reach(agents.into_iter());
         }
-        let adrift = self.by_weight(adrift);
-        group.waiting = self.fill(g, group, &mut seats, &adrift);
+        group.waiting = self.fill(g, group, &mut seats, adrift);
         let leaving: Vec<_> = homeless.leaving.iter().map(|(p, _)| *p).collect();
-        let leaving = self.by_weight(leaving);
-        let stay = self.fill(g, group, &mut seats, &leaving);
+        let stay = self.fill(g, group, &mut seats, leaving);
         group.cramped = !stay.is_empty();
         for partition in stay {
             let origin = homeless
@@ -56,234 +52,121 @@ impl Layout {
             }
         }
         if group.rules.strategy == Strategy::Balanced {
-            while self.even_out(g, group, &mut seats) {}
+            self.even_out(g, group, &mut seats);
         }
     }
 
-    /// The heaviest first, equal ones in their own order.
-    fn by_weight(&self, partitions: Vec<PartitionIndex>) -> Vec<PartitionIndex> {
-        let weight = |partition| self.rows.member(partition).weight;
-        let mut keys: Vec<u64> = partitions
-            .into_iter()
-            .map(|p| u64::from(u32::MAX - weight(p)) << 32 | u64::from(p.0))
-            .collect();
-        keys.sort_unstable();
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the lower half is the index"
-        )]
-        let index = |key: u64| PartitionIndex(key as u32);
-        keys.into_iter().map(index).collect()
-    }
-
-    /// Gives each partition to the seat with least, in order; answers with those that fit nowhere.
+    /// Gives each partition to the seat with least, the heaviest first; answers with those that fit
+    /// nowhere.
     fn fill(
         &mut self,
         g: GroupIndex,
         group: &mut Group,
         seats: &mut [Seat],
-        partitions: &[PartitionIndex],
+        partitions: Vec<PartitionIndex>,
     ) -> Vec<PartitionIndex> {
         let mut left = Vec::new();
         if partitions.is_empty() {
             return left;
         }
+        let members = partitions.into_iter().map(|p| self.rows.member(p));
+        let members = heaviest_first(members.collect());
+        let total: u64 = seats.iter().map(|seat| seat.load).sum();
+        let more: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
+        let mean = (total + more) / (seats.len() as u64).max(1);
         let mut queue = Queue::new(seats);
-        for &partition in partitions {
-            let weight = u64::from(self.rows.member(partition).weight);
-            queue.readmit(weight);
+        let mut given = Vec::with_capacity(members.len());
+        for member in &members {
+            let weight = u64::from(member.weight);
+            queue.readmit(seats, weight);
             let mut choice = queue.least(seats, weight);
             if group.spreads {
                 choice = choice.map(|at| {
-                    let alike = |seat: &Seat| self.collides(g, partition, seat.agent);
+                    let alike = |seat: &Seat| self.collides(g, member.partition, seat.agent);
                     queue.least_but(seats, weight, alike).unwrap_or(at)
                 });
+            } else if weight > mean {
+                choice = queue.least_in_total(seats, weight);
             }
-            let Some(seat) = choice.and_then(|at| seats.get_mut(at)) else {
-                left.push(partition);
+            let chosen = choice.and_then(|at| Some((at, seats.get_mut(at)?)));
+            let Some((at, seat)) = chosen else {
+                left.push(member.partition);
+                given.push(NOBODY);
                 continue;
             };
             seat.held += 1;
             seat.load += weight;
             seat.room -= weight;
-            self.give(group, partition, seat.agent);
-            self.changed.push(partition);
-            if group.spreads {
-                // The choice need not have been the top: start over from what is true now.
-                queue = Queue::new(seats);
-            } else {
-                queue.charge(weight);
-            }
+            self.rows.own(member.partition, seat.agent);
+            given.push(seat.agent);
+            queue.update(seats, at);
         }
+        self.hand_over(group, seats, members, &given);
         left
     }
 
-    /// One pass that brings agents far from the mean back to it; true when something has moved.
-    fn even_out(&mut self, g: GroupIndex, group: &mut Group, seats: &mut [Seat]) -> bool {
-        let total: u64 = seats.iter().map(|seat| seat.load).sum();
-        let Some(mean) = total.checked_div(seats.len() as u64) else {
-            return false;
-        };
-        let far: Vec<bool> = seats
-            .iter()
-            .map(|seat| seat.load.abs_diff(mean) > mean / WIDE)
-            .collect();
-        if !far.contains(&true) {
-            return false;
-        }
-        for bucket in &mut group.buckets {
-            bucket.tidy(g, &mut self.rows, true);
-        }
-        let is_far = |at: usize| far.get(at).copied().unwrap_or(false);
-        let mut donors: BinaryHeap<_> = loads(seats).collect();
-        let mut takers: BinaryHeap<_> = loads(seats).map(Reverse).collect();
-        let mut moved = false;
-        while let Some((load, from)) = donors.pop() {
-            let Some(donor) = seats.get(from).copied().filter(|seat| seat.load == load) else {
-                continue;
-            };
-            let mut passed_over = Vec::new();
-            while let Some(Reverse((load, to))) = takers.pop() {
-                let Some(taker) = seats.get(to).copied().filter(|seat| seat.load == load) else {
-                    continue;
-                };
-                passed_over.push(Reverse((load, to)));
-                let gap = donor.load.saturating_sub(taker.load);
-                if gap <= mean / FINE || !(is_far(from) || is_far(to)) {
-                    break;
-                }
-                let chosen = self.pick(g, group, mean, donor, taker);
-                let Pick::Move(partition) = chosen else {
-                    if chosen == Pick::NoRoom {
-                        group.cramped = true;
-                        continue;
-                    }
-                    break;
-                };
-                passed_over.pop();
-                let weight = u64::from(self.rows.member(partition).weight);
-                self.withdraw(group, partition, donor.agent);
-                self.give(group, partition, taker.agent);
-                self.changed.push(partition);
-                shift(seats, from, to, weight);
-                moved = true;
-                for at in [from, to] {
-                    if let Some(seat) = seats.get(at) {
-                        donors.push((seat.load, at));
-                        takers.push(Reverse((seat.load, at)));
-                    }
-                }
-                break;
+    /// Puts what each agent has been given into its bucket, in which there is then room for just that.
+    fn hand_over(
+        &mut self,
+        group: &mut Group,
+        seats: &[Seat],
+        members: Vec<Member>,
+        given: &[AgentIndex],
+    ) {
+        for seat in seats {
+            let bucket = group.bucket(seat.agent);
+            let (held, load) = bucket.map_or((0, 0), |bucket| (bucket.count, bucket.weight));
+            let more = seat.held - held;
+            if more > 0 {
+                group.bucket_mut(seat.agent).reserve(more as usize);
+                self.load_up(seat.agent, more, seat.load - load);
             }
-            takers.extend(passed_over);
         }
-        moved
-    }
-
-    /// What `donor` is to give to `taker`: the heaviest that takes neither past the mean, else the
-    /// lightest that still brings them nearer to each other.
-    fn pick(&self, g: GroupIndex, group: &Group, mean: u64, donor: Seat, taker: Seat) -> Pick {
-        let Some(bucket) = group.bucket(donor.agent) else {
-            return Pick::Nothing;
-        };
-        let limit = (donor.load - taker.load).saturating_sub(mean / FINE + 1);
-        let room = if taker.held < taker.most {
-            taker.room
-        } else {
-            0
-        };
-        let most = limit.min(room);
-        let wanted = most
-            .min(donor.load.saturating_sub(mean))
-            .min(mean.saturating_sub(taker.load));
-        let held = |member: Member| self.rows.held(member, g, donor.agent);
-        let fits = |member: Member| {
-            held(member) && !(group.spreads && self.collides(g, member.partition, taker.agent))
-        };
-        let lightest = bucket.lightest(held).map(|member| u64::from(member.weight));
-        if lightest.is_none_or(|weight| weight > limit) {
-            return Pick::Nothing;
-        }
-        let heavy = bucket.heaviest(wanted, fits);
-        let light = || {
-            bucket
-                .lightest(fits)
-                .filter(|m| u64::from(m.weight) <= most)
-        };
-        heavy
-            .or_else(light)
-            .map_or(Pick::NoRoom, |member| Pick::Move(member.partition))
+        let placed = members.into_iter().zip(given);
+        let placed = placed.filter(|(_, agent)| **agent != NOBODY);
+        let partitions = placed.map(|(member, agent)| {
+            group.bucket_mut(*agent).push(member);
+            member.partition
+        });
+        let partitions = partitions.collect();
+        self.note(partitions);
     }
 }
 
-/// What one agent can give another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pick {
-    /// This partition.
-    Move(PartitionIndex),
-    /// Nothing that this taker takes; the next one might.
-    NoRoom,
-    /// Nothing that makes it more even.
-    Nothing,
-}
-
-fn loads(seats: &[Seat]) -> impl Iterator<Item = (u64, usize)> + '_ {
-    seats.iter().enumerate().map(|(at, seat)| (seat.load, at))
-}
-
-fn shift(seats: &mut [Seat], from: usize, to: usize, weight: u64) {
-    if let Some(seat) = seats.get_mut(from) {
-        seat.held -= 1;
-        seat.load -= weight;
-        seat.room = seat.room.saturating_add(weight);
-    }
-    if let Some(seat) = seats.get_mut(to) {
-        seat.held += 1;
-        seat.load += weight;
-        seat.room = seat.room.saturating_sub(weight);
-    }
-}
-
-/// Seats by load, the lowest first; those too full for what came last are set aside by their room.
+/// Seats by load; those too full for what came last are set aside by their room.
 struct Queue {
-    /// Load above, seat below: one comparison.
-    open: BinaryHeap<Reverse<u128>>,
-    full: BinaryHeap<(u64, Reverse<u128>)>,
+    open: Tournament,
+    full: BinaryHeap<(u64, usize)>,
 }
-
-const SEAT_BITS: u32 = 32;
 
 impl Queue {
     fn new(seats: &[Seat]) -> Self {
-        let keys =
-            loads(seats).map(|(load, at)| Reverse(u128::from(load) << SEAT_BITS | at as u128));
         Self {
-            open: keys.collect(),
+            open: Tournament::new(seats.iter().map(|seat| seat.load)),
             full: BinaryHeap::new(),
         }
     }
 
     /// Takes back seats that were too full for something heavier.
-    fn readmit(&mut self, weight: u64) {
-        while let Some(&(room, key)) = self.full.peek()
+    fn readmit(&mut self, seats: &[Seat], weight: u64) {
+        while let Some(&(room, at)) = self.full.peek()
             && room >= weight
         {
             self.full.pop();
-            self.open.push(key);
+            self.update(seats, at);
         }
     }
 
-    /// The seat with least that has room, which is then on top.
+    /// The seat with least that has room for so much.
     fn least(&mut self, seats: &[Seat], weight: u64) -> Option<usize> {
-        while let Some(&key) = self.open.peek() {
-            let at = seat_of(key);
+        while let Some(at) = self.open.first() {
             let seat = seats.get(at)?;
             if seat.held < seat.most && seat.room >= weight {
                 return Some(at);
             }
-            self.open.pop();
+            self.open.remove(at);
             if seat.held < seat.most {
-                self.full.push((seat.room, key));
+                self.full.push((seat.room, at));
             }
         }
         None
@@ -305,20 +188,37 @@ impl Queue {
                 found = Some(at);
                 break;
             }
-            seen.extend(self.open.pop());
+            self.open.remove(at);
+            seen.push(at);
         }
-        self.open.extend(seen);
+        for at in seen {
+            self.update(seats, at);
+        }
         found
     }
 
-    /// The seat on top has got this much more.
-    fn charge(&mut self, weight: u64) {
-        if let Some(mut top) = self.open.peek_mut() {
-            top.0 += u128::from(weight) << SEAT_BITS;
+    /// Among the few seats with least, the one whose agent has least in total. For what is heavier than
+    /// the mean of the group: no seat is even with it, and it is most of what its agent ends up with.
+    fn least_in_total(&mut self, seats: &[Seat], weight: u64) -> Option<usize> {
+        let mut seen = Vec::new();
+        while seen.len() < TOTAL_CHOICE
+            && let Some(at) = self.least(seats, weight)
+        {
+            self.open.remove(at);
+            seen.push(at);
+        }
+        for at in &seen {
+            self.update(seats, *at);
+        }
+        let total = |at: &usize| seats.get(*at).map(|seat| seat.load + seat.others);
+        seen.into_iter().min_by_key(total)
+    }
+
+    /// Takes note of what a seat has now.
+    #[inline]
+    fn update(&mut self, seats: &[Seat], at: usize) {
+        if let Some(seat) = seats.get(at) {
+            self.open.set(at, seat.load);
         }
     }
-}
-
-fn seat_of(key: Reverse<u128>) -> usize {
-    (key.0 & ((1 << SEAT_BITS) - 1)) as usize
 }

@@ -261,10 +261,10 @@ impl Planner {
     /// Whether nobody else is to be waited for: as many as are expected have the lease class of the
     /// service open; or, where nobody said how many, all that are here and have been for a while.
     fn all_here(&self, service: &ServiceRow) -> bool {
-        let ready = self.present_in(service.lease);
+        let ready = self.present.in_class(service.lease);
         let expected = service.expect.or(self.config.expect_agents);
         let Some(expected) = expected else {
-            return self.steady(service) && ready == self.present();
+            return self.steady(service) && ready == self.present.all;
         };
         ready >= expected as usize
     }

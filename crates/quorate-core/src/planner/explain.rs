@@ -264,7 +264,7 @@ impl Planner {
         }
         if let Some(until) = self.first_wait(service, now) {
             let expected = service.expect.or(self.config.expect_agents);
-            let here = self.present_in(service.lease);
+            let here = self.present.in_class(service.lease);
             let of = expected.map_or_else(String::new, |expected| format!(" of {expected}"));
             return format!(
                 "{here}{of} agents are here; waiting {} for more before the first start (ramp.settle)",

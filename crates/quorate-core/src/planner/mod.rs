@@ -107,6 +107,7 @@ pub struct Planner {
     layout: Layout,
     agents: BTreeMap<AgentName, AgentRow>,
     names: Vec<AgentName>,
+    present: Present,
     services: BTreeMap<ServiceId, ServiceRow>,
     /// Numbers for combinations of label values that are to be spread.
     labels: BTreeMap<(ServiceId, Vec<Option<String>>), u32>,
@@ -181,6 +182,31 @@ struct AgentRow {
     facts: Facts,
 }
 
+/// How many agents are here: asked for each turn, so it is kept.
+#[derive(Clone, Debug, Default)]
+struct Present {
+    all: usize,
+    /// Of these, how many have opened a session of each lease class.
+    by_class: BTreeMap<Duration, usize>,
+}
+
+impl Present {
+    fn of<'a>(agents: impl Iterator<Item = &'a AgentRow>) -> Self {
+        let mut present = Self::default();
+        for row in agents {
+            present.all += usize::from(row.since.is_some());
+            for lease in row.class_since.keys() {
+                *present.by_class.entry(*lease).or_default() += 1;
+            }
+        }
+        present
+    }
+
+    fn in_class(&self, lease: Duration) -> usize {
+        self.by_class.get(&lease).copied().unwrap_or(0)
+    }
+}
+
 /// All that decides which services an agent may hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Facts {
@@ -230,6 +256,7 @@ impl Planner {
             layout: Layout::new(),
             agents: BTreeMap::new(),
             names: Vec::new(),
+            present: Present::default(),
             services: BTreeMap::new(),
             labels: BTreeMap::new(),
             last_join: None,
@@ -406,18 +433,5 @@ impl Planner {
             .collect();
         planner.sync(now, cluster);
         planner
-    }
-
-    /// How many agents are here.
-    fn present(&self) -> usize {
-        let here = self.agents.values().filter(|row| row.since.is_some());
-        here.count()
-    }
-
-    /// How many agents are here and have opened a session of this lease class.
-    fn present_in(&self, lease: Duration) -> usize {
-        let here = self.agents.values();
-        here.filter(|row| row.class_since.contains_key(&lease))
-            .count()
     }
 }

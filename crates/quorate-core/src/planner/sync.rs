@@ -16,7 +16,7 @@ use crate::spec::constraint::Constraint;
 use crate::spec::{OnChange, ServiceSpec};
 use crate::time::Moment;
 
-use super::{AgentRow, Exile, Facts, Planner, ServiceRow, flight};
+use super::{AgentRow, Exile, Facts, Planner, Present, ServiceRow, flight};
 
 /// An agent that has not acknowledged in time gets nothing more for so many times as long.
 const SLOW_FOR: u32 = 3;
@@ -168,6 +168,9 @@ impl Planner {
             // Some of them may have waited for this very agent.
             self.dirty_partitions.extend(self.delays.keys());
             self.look_again_at(cluster, name);
+        }
+        if changed {
+            self.present = Present::of(self.agents.values());
         }
         changed
     }

@@ -60,8 +60,10 @@ async fn progress(
     });
     let (changed_since, eta) = after.await?;
     progress.eta_ms = eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX));
-    // What changed while it was counted may stand in the counts only half.
-    progress.settled = settling.settled && changed_since == changed;
+    // What changed while it was counted may stand in the counts only half. And an agent that stops runs by
+    // itself, before a lease that it could not renew ends, tells it as how they are, which is no change that
+    // the planner looks at.
+    progress.settled = settling.settled && changed_since == changed && progress.starting == 0;
     Ok(Indexed(index, progress))
 }
 

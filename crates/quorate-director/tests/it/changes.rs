@@ -11,6 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::desk::{Desk, Worker, config, listed, registration, until};
+use crate::sessions::renewal;
 
 fn code(error: &Error) -> Code {
     error.problem().unwrap().code
@@ -94,7 +95,7 @@ async fn several_services_are_removed_together_or_not_at_all() {
 #[tokio::test]
 async fn what_has_no_place_has_settled_and_is_counted() {
     let desk = Desk::start().await;
-    Worker::join(&desk, "a1", 10_000).await;
+    let worker = Worker::join(&desk, "a1", 10_000).await;
     let mut nowhere = listed(&["a", "b"]);
     nowhere["placement"] = json!({ "require": ["gpu"] });
     let index = apply(&desk, json!({ "gpus": nowhere })).await.index;
@@ -110,9 +111,15 @@ async fn what_has_no_place_has_settled_and_is_counted() {
         (2, 2, 2, true)
     );
     apply(&desk, json!({ "feeds": listed(&["a"]) })).await;
+    let mut counter = 0;
     until(
         "it is assigned, which its agent does not acknowledge",
         async || {
+            // One that is silent gets nothing.
+            counter += 1;
+            let (session, renewal) = (worker.opened.session, renewal(&worker, counter));
+            let renewed = worker.client.renew(session, &worker.secret, &renewal).await;
+            assert_eq!(renewed.unwrap().renewed, [session]);
             let progress = desk.client.settling(Some("feeds"), None).await.unwrap();
             assert!(!progress.settled);
             progress.starting == 1

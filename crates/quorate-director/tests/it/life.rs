@@ -85,6 +85,39 @@ pub(crate) fn quick(keys: &[&str]) -> serde_json::Value {
 }
 
 #[tokio::test]
+async fn what_an_agent_stops_by_itself_has_not_settled() {
+    let desk = Desk::start().await;
+    let worker = Worker::join(&desk, "a1", 2000).await;
+    desk.apply(json!({ "feeds": quick(&["a", "b"]) })).await;
+    let items = work(&worker, 2, WorkState::Assigned).await;
+    assume(&worker, 1, &items).await;
+    let progress = desk.client.progress(Some("feeds"), None).await.unwrap();
+    assert_eq!((progress.running, progress.settled), (2, true));
+
+    let item = &items[0];
+    let observed = Observation {
+        partition: item.partition,
+        token: item.token,
+        phase: "stopping".to_owned(),
+        attempt: 1,
+        pid: Some(4711),
+        exit: None,
+    };
+    let report = ReportRequest {
+        incarnation: worker.opened.incarnation,
+        sequence: 3,
+        observed: vec![observed],
+        ..ReportRequest::default()
+    };
+    let session = worker.opened.session;
+    let told = worker.client.report(session, &worker.secret, &report).await;
+    told.unwrap();
+    let progress = desk.client.progress(Some("feeds"), None).await.unwrap();
+    assert_eq!((progress.running, progress.settled), (1, false));
+    desk.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_applied_is_assigned_assumed_shown_and_freed_by_expiry() {
     let desk = Desk::start().await;
     let first = Worker::join(&desk, "a1", 2000).await;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::desk::{CLUSTER, Desk, Worker, listed, registration, until};
 
-fn renewal(worker: &Worker, counter: u64) -> RenewRequest {
+pub(crate) fn renewal(worker: &Worker, counter: u64) -> RenewRequest {
     RenewRequest {
         incarnation: worker.opened.incarnation,
         counter,

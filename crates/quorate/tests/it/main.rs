@@ -8,6 +8,7 @@
 
 mod changes;
 mod checkpoints;
+mod clocks;
 mod cluster;
 mod cluster_demonstration;
 mod cluster_faults;

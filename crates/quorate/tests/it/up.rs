@@ -106,13 +106,17 @@ fn an_agent_that_was_started_apart_is_told_and_outlives_up() {
         "--join",
         &address,
     ];
+    let said = one.dir().join("apart.err");
     let mut apart = one.command(&typed);
-    let mut apart = apart.stderr(Stdio::null()).spawn().expect("it starts");
-    let here = || {
-        let done = one.run(&["ls", "agents", "-o", "json"]);
-        done.out.contains("\"active\"").then_some(())
-    };
-    eventually("the agent is there again", here);
+    let apart = apart.stderr(std::fs::File::create(&said).expect("a file"));
+    let mut apart = apart.spawn().expect("it starts");
+    eventually(
+        "it speaks for the agent, also where it took a warden over",
+        || {
+            let said = std::fs::read_to_string(&said).ok()?;
+            said.contains("session is open").then_some(())
+        },
+    );
     first.ctrl_c();
     assert_eq!(first.ended(), Some(0), "{}", first.text());
     let told = first.text();

@@ -1,0 +1,438 @@
+//! A whole run: rounds of faults until the time is over, each from calm to calm, judged all the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::clock::{MILLI, boot_nanos, nanos};
+use crate::cluster::{Cluster, Wanted, offsets};
+use crate::deck::{Card, Deck, Seat};
+use crate::desk::Desk;
+use crate::faults::{Act, Cost, FAULTS, Fault, OnDirector, OnMachine};
+use crate::figures::{Figure, Figures};
+use crate::judge::{Promise, Running, Start};
+use crate::measure;
+use crate::process::within;
+use crate::pulse::{self, Pulse};
+use crate::register::Server;
+use crate::scene::{Active, Scene};
+use crate::stage::Stage;
+
+/// How long anything may take to run again after the last heal: the expiry of a lease that was renewed just
+/// then, some attempts with their pauses, and a machine that has other things to do as well.
+const CALM_WITHIN: Duration = Duration::from_secs(30);
+/// How long a first start may take, programs not yet in memory.
+const UP_WITHIN: Duration = Duration::from_secs(60);
+/// How long the director may take for a question.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+/// A run that has not written to the register for so long does not execute.
+const FRESH: Duration = Duration::from_secs(1);
+/// The longest silence of which it is judged that it must not cost anything; what took longer, because this
+/// machine was busy, was another fault than the one that was meant.
+const BEARABLE: Duration = Duration::from_millis(1000);
+/// When this machine was late by more than this, a lease may have ended by that alone.
+const LATE: Duration = Duration::from_millis(150);
+/// How often something may be waited for when this machine was late each time.
+const TRIES_WHEN_LATE: u32 = 10;
+/// Between two looks during a round.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) program: PathBuf,
+    pub(crate) folder: PathBuf,
+    pub(crate) seed: u64,
+    pub(crate) time: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) rounds: u64,
+    pub(crate) injected: BTreeMap<&'static str, u64>,
+    /// What was left out, and why.
+    pub(crate) left_out: Vec<String>,
+    pub(crate) figures: Figures,
+    /// How often each promise that is judged by rounds was judged.
+    pub(crate) judged: BTreeMap<Promise, u64>,
+    /// The rounds in words.
+    pub(crate) schedule: Vec<String>,
+    pub(crate) starts: u64,
+    /// Rounds in which this machine was too late to judge or measure what must happen in time.
+    pub(crate) late_rounds: u64,
+    /// By how much it was late at most.
+    pub(crate) latest: Duration,
+    /// The load average after each round, in hundredths.
+    pub(crate) loads: Vec<u64>,
+}
+
+/// A run under way.
+pub(crate) struct Drama {
+    asked: Asked,
+    pub(crate) scene: Scene,
+    pub(crate) register: Server,
+    deck: Deck,
+    pulse: Pulse,
+    pub(crate) told: Told,
+    /// Starts since the last calm.
+    starts: Vec<Start>,
+    begun: Instant,
+}
+
+impl Drama {
+    /// Starts a cluster and waits until everything runs.
+    pub(crate) fn begin(asked: Asked, stage: &Stage) -> Result<Self> {
+        let desk = Desk::open(&asked.folder, offsets().collect())?;
+        let register = Server::start(&asked.folder)?;
+        let cluster = Cluster::start(&Wanted {
+            program: &asked.program,
+            stage,
+            folder: &asked.folder.join("c"),
+            desk: &asked.folder,
+            containment: None,
+            first: 0,
+        })?;
+        let seats = cluster.machines.iter().map(Seat::of).collect();
+        let mut drama = Self {
+            deck: Deck::new(asked.seed, &FAULTS, seats),
+            scene: Scene {
+                cluster,
+                desk,
+                folder: asked.folder.clone(),
+            },
+            asked,
+            register,
+            pulse: Pulse::start()?,
+            told: Told::default(),
+            starts: Vec::new(),
+            begun: Instant::now(),
+        };
+        drama.leave_out(stage);
+        drama.calm(UP_WITHIN);
+        drama.begun = Instant::now();
+        // What was late while everything started concerns no round.
+        drama.pulse.latest();
+        Ok(drama)
+    }
+
+    fn leave_out(&mut self, stage: &Stage) {
+        let without = FAULTS.iter().filter(|fault| !self.deck.has(fault));
+        let why = if stage.private {
+            "this host has no control groups of version 2 that can be used"
+        } else {
+            "this host allows no namespaces"
+        };
+        let texts = without.map(|fault| format!("{} {}: {why}", fault.id, fault.text));
+        self.told.left_out = texts.collect();
+        if offsets().all(|(_, offset)| offset == 0) {
+            let text = "C1 a machine whose clock is ahead: this host allows no time namespaces";
+            self.told.left_out.push(text.to_owned());
+        }
+    }
+
+    /// Whether something is broken.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.scene.desk.judge(|judge| !judge.violations.is_empty())
+    }
+
+    fn broken(&self, promise: Promise, text: String) {
+        let now = boot_nanos();
+        self.scene
+            .desk
+            .judge(|judge| judge.broken(promise, now, text));
+    }
+
+    /// Rounds until the time is over or something is broken; then everything leaves in order.
+    pub(crate) fn play(&mut self) -> Result<()> {
+        while self.begun.elapsed() < self.asked.time && !self.is_broken() {
+            let round = self.deck.deal();
+            self.round(round)?;
+            self.told.rounds += 1;
+        }
+        if !self.is_broken() {
+            self.scene.cluster.leave()?;
+            self.scene.desk.take_exits();
+            let left = self
+                .scene
+                .desk
+                .judge(|judge| judge.differs(&BTreeSet::new()));
+            if !left.is_empty() {
+                let text = format!("every agent has left, and there are: {}", left.join(", "));
+                self.broken(Promise::S1, text);
+            }
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, cards: Vec<Card>) -> Result<()> {
+        self.write_down(&cards);
+        let before = self.scene.desk.judge(|judge| judge.running());
+        let mut active: Vec<Active> = Vec::new();
+        for card in cards {
+            self.pass(boot_nanos() + card.after * MILLI);
+            active.push(self.scene.inject(card)?);
+        }
+        let ends = active
+            .iter()
+            .map(|fault| fault.at + fault.card.lasts * MILLI);
+        let mut ends: Vec<(u64, usize)> = ends.zip(0..).collect();
+        ends.sort_unstable();
+        for (turn, (end, at)) in ends.into_iter().enumerate() {
+            self.pass(end);
+            // What comes back may move others.
+            if turn == 0 {
+                self.judge_untouched(&active, &before);
+            }
+            if let Some(fault) = active.get_mut(at) {
+                self.scene.heal(fault)?;
+            }
+        }
+        let healed = boot_nanos();
+        self.calm(CALM_WITHIN);
+        let late = self.pulse.latest();
+        self.told.latest = self.told.latest.max(late);
+        self.told.loads.push(pulse::load_hundredths());
+        if late > LATE {
+            self.told.late_rounds += 1;
+        } else {
+            self.judge_free(&active, &before);
+            measure::round(&mut self.told.figures, &active, &self.starts, healed);
+        }
+        for fault in &active {
+            *self.told.injected.entry(fault.card.fault.text).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn write_down(&mut self, cards: &[Card]) {
+        let words = cards.iter().map(|card| {
+            let Card {
+                fault,
+                machine,
+                lasts,
+                after,
+                ..
+            } = card;
+            let on = machine
+                .map(|at| format!(" on a{}", at + 1))
+                .unwrap_or_default();
+            format!(
+                "{} {}{on} for {lasts} ms after {after} ms",
+                fault.id, fault.text
+            )
+        });
+        let words: Vec<String> = words.collect();
+        let at = self.begun.elapsed().as_secs_f64();
+        let line = format!("{at:8.1} s  {}", words.join("; "));
+        eprintln!("{line}");
+        self.told.schedule.push(line);
+    }
+
+    /// Waits until that moment, or until something is broken.
+    fn pass(&mut self, until: u64) {
+        while boot_nanos() < until && !self.is_broken() {
+            let left = Duration::from_nanos(until.saturating_sub(boot_nanos()));
+            std::thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+
+    /// Waits until everything that is to run runs exactly once, writes, and nothing moves any more.
+    fn calm(&mut self, limit: Duration) {
+        let begun = boot_nanos();
+        self.all_run(limit, "at first");
+        self.told.figures.add(Figure::Recovery, begun, boot_nanos());
+        // Before that it has settled without them.
+        self.comes(limit, "every agent is active", || {
+            self.scene.cluster.all_here()
+        });
+        self.comes(limit, "`quorate wait --settled` succeeds", || {
+            let settled = self
+                .scene
+                .cluster
+                .quorate(&["wait", "--settled", "--timeout", "5s"]);
+            settled.is_ok()
+        });
+        self.all_run(limit, "when it had settled");
+        *self.told.judged.entry(Promise::L1).or_default() += 1;
+        let starts = self.scene.desk.judge(|judge| judge.take_starts());
+        self.told.starts += starts.len() as u64;
+        self.starts = starts;
+        self.audit();
+    }
+
+    /// L1: everything that is to run runs exactly once, and writes.
+    fn all_run(&self, limit: Duration, when: &str) {
+        let wanted = self.scene.cluster.wanted();
+        let mut differs = Vec::new();
+        let run = self.within(limit, when, || {
+            differs = self.differs(&wanted);
+            differs.is_empty()
+        });
+        if run.is_err() {
+            let text = format!("not within {limit:?} {when}: {}", differs.join(", "));
+            self.broken(Promise::L1, text);
+        }
+    }
+
+    /// L1: this comes about in time.
+    fn comes(&self, limit: Duration, what: &str, look: impl FnMut() -> bool) {
+        if let Err(cause) = self.within(limit, what, look) {
+            self.broken(Promise::L1, cause.to_string());
+        }
+    }
+
+    /// Waits for something, or until something is broken. The time begins anew when this machine was late in
+    /// it, but not for ever.
+    fn within(&self, limit: Duration, what: &str, mut look: impl FnMut() -> bool) -> Result<()> {
+        let mut tries = TRIES_WHEN_LATE;
+        loop {
+            self.pulse.latest_of_try();
+            let came = within(limit, what, || (look() || self.is_broken()).then_some(()));
+            tries -= 1;
+            if came.is_ok() || tries == 0 || self.pulse.latest_of_try() <= LATE {
+                return came;
+            }
+        }
+    }
+
+    fn differs(&self, wanted: &BTreeSet<String>) -> Vec<String> {
+        let mut differs = self.scene.desk.judge(|judge| judge.differs(wanted));
+        let oldest = boot_nanos().saturating_sub(nanos(FRESH));
+        let register = self.register.look();
+        let silent = wanted
+            .iter()
+            .filter(|partition| register.last(partition) < Some(oldest));
+        differs.extend(silent.map(|partition| format!("{partition} does not write")));
+        differs
+    }
+
+    /// S2, as the register has seen it, and S5: each start must have a committed assumption in the director's
+    /// history.
+    fn audit(&mut self) {
+        let late = self.register.look().kept.clone();
+        for text in late {
+            self.broken(Promise::S2, text);
+        }
+        // One that was taken off the list has no history any more.
+        let wanted = self.scene.cluster.wanted();
+        let started = |partition: &&String| {
+            self.starts
+                .iter()
+                .any(|start| start.partition == **partition)
+        };
+        for partition in wanted.iter().filter(started) {
+            if self.is_broken() {
+                return;
+            }
+            let mut assumed = BTreeSet::new();
+            self.comes(ANSWERED_WITHIN, "the director tells a history", || {
+                let told = self.scene.cluster.assumed(partition);
+                told.map(|tokens| assumed = tokens).is_ok()
+            });
+            for start in self
+                .starts
+                .iter()
+                .filter(|start| start.partition == *partition)
+            {
+                *self.told.judged.entry(Promise::S5).or_default() += 1;
+                let token = start.run.0;
+                if !assumed.contains(&token) {
+                    let text =
+                        format!("{partition} began with token {token}, which nobody assumed");
+                    self.broken(Promise::S5, text);
+                }
+            }
+        }
+    }
+
+    /// L2: before the first heal nothing has restarted but what the faults touch.
+    fn judge_untouched(&mut self, active: &[Active], before: &BTreeMap<String, Running>) {
+        if !bearable(active) || self.pulse.look() > LATE {
+            return;
+        }
+        let untouched = self.scene.untouched(active, before);
+        self.judge_same(&untouched, before, "was not touched by what was done, and");
+    }
+
+    /// L2: after faults that cost nothing everything is as it was before.
+    fn judge_free(&mut self, active: &[Active], before: &BTreeMap<String, Running>) {
+        let free = active
+            .iter()
+            .all(|fault| fault.card.fault.cost == Cost::Nothing);
+        if free && bearable(active) {
+            let all = before.keys().cloned().collect();
+            self.judge_same(&all, before, "had no reason to stop, and");
+        }
+        for fault in active {
+            if fault.card.fault.act == Act::Director(OnDirector::Kill)
+                && fault.card.fault.cost == Cost::Nothing
+            {
+                self.told
+                    .figures
+                    .add(Figure::DirectorReady, fault.at, fault.healed);
+            }
+        }
+    }
+
+    fn judge_same(
+        &mut self,
+        which: &BTreeSet<String>,
+        before: &BTreeMap<String, Running>,
+        why: &str,
+    ) {
+        *self.told.judged.entry(Promise::L2).or_default() += 1;
+        let now = self.scene.desk.judge(|judge| judge.running());
+        let wanted = self.scene.cluster.wanted();
+        let other = which
+            .iter()
+            .filter(|name| wanted.contains(*name) && now.get(*name) != before.get(*name));
+        let texts: Vec<String> = other
+            .map(|name| {
+                format!(
+                    "{name} {why} was {:?} and is {:?}",
+                    before.get(name),
+                    now.get(name)
+                )
+            })
+            .collect();
+        for text in texts {
+            self.broken(Promise::L2, text);
+        }
+    }
+
+    /// Keeps what is gone with the stage.
+    pub(crate) fn keep(&self, into: &Path) -> Result<()> {
+        let machines = self.scene.cluster.machines.iter();
+        for machine in machines.filter(|machine| machine.has_small_disk()) {
+            let to = into.join(format!("{}.disk", machine.name()));
+            // Sockets and files that vanish meanwhile are no loss.
+            let mut copy = std::process::Command::new("cp");
+            copy.arg("-a").args([machine.folder(), to]).output()?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether what must cost nothing was done as it was meant: alone in what it does to leases, and short.
+fn bearable(active: &[Active]) -> bool {
+    let now = boot_nanos();
+    let short = |fault: &Active| {
+        let until = if fault.healed == 0 { now } else { fault.healed };
+        until.saturating_sub(fault.at) <= nanos(BEARABLE)
+    };
+    let counts = |fault: &Fault| match fault.act {
+        Act::Director(_) | Act::Machine(OnMachine::StopAgent | OnMachine::KillAgent) => true,
+        Act::Machine(_) | Act::Runs(_) => false,
+    };
+    let director = active
+        .iter()
+        .any(|fault| matches!(fault.card.fault.act, Act::Director(_)));
+    active.iter().all(|fault| match fault.card.fault.cost {
+        Cost::Nothing => !counts(fault.card.fault) || short(fault),
+        Cost::Silence | Cost::Theirs => true,
+        Cost::Unsaid => false,
+    }) && (!director || active.len() == 1)
+}

@@ -1,0 +1,426 @@
+//! What can be done to a cluster: faults of the catalogue of `docs/chaos.md` and what operators do all day,
+//! each with what it may cost.
+
+use crate::link::Way;
+use crate::process::Part;
+
+/// What is done to a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnMachine {
+    /// Its agent is killed, and another one started afterwards.
+    KillAgent,
+    /// Its agent is stopped, and continued afterwards.
+    StopAgent,
+    /// Agent, wardens and runs are.
+    StopAll,
+    /// This process of each of its wardens is killed.
+    KillWardens(Part),
+    /// Its control group is frozen.
+    Freeze,
+    /// Everything is killed and the network cut; an agent is started afterwards.
+    Lose,
+    /// The relay holds back what goes these ways.
+    Cut(&'static [Way]),
+    /// Routes swallow what goes these ways.
+    Blackhole(&'static [Way]),
+    /// The relay cuts and heals again and again.
+    Flap,
+    /// The relay is slow.
+    Delay,
+    /// The relay resets every connection.
+    Reset,
+    /// The relay forgets every connection without a word.
+    Forget,
+    /// Its disk is filled.
+    FillDisk,
+    /// A copy of its data folder is started, on it or elsewhere.
+    Copy {
+        here: bool,
+    },
+    /// Somebody drains it, or gives it nothing new.
+    Drain,
+    Cordon,
+}
+
+/// What is done to the director.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnDirector {
+    Kill,
+    Stop,
+}
+
+/// What is done to runs, or to what is wanted of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnRuns {
+    /// Some commands are killed.
+    Kill,
+    /// Some commands are told to exit.
+    Exit,
+    /// One command exits at every start.
+    Fail,
+    /// Some commands are killed that have daemons.
+    Orphan,
+    /// A service is restarted.
+    Restart(&'static str),
+    /// A service is applied with another environment.
+    Change,
+    /// Partitions come or go.
+    Scale,
+    /// Partitions are stopped, and started afterwards.
+    StopStart,
+}
+
+/// What is done to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Machine(OnMachine),
+    Director(OnDirector),
+    Runs(OnRuns),
+}
+
+/// What it may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cost {
+    /// Nothing may restart.
+    Nothing,
+    /// What its machine has, which nobody is told of: taken over after the lease.
+    Silence,
+    /// What its machine has, or the partitions that it names.
+    Theirs,
+    /// More than can be said from outside: its machine may be back before the heal, or its partitions go
+    /// elsewhere, and then others may move for an even spread.
+    Unsaid,
+}
+
+/// What it takes: of the machine that it is done to, or of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// A machine whose wardens wait for the next agent process.
+    Adoption,
+    /// A network of each machine's own.
+    Networks,
+    /// Control groups of version 2.
+    Groups,
+    /// A machine with a small disk.
+    SmallDisk,
+}
+
+/// Something that can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Its number in the catalogue; `O` for what operators do.
+    pub(crate) id: &'static str,
+    pub(crate) text: &'static str,
+    pub(crate) act: Act,
+    pub(crate) cost: Cost,
+    pub(crate) needs: Needs,
+    /// How long it lasts, in milliseconds: at least and at most.
+    pub(crate) lasts: (u64, u64),
+}
+
+impl Fault {
+    const fn new(
+        (id, text): (&'static str, &'static str),
+        act: Act,
+        cost: Cost,
+        lasts: (u64, u64),
+    ) -> Self {
+        Self {
+            id,
+            text,
+            act,
+            cost,
+            needs: Needs::Nothing,
+            lasts,
+        }
+    }
+
+    const fn needing(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// Whether the director is asked for it.
+    pub(crate) fn asks(&self) -> bool {
+        match self.act {
+            Act::Machine(OnMachine::Drain | OnMachine::Cordon) => true,
+            Act::Machine(_) | Act::Director(_) => false,
+            Act::Runs(OnRuns::Kill | OnRuns::Exit | OnRuns::Fail | OnRuns::Orphan) => false,
+            Act::Runs(OnRuns::Restart(_) | OnRuns::Change | OnRuns::Scale | OnRuns::StopStart) => {
+                true
+            }
+        }
+    }
+}
+
+/// Longer than the expiry of the lease and a takeover.
+const LONG: (u64, u64) = (3600, 4800);
+/// Shorter than every lease bears.
+const SHORT: (u64, u64) = (300, 700);
+/// Both ways.
+pub(crate) const BOTH: &[Way] = &[Way::Up, Way::Down];
+
+use Act::{Director, Machine, Runs};
+use Cost::{Nothing, Silence, Theirs, Unsaid};
+
+/// All of them.
+pub(crate) const FAULTS: [Fault; 37] = [
+    Fault::new(
+        ("P1", "agent killed"),
+        Machine(OnMachine::KillAgent),
+        Theirs,
+        (300, 2500),
+    ),
+    Fault::new(
+        ("P1", "agent killed, the next one starts at once"),
+        Machine(OnMachine::KillAgent),
+        Nothing,
+        (20, 200),
+    )
+    .needing(Needs::Adoption),
+    Fault::new(
+        ("P2", "agent stopped for less than its lease"),
+        Machine(OnMachine::StopAgent),
+        Nothing,
+        SHORT,
+    ),
+    Fault::new(
+        ("P3", "agent stopped for longer"),
+        Machine(OnMachine::StopAgent),
+        Silence,
+        LONG,
+    ),
+    Fault::new(
+        ("P4", "agent, wardens and runs stopped"),
+        Machine(OnMachine::StopAll),
+        Silence,
+        LONG,
+    ),
+    Fault::new(
+        ("P5", "timekeepers of wardens killed"),
+        Machine(OnMachine::KillWardens(Part::Timekeeper)),
+        Unsaid,
+        (300, 1500),
+    ),
+    Fault::new(
+        ("P5", "holders of wardens killed"),
+        Machine(OnMachine::KillWardens(Part::Holder)),
+        Unsaid,
+        (300, 1500),
+    ),
+    Fault::new(
+        ("P6", "runs killed"),
+        Runs(OnRuns::Kill),
+        Theirs,
+        (200, 1500),
+    ),
+    Fault::new(
+        ("P6", "runs exit by themselves"),
+        Runs(OnRuns::Exit),
+        Theirs,
+        (200, 1500),
+    ),
+    Fault::new(
+        ("P6", "a run fails again and again"),
+        Runs(OnRuns::Fail),
+        Unsaid,
+        (1500, 3000),
+    ),
+    Fault::new(
+        ("P7", "runs restarted that do not hear SIGTERM"),
+        Runs(OnRuns::Restart("deaf")),
+        Theirs,
+        (1500, 2500),
+    ),
+    Fault::new(
+        ("P8", "commands killed whose daemons live on"),
+        Runs(OnRuns::Orphan),
+        Theirs,
+        (200, 1500),
+    ),
+    Fault::new(
+        ("P9", "control group of a machine frozen"),
+        Machine(OnMachine::Freeze),
+        Silence,
+        LONG,
+    )
+    .needing(Needs::Groups),
+    Fault::new(
+        ("P10", "director killed, the next one starts at once"),
+        Director(OnDirector::Kill),
+        Nothing,
+        (0, 50),
+    ),
+    Fault::new(
+        ("P10", "director away for longer than the lease"),
+        Director(OnDirector::Kill),
+        Unsaid,
+        (2500, 4000),
+    ),
+    Fault::new(
+        ("P11", "director stopped for less than a lease"),
+        Director(OnDirector::Stop),
+        Nothing,
+        SHORT,
+    ),
+    Fault::new(
+        ("P11", "director stopped for longer than the lease"),
+        Director(OnDirector::Stop),
+        Unsaid,
+        (2500, 4000),
+    ),
+    Fault::new(
+        ("P12", "machine lost: everything killed, network cut"),
+        Machine(OnMachine::Lose),
+        Silence,
+        LONG,
+    ),
+    Fault::new(
+        ("N1", "network cut by the relay"),
+        Machine(OnMachine::Cut(BOTH)),
+        Silence,
+        LONG,
+    ),
+    Fault::new(
+        ("N2", "way to the director cut by the relay"),
+        Machine(OnMachine::Cut(&[Way::Up])),
+        Silence,
+        LONG,
+    ),
+    Fault::new(
+        ("N2", "way from the director cut by the relay"),
+        Machine(OnMachine::Cut(&[Way::Down])),
+        Silence,
+        LONG,
+    ),
+    Fault::new(
+        ("N1", "routes swallow everything"),
+        Machine(OnMachine::Blackhole(BOTH)),
+        Silence,
+        LONG,
+    )
+    .needing(Needs::Networks),
+    Fault::new(
+        ("N2", "routes swallow what goes to the director"),
+        Machine(OnMachine::Blackhole(&[Way::Up])),
+        Silence,
+        LONG,
+    )
+    .needing(Needs::Networks),
+    Fault::new(
+        ("N2", "routes swallow what comes from the director"),
+        Machine(OnMachine::Blackhole(&[Way::Down])),
+        Silence,
+        LONG,
+    )
+    .needing(Needs::Networks),
+    Fault::new(
+        ("N6", "link that comes and goes"),
+        Machine(OnMachine::Flap),
+        Nothing,
+        (1500, 3500),
+    ),
+    Fault::new(
+        ("N7", "slow link"),
+        Machine(OnMachine::Delay),
+        Nothing,
+        (1500, 3500),
+    ),
+    Fault::new(
+        ("N8", "all connections reset"),
+        Machine(OnMachine::Reset),
+        Nothing,
+        (100, 500),
+    ),
+    Fault::new(
+        ("N8", "all connections dead without an end"),
+        Machine(OnMachine::Forget),
+        Unsaid,
+        (2000, 4000),
+    ),
+    Fault::new(
+        ("D1", "disk of an agent full"),
+        Machine(OnMachine::FillDisk),
+        Unsaid,
+        (1500, 4000),
+    )
+    .needing(Needs::SmallDisk),
+    Fault::new(
+        ("I1", "copy of the data folder started on the machine"),
+        Machine(OnMachine::Copy { here: true }),
+        Nothing,
+        (1000, 2500),
+    ),
+    Fault::new(
+        ("I1", "copy of the data folder started elsewhere"),
+        Machine(OnMachine::Copy { here: false }),
+        Nothing,
+        (1000, 2500),
+    )
+    .needing(Needs::Networks),
+    Fault::new(
+        ("O", "drain, then uncordon"),
+        Machine(OnMachine::Drain),
+        Theirs,
+        (1500, 3000),
+    ),
+    Fault::new(
+        ("O", "cordon, then uncordon"),
+        Machine(OnMachine::Cordon),
+        Nothing,
+        (500, 2000),
+    ),
+    Fault::new(
+        ("O", "partitions added to the list or taken off it"),
+        Runs(OnRuns::Scale),
+        Unsaid,
+        (1500, 3000),
+    ),
+    Fault::new(
+        ("O", "partitions stopped, then started"),
+        Runs(OnRuns::StopStart),
+        Unsaid,
+        (1000, 3000),
+    ),
+    Fault::new(
+        ("O", "changed service applied"),
+        Runs(OnRuns::Change),
+        Theirs,
+        (1500, 2500),
+    ),
+    Fault::new(
+        ("O", "service restarted"),
+        Runs(OnRuns::Restart("plain")),
+        Theirs,
+        (1000, 2000),
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_there_once_and_what_is_silent_lasts_longer_than_the_lease() {
+        let mut texts: Vec<&str> = FAULTS.iter().map(|fault| fault.text).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), FAULTS.len());
+        let expiry = u64::try_from(crate::cluster::EXPIRY.as_millis()).unwrap();
+        for fault in FAULTS {
+            let (least, most) = fault.lasts;
+            assert!(least <= most, "{}", fault.text);
+            match fault.cost {
+                Silence => assert!(least > expiry + 1000, "{}: seen for too short", fault.text),
+                Nothing => {
+                    let stops = matches!(
+                        fault.act,
+                        Director(_) | Machine(OnMachine::StopAgent | OnMachine::KillAgent)
+                    );
+                    assert!(!stops || most < 1000, "{}: no lease bears that", fault.text);
+                }
+                Theirs | Unsaid => {}
+            }
+        }
+    }
+}

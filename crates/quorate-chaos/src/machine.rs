@@ -1,0 +1,286 @@
+//! A machine of the cluster: an agent with its folder, in a network, a control group, a time namespace and on
+//! a disk of its own as far as this host allows that.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+
+use crate::link::{Link, Way};
+use crate::process::{Held, OfWarden, Part, of_wardens, run, tell, within};
+use crate::stage::{Stage, command, inside_group};
+
+/// Port of the director and of the relays, in the network that is ours alone.
+pub(crate) const PORT: u16 = 7400;
+/// The data folder of a machine with a small disk.
+const SMALL_DISK: &str = "size=12m";
+/// How far the clock of one machine is ahead of the others', in seconds.
+const AHEAD: i64 = 86_400;
+
+/// What a machine is like.
+#[derive(Clone, Debug)]
+pub(crate) struct Kind {
+    pub(crate) name: String,
+    /// Number of its network.
+    pub(crate) number: u8,
+    /// How long its wardens wait for the next agent process.
+    pub(crate) adopt_within: Duration,
+    /// Whether its disk is small.
+    pub(crate) small_disk: bool,
+    /// Whether its clock is ahead.
+    pub(crate) ahead: bool,
+}
+
+/// Where everything of a cluster is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The program of the product.
+    pub(crate) program: PathBuf,
+    pub(crate) folder: PathBuf,
+    pub(crate) stage: Stage,
+    /// Where the director listens.
+    pub(crate) director: SocketAddr,
+    /// The containment that wardens are asked for, when it is not the best one.
+    pub(crate) containment: Option<&'static str>,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) kind: Kind,
+    place: Place,
+    pub(crate) link: Link,
+    /// Keeps its network alive.
+    network: Option<Held>,
+    pub(crate) group: Option<PathBuf>,
+    pub(crate) agent: Option<Held>,
+}
+
+/// Nanoseconds from the clock of a machine that is ahead to that of the referee, where this host can do that
+/// at all.
+pub(crate) fn offset(ahead: bool) -> i64 {
+    if ahead && clocks_can_differ() {
+        -AHEAD * 1_000_000_000
+    } else {
+        0
+    }
+}
+
+fn ahead_words() -> [OsString; 5] {
+    let ahead = AHEAD.to_string();
+    ["unshare", "--time", "--boottime", &ahead, "--"].map(OsString::from)
+}
+
+/// Whether a program can be started in a time namespace of its own.
+pub(crate) fn clocks_can_differ() -> bool {
+    let uptime = |text: &str| text.split(['.', ' ']).next()?.parse::<i64>().ok();
+    let here = fs::read_to_string("/proc/uptime").ok();
+    let mut words = ahead_words().to_vec();
+    words.extend(["cat", "/proc/uptime"].map(OsString::from));
+    let there = command(&words).and_then(|mut command| run(command.stderr(Stdio::null())));
+    let (Some(here), Ok(there)) = (here, there) else {
+        return false;
+    };
+    uptime(&here)
+        .zip(uptime(&there))
+        .is_some_and(|(here, there)| there - here >= AHEAD)
+}
+
+impl Machine {
+    /// Makes it, with nothing running.
+    pub(crate) fn new(kind: Kind, place: &Place) -> Result<Self> {
+        let number = kind.number;
+        let network = place.stage.private.then(|| connect(number)).transpose()?;
+        let here = [127, 0, 0, 1];
+        let link = match &network {
+            None => Link::open(SocketAddr::from((here, 0)), place.director)?,
+            Some(network) => {
+                // The director serves only who asks for it by a name of loopback, so there is one relay at
+                // each end of the cable.
+                let far = SocketAddr::from(([10, 77, number, 1], PORT));
+                Link::open(far, place.director)?;
+                Link::open_inside(network.pid(), SocketAddr::from((here, PORT)), far)?
+            }
+        };
+        let group = place
+            .stage
+            .group
+            .as_ref()
+            .map(|above| above.join(&kind.name));
+        if let Some(group) = &group {
+            fs::create_dir_all(group)?;
+        }
+        let machine = Self {
+            link,
+            network,
+            group,
+            agent: None,
+            kind,
+            place: place.clone(),
+        };
+        fs::create_dir_all(machine.folder())?;
+        if machine.has_small_disk() {
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", SMALL_DISK, "chaos"]);
+            run(mount.arg(machine.folder()))?;
+        }
+        Ok(machine)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.kind.name
+    }
+
+    /// Its data folder.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.place.folder.join(&self.kind.name)
+    }
+
+    pub(crate) fn has_small_disk(&self) -> bool {
+        self.kind.small_disk && self.place.stage.private
+    }
+
+    pub(crate) fn has_network(&self) -> bool {
+        self.network.is_some()
+    }
+
+    pub(crate) fn adopts(&self) -> bool {
+        !self.kind.adopt_within.is_zero()
+    }
+
+    /// Starts its agent.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let folder = self.folder();
+        self.agent = Some(self.start_with(&folder, true)?);
+        Ok(())
+    }
+
+    /// Starts an agent on this folder; on this machine, or beside it, where the director is.
+    pub(crate) fn start_with(&self, folder: &Path, here: bool) -> Result<Held> {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(group) = &self.group {
+            words.extend(inside_group(group));
+        }
+        let mut join = self.place.director;
+        if here {
+            join = self.link.address;
+            words.extend(self.network_words());
+        }
+        if offset(self.kind.ahead) != 0 {
+            words.extend(ahead_words());
+        }
+        words.push(self.place.program.clone().into());
+        words.extend(["agent", "--name", self.name(), "--data-dir"].map(OsString::from));
+        words.push(folder.into());
+        words.extend(["--join".into(), join.to_string().into()]);
+        let adopt = format!("{}ms", self.kind.adopt_within.as_millis());
+        words.extend(["--adopt-within".into(), adopt.into()]);
+        let mut command = command(&words)?;
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        if let Some(containment) = self.place.containment {
+            command.env("QUORATE_WARDEN_CONTAINMENT", containment);
+        }
+        let log = log(&self.place.folder, self.name())?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        Held::start(&mut command)
+    }
+
+    /// Words before a command that is to be in the network of this machine.
+    fn network_words(&self) -> Vec<OsString> {
+        let network = self.network.as_ref();
+        let words = network.map(|holder| {
+            let net = format!("--net=/proc/{}/ns/net", holder.pid());
+            vec!["nsenter".into(), net.into(), "--".into()]
+        });
+        words.unwrap_or_default()
+    }
+
+    /// Adds or deletes routes that swallow what goes this way. Both ends know the other by its address.
+    pub(crate) fn blackhole(&self, way: Way, cut: bool) -> Result<()> {
+        let (mut words, host) = match way {
+            Way::Up => (self.network_words(), 1),
+            Way::Down => (Vec::new(), 2),
+        };
+        let number = self.kind.number;
+        let verb = if cut { "add" } else { "del" };
+        let to = format!("10.77.{number}.{host}/32");
+        words.extend(["ip", "route", verb, "blackhole", &to].map(OsString::from));
+        run(&mut command(&words)?)?;
+        Ok(())
+    }
+
+    /// Sends its agent a signal.
+    pub(crate) fn signal_agent(&mut self, signal: Signal) {
+        if let Some(agent) = &mut self.agent {
+            agent.signal(signal);
+        }
+    }
+
+    /// Kills its agent.
+    pub(crate) fn kill_agent(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.kill();
+        }
+    }
+
+    /// The processes of its wardens.
+    pub(crate) fn wardens(&self) -> Vec<OfWarden> {
+        of_wardens(&self.folder())
+    }
+
+    /// Kills everything that a machine without power loses.
+    pub(crate) fn kill_everything(&mut self) {
+        self.kill_agent();
+        let timekeepers = self.wardens().into_iter();
+        for one in timekeepers.filter(|one| one.part == Part::Timekeeper) {
+            tell(one.pid, Signal::KILL);
+        }
+    }
+
+    /// Freezes its control group, or thaws it.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
+        let group = self.group.as_ref().context("no control group")?;
+        fs::write(group.join("cgroup.freeze"), if frozen { "1" } else { "0" })?;
+        Ok(())
+    }
+}
+
+/// A file for what a daemon says.
+pub(crate) fn log(folder: &Path, name: &str) -> Result<fs::File> {
+    let path = folder.join(format!("{name}.log"));
+    Ok(fs::File::options().create(true).append(true).open(path)?)
+}
+
+/// Makes a network of its own, with a cable to the one this process is in.
+fn connect(number: u8) -> Result<Held> {
+    let mut holder = Command::new("unshare");
+    holder.args(["--net", "--", "sleep", "infinity"]);
+    let holder = Held::start(holder.stdin(Stdio::null()))?;
+    let pid = holder.pid().to_string();
+    let other = format!("/proc/{pid}/ns/net");
+    let own = fs::read_link("/proc/self/ns/net")?;
+    within(Duration::from_secs(10), "a network is there", || {
+        (fs::read_link(&other).ok()? != own).then_some(())
+    })?;
+    let script = format!(
+        "set -e
+         ip link add cable{number} type veth peer name eth0 netns {pid}
+         ip addr add 10.77.{number}.1/30 dev cable{number}
+         ip link set cable{number} up
+         nsenter --net={other} ip link set lo up
+         nsenter --net={other} ip addr add 10.77.{number}.2/30 dev eth0
+         nsenter --net={other} ip link set eth0 up"
+    );
+    run(Command::new("sh").args(["-c", &script]))?;
+    Ok(holder)
+}

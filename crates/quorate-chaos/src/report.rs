@@ -1,0 +1,138 @@
+//! What a run has shown, for people: Markdown.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::desk::Desk;
+use crate::drama::Told;
+use crate::faults::FAULTS;
+use crate::judge::{Promise, Violation};
+use crate::register::Server;
+
+/// What a report says beside what came of the run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About<'a> {
+    pub(crate) seed: u64,
+    pub(crate) took: Duration,
+    /// Whether processes, mounts and the network were its own.
+    pub(crate) private: bool,
+    /// Whether one machine's clock is ahead.
+    pub(crate) ahead: bool,
+    /// The program's build, as its folder is named.
+    pub(crate) build: &'a str,
+    pub(crate) cores: usize,
+}
+
+/// The report. Writing to a string cannot fail.
+pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Server) -> String {
+    let (violations, began, ended, beats) = desk.judge(|judge| {
+        let counts = (judge.began, judge.ended, judge.beats);
+        (judge.violations.clone(), counts.0, counts.1, counts.2)
+    });
+    let injected: u64 = told.injected.values().sum();
+    let mut text = String::from("# Chaos with real processes: a report\n\n");
+    let verdict = if violations.is_empty() {
+        "**No promise was broken.**"
+    } else {
+        "**Promises were broken.**"
+    };
+    let _ = writeln!(
+        text,
+        "{verdict} Seed {}, {:.1} minutes, {} rounds, {injected} injections of {} kinds; {} build, {} cores, {}.\n",
+        about.seed,
+        about.took.as_secs_f64() / 60.0,
+        told.rounds,
+        told.injected.len(),
+        about.build,
+        about.cores,
+        if about.private {
+            "in namespaces of its own"
+        } else {
+            "without namespaces"
+        },
+    );
+    let (taken, late) = {
+        let register = register.look();
+        (register.taken, register.late)
+    };
+    let _ = writeln!(
+        text,
+        "Processes that began {began}, that ended {ended}; starts of commands {}; moments written down by processes \
+         that ended {beats}; writes to the register {taken}, of which too late {late}.\n",
+        told.starts
+    );
+    let mut loads = told.loads.clone();
+    loads.sort_unstable();
+    let _ = writeln!(
+        text,
+        "This machine had other things to do: its load average was {} at the median and {} at most, and a thread that \
+         sleeps 10 ms or works 6 ms was late by {} ms at most. In {} rounds that was too late for what must happen in time: they \
+         are not in the times, and L2 was not judged there.\n",
+        hundredths(loads.get(loads.len() / 2)),
+        hundredths(loads.last()),
+        told.latest.as_millis(),
+        told.late_rounds
+    );
+    if about.ahead {
+        text.push_str(
+            "The clock of one machine was a day ahead of the others' (C1) all the time.\n\n",
+        );
+    }
+    text.push_str(&verdicts(told, &violations));
+    let _ = write!(text, "\n## Times\n\n{}", told.figures.table());
+    text.push_str(&injections(told));
+    text
+}
+
+fn hundredths(load: Option<&u64>) -> String {
+    let load = load.copied().unwrap_or_default();
+    format!("{}.{:02}", load / 100, load % 100)
+}
+
+fn verdicts(told: &Told, violations: &[Violation]) -> String {
+    let mut text =
+        String::from("## Promises\n\n| | promise | judged | broken |\n| --- | --- | --- | --- |\n");
+    for promise in Promise::ALL {
+        let broken = violations
+            .iter()
+            .filter(|one| one.promise == promise)
+            .count();
+        let judged = match told.judged.get(&promise) {
+            Some(times) => format!("{times} times"),
+            None => "always".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "| {promise:?} | {} | {judged} | {broken} |",
+            promise.text()
+        );
+    }
+    if !violations.is_empty() {
+        text.push_str("\n```text\n");
+        for Violation {
+            promise,
+            at,
+            text: what,
+        } in violations.iter().take(50)
+        {
+            let _ = writeln!(text, "{promise:?} at {at}: {what}");
+        }
+        text.push_str("```\n");
+    }
+    text
+}
+
+fn injections(told: &Told) -> String {
+    let mut text = String::from("\n## Injections\n\n| | what | times |\n| --- | --- | --- |\n");
+    for fault in &FAULTS {
+        let times = told.injected.get(fault.text).copied().unwrap_or_default();
+        let _ = writeln!(text, "| {} | {} | {times} |", fault.id, fault.text);
+    }
+    if !told.left_out.is_empty() {
+        text.push_str("\nLeft out:\n\n");
+        for what in &told.left_out {
+            let _ = writeln!(text, "- {what}");
+        }
+    }
+    text
+}
