@@ -373,7 +373,7 @@ fn a_hook_does_not_begin_when_its_agent_is_heard_during_the_proof() {
         panic!("a hook begins with a proof")
     };
     world.proofs_held = false;
-    world.renew_later(0, renewal(2));
+    world.renew_later(0, renewal(5));
     let tail = Some(world.tail());
     world.tell(0, Event::TailAnswered { proof, tail });
     assert_eq!(world.nodes[0].fenced, []);
