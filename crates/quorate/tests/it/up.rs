@@ -87,6 +87,17 @@ fn a_second_ctrl_c_leaves_at_once_and_what_runs_ends_with_its_lease() {
     eventually("the job ends with its lease", || job_is_gone(&one));
 }
 
+/// An agent that ends with its test, also with one that failed.
+struct Apart(std::process::Child);
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 #[test]
 fn an_agent_that_was_started_apart_is_told_and_outlives_up() {
     let one = job(OBEDIENT);
@@ -109,7 +120,7 @@ fn an_agent_that_was_started_apart_is_told_and_outlives_up() {
     let said = one.dir().join("apart.err");
     let mut apart = one.command(&typed);
     let apart = apart.stderr(std::fs::File::create(&said).expect("a file"));
-    let mut apart = apart.spawn().expect("it starts");
+    let mut apart = Apart(apart.spawn().expect("it starts"));
     eventually(
         "it speaks for the agent, also where it took a warden over",
         || {
@@ -129,8 +140,8 @@ fn an_agent_that_was_started_apart_is_told_and_outlives_up() {
     let mut second = up(&one);
     second.until("another process is this agent");
     second.until("in another terminal");
-    signal(apart.id(), Signal::TERM);
-    assert!(apart.wait().expect("it ends").success());
+    signal(apart.0.id(), Signal::TERM);
+    assert!(apart.0.wait().expect("it ends").success());
     second.ctrl_c();
     assert_eq!(second.ended(), Some(0), "{}", second.text());
     assert!(second.text().contains("everything is stopped"));
