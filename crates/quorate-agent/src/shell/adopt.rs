@@ -73,18 +73,17 @@ impl Shell {
         self.tasks.spawn(async move {
             match will.execute(&client, "warden_died").await {
                 Ok(()) => {
-                    tracing::info!(session = will.session, "a dead warden's session is closed")
+                    tracing::info!(session = will.session, "a dead warden's session is closed");
+                    let _left = tokio::fs::remove_dir_all(dir).await;
                 }
+                // The next process tries again, with the proof that is in the folder.
                 Err(error) => tracing::warn!(session = will.session, %error),
             }
-            let _left = tokio::fs::remove_dir_all(dir).await;
         });
     }
 
     /// Takes over what lives of earlier agent processes.
     pub(super) async fn adopt(&mut self) {
-        // Of other agents, too: beside what follows, which it is never in the way of.
-        let swept = tokio::task::spawn_blocking(group::sweep);
         let dir = self.data.wardens();
         let living = warden_client::find(&dir);
         let stale = std::fs::read_dir(&dir)
@@ -98,6 +97,9 @@ impl Shell {
         for (dir, will) in ended.into_iter().flatten() {
             self.execute(dir, will);
         }
+        // Of other agents, too: beside what follows, which it is never in the way of. Not before, because an
+        // own group that is gone proves nothing any more.
+        let swept = tokio::task::spawn_blocking(group::sweep);
         // Each has its time limits: one that is frozen must not hold up the others.
         let asked = futures::future::join_all(living.into_iter().map(ask)).await;
         let all = asked.iter().all(Option::is_some);
