@@ -1,7 +1,10 @@
 //! How fast 1,000 processes are started, stopped and reaped by a warden, against posix_spawn of the
 //! same; and what a run costs in memory.
 //!
-//! `cargo run --profile ci -p quorate-benches --bin starts [-- COUNT ROUNDS]`
+//! `cargo run --profile ci -p quorate-benches --bin starts [-- COUNT ROUNDS BALLAST]`
+//!
+//! BALLAST is how many MiB the process that gives the orders holds, as an agent may: what it holds must not
+//! make a start dearer, because it is not the one that forks.
 //!
 //! Rounds are interleaved: floor, ours, floor. A row whose two floors differ by more than 15 % is void.
 
@@ -44,11 +47,15 @@ fn main() -> ExitCode {
     let mut numbers = arguments.filter_map(|text| text.to_str()?.parse().ok());
     let count = numbers.next().unwrap_or(1000);
     let rounds = numbers.next().unwrap_or(5);
+    let ballast = vec![1_u8; usize::try_from(numbers.next().unwrap_or(0)).unwrap() << 20];
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    match runtime.block_on(measure(count, rounds)) {
+    let measured = runtime.block_on(measure(count, rounds));
+    // Held until now, every page of it.
+    std::hint::black_box(&ballast);
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
             eprintln!("starts: {cause}");
