@@ -21,7 +21,7 @@ const BATCH: usize = 128;
 const AGENTS: usize = 256;
 /// Claims that wait to be made in each sample: more than are made in its time.
 const SINGLE: usize = 100_000;
-const BATCHED: usize = 300_000;
+const BATCHED: usize = 500_000;
 /// How long until all of them are handed out.
 const LIMIT: Duration = Duration::from_secs(60);
 
