@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Partition, State};
-use crate::ids::{PartitionId, ServiceId, ServiceName};
+use crate::ids::{AgentName, PartitionId, ServiceId, ServiceName};
 use crate::lease::KEPT;
 use crate::record::{MoveReason, RunPhase, Schedulable};
 use crate::time::Moment;
@@ -78,6 +78,8 @@ pub(super) struct Unrest {
     restarts: BTreeSet<(Moment, PartitionId)>,
     /// Services whose source is still to be read, and until when that is waited for.
     unread: BTreeMap<ServiceName, Moment>,
+    /// Agents that have come, or are heard again, and until when they may open sessions for lease classes.
+    opening: BTreeMap<AgentName, Moment>,
 }
 
 impl Unrest {
@@ -138,6 +140,13 @@ impl Unrest {
             .insert(service.clone(), now + SOURCE_READ_WITHIN);
     }
 
+    /// An agent has come or is heard again; what it lacks a session for it is about to open one for.
+    pub(super) fn opens_sessions(&mut self, agent: &AgentName, now: Moment) {
+        self.opening.retain(|_, until| *until > now);
+        self.opening
+            .insert(agent.clone(), now + CLASS_OPENS_WITHIN);
+    }
+
     /// It was read, or never will be.
     pub(super) fn listed(&mut self, service: &ServiceName) {
         self.unread.remove(service);
@@ -171,7 +180,28 @@ impl Planner {
                 unplaceable += counts.placeless;
             }
         }
+        rests &= !self.is_opening(now, cluster, only);
         self.verdict_of(now, rests, of, unplaceable)
+    }
+
+    /// Whether an agent that has just come, or is heard again, will soon be one more for a service: then
+    /// its balance is another.
+    fn is_opening(&self, now: Moment, cluster: &Cluster, only: Option<ServiceId>) -> bool {
+        let opening = self.unrest.opening.iter();
+        let mut opening = opening.filter(|(_, until)| **until > now);
+        opening.any(|(name, _)| {
+            let row = self.agents.get(name);
+            row.is_some_and(|row| {
+                let asked = self.services.iter();
+                let mut asked = asked.filter(|(id, _)| only.is_none_or(|only| **id == only));
+                let active = row.facts.schedulable == Schedulable::Active;
+                active
+                    && asked.any(|(id, service)| {
+                        let kept = cluster.service_by_id(*id).is_some_and(|s| !s.removed());
+                        kept && matches!(service.exclusion(&row.facts), Some(Exclusion::Lease))
+                    })
+            })
+        })
     }
 
     fn verdict_of(

@@ -131,6 +131,10 @@ impl Planner {
                 continue;
             }
             changed = true;
+            let heard_again = known.is_some_and(|row| row.facts.silent) && !facts.silent;
+            if here && !self.fresh && (before.is_none() || heard_again) {
+                self.unrest.opens_sessions(name, now);
+            }
             let open = facts.sessions.keys().copied();
             let class_since = open
                 .map(|lease| {

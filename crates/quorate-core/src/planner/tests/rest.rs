@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::cluster::State;
-use crate::ids::PartitionKey;
+use crate::ids::{PartitionKey, SessionId};
 use crate::record::{CloseReason, Desired, Exit, ExitClass, Record, ReleaseOutcome, RunPhase};
 use crate::record::{RunReport, Schedulable};
 use crate::spec::{PartitionSource, ServiceSpec, Span};
@@ -192,6 +192,45 @@ fn what_waits_for_silent_agents_cordons_and_lease_classes_is_told_apart() {
     assert!(!is_settled(&world), "a1 is about to open it");
     world.wait(11);
     assert_eq!(settling(&world).unplaceable, 1);
+    assert!(is_settled(&world));
+}
+
+#[test]
+fn nothing_has_settled_while_an_agent_that_is_back_is_about_to_open_its_sessions() {
+    let fast = Duration::from_secs(3);
+    let mut world = World::new();
+    for agent in ["a1", "a2"] {
+        world.join(agent);
+        world.join_as(agent, fast, |_| {});
+    }
+    world.decide();
+    world.wait(60);
+    world.keys("feeds", spec(|spec| spec.lease = Span(fast)), 4);
+    world.run();
+    assert_eq!(settling(&world), SETTLED);
+    // Its short lease ends first; its other session is heard again before that of a long one ends.
+    let (short, long) = (world.sessions["a1"], SessionId(world.sessions["a1"].0 - 1));
+    world.silent.extend([short, long]);
+    world.decide();
+    world.silent.remove(&short);
+    world.fold(vec![Record::SessionExpired { session: short }]);
+    world.run();
+    assert_eq!(world.counts().values().sum::<usize>(), 4, "all on a2");
+    assert_eq!(settling(&world), SETTLED);
+    world.silent.clear();
+    world.decide();
+    assert!(!is_settled(&world), "a1 is about to open a session");
+    world.join_as("a1", fast, |_| {});
+    world.run();
+    world.wait(11);
+    world.run();
+    assert_eq!(settling(&world), SETTLED);
+    // One that never opens any is not waited for for ever.
+    world.join("a3");
+    world.decide();
+    assert!(!is_settled(&world));
+    world.wait(11);
+    world.decide();
     assert!(is_settled(&world));
 }
 
