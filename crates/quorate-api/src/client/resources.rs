@@ -210,21 +210,24 @@ impl Client {
             .await
     }
 
-    /// Keeps a checkpoint for the owner of a partition, which proves itself by its token.
+    /// Keeps a checkpoint for the owner of a partition, which proves itself by its token. With a number it
+    /// replaces only one with a lower number of this token.
     ///
     /// # Errors
-    /// As [`Error`] says; `Fenced` when the token has ended.
+    /// As [`Error`] says; `Fenced` when the token has ended, `Conflict` when a later one is kept.
     pub async fn put_checkpoint(
         &self,
         service: &str,
         key: &str,
-        token: u64,
+        (token, number): (u64, Option<u64>),
         content: &Content,
     ) -> Result<Done, Error> {
         let path = fill(routes::PARTITION_CHECKPOINT, &[service, key]);
-        let call = Call::write(Method::PUT, path)
-            .query("token", token)
-            .json(content);
+        let mut call = Call::write(Method::PUT, path).query("token", token);
+        if let Some(number) = number {
+            call = call.query("number", number);
+        }
+        let call = call.json(content);
         Ok(self.call(call).await?.1)
     }
 

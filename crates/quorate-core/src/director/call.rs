@@ -97,6 +97,9 @@ pub enum Call {
         key: PartitionKey,
         /// The token under which it is held.
         token: Token,
+        /// Its number, which is to be higher than that of the last one under this token, so that one
+        /// that comes late replaces nothing newer; none: the next one.
+        number: Option<u64>,
         /// What the owner says.
         content: Content,
     },

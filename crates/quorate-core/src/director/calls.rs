@@ -116,8 +116,9 @@ impl Director {
                 service,
                 key,
                 token,
+                number,
                 content,
-            } => self.decide_checkpoint(&service, &key, token, content),
+            } => self.decide_checkpoint(&service, &key, (token, number), content),
             Call::Close {
                 session,
                 incarnation,

@@ -52,7 +52,7 @@ impl Director {
         &self,
         service: &ServiceName,
         key: &PartitionKey,
-        token: Token,
+        (token, number): (Token, Option<u64>),
         content: Content,
     ) -> Decided {
         self.known_service(service)?;
@@ -67,10 +67,26 @@ impl Director {
             return Err(Refusal::Fenced(self.ended(partition, token)));
         }
         let last = partition.checkpoint().filter(|last| last.token == token);
+        let number = match (last, number) {
+            (None, None) => 1,
+            (None, Some(number)) => number,
+            (Some(last), None) => last.number.saturating_add(1),
+            (Some(last), Some(number)) if number > last.number => number,
+            // It was kept, and the answer was lost.
+            (Some(last), Some(number)) if number == last.number && content == last.content => {
+                return Ok((Vec::new(), Reply::done()));
+            }
+            (Some(last), Some(number)) => {
+                return Err(Refusal::Conflict(format!(
+                    "checkpoint {number} is not later than number {} of this token, which is kept",
+                    last.number
+                )));
+            }
+        };
         let record = Record::CheckpointPut {
             partition: id,
             token,
-            number: last.map_or(1, |last| last.number.saturating_add(1)),
+            number,
             content,
             tell: true,
         };

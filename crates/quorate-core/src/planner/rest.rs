@@ -143,8 +143,7 @@ impl Unrest {
     /// An agent has come or is heard again; what it lacks a session for it is about to open one for.
     pub(super) fn opens_sessions(&mut self, agent: &AgentName, now: Moment) {
         self.opening.retain(|_, until| *until > now);
-        self.opening
-            .insert(agent.clone(), now + CLASS_OPENS_WITHIN);
+        self.opening.insert(agent.clone(), now + CLASS_OPENS_WITHIN);
     }
 
     /// It was read, or never will be.

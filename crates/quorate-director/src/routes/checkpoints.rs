@@ -76,9 +76,14 @@ async fn get(
     params(
         ("name" = String, Path), ("key" = String, Path),
         ("token" = u64, Query, description = "The fencing token under which the partition is held"),
+        ("number" = Option<u64>, Query, description = "Higher than that of the last one under this token, so that one that comes late replaces nothing newer; without: the next one"),
     ),
     request_body = WireContent,
-    responses((status = 200, body = Done), (status = "default", body = Problem))
+    responses(
+        (status = 200, body = Done),
+        (status = 409, body = Problem, description = "A later one of this token is kept"),
+        (status = "default", body = Problem),
+    )
 )]
 async fn put(
     State(app): State<App>,
@@ -87,6 +92,7 @@ async fn put(
     JsonBody(given): JsonBody<WireContent>,
 ) -> Result<Indexed<Done>, Failure> {
     let token = params.number("token")?;
+    let number = params.number("number")?;
     params.end()?;
     let token = token.ok_or_else(|| bad("token", "it is missing"));
     let token = token.map_err(|failure| failure.next_step("a run finds it in $QUORATE_TOKEN"))?;
@@ -94,6 +100,7 @@ async fn put(
         service,
         key,
         token: Token(token),
+        number,
         content: content(&given)?,
     };
     app.change(call).await

@@ -89,7 +89,7 @@ async fn what_one_owner_writes_the_next_one_is_given_and_the_first_is_refused() 
     assert_eq!(late.refused[0].token, item.token);
     let direct = desk
         .client
-        .put_checkpoint("feeds", "a", item.token, &text("stale"))
+        .put_checkpoint("feeds", "a", (item.token, None), &text("stale"))
         .await;
     assert_eq!(code(direct), Code::Fenced);
 
@@ -108,7 +108,7 @@ async fn an_owner_that_speaks_for_itself_writes_under_its_token() {
     let client = &desk.client;
     for content in ["one", "two"] {
         client
-            .put_checkpoint("feeds", "a", item.token, &text(content))
+            .put_checkpoint("feeds", "a", (item.token, None), &text(content))
             .await
             .unwrap();
     }
@@ -124,11 +124,15 @@ async fn an_owner_that_speaks_for_itself_writes_under_its_token() {
         (304, &etag)
     );
     client
-        .put_checkpoint("feeds", "a", item.token, &text("three"))
+        .put_checkpoint("feeds", "a", (item.token, None), &text("three"))
         .await
         .unwrap();
     let changed = desk.http.get(&url).header("if-none-match", &etag);
     assert_eq!(changed.send().await.unwrap().status(), 200);
+    let late = client
+        .put_checkpoint("feeds", "a", (item.token, Some(2)), &text("two"))
+        .await;
+    assert_eq!(code(late), Code::Conflict);
     // Its agent hears of what did not come through it.
     let told = work(&worker, 1, WorkState::Assumed).await;
     let told = told[0].checkpoint.as_ref().unwrap();
@@ -145,7 +149,7 @@ async fn what_cannot_be_kept_is_told() {
     let most = text(&"x".repeat(16 * 1024));
     let client = &desk.client;
     client
-        .put_checkpoint("feeds", "a", token, &most)
+        .put_checkpoint("feeds", "a", (token, None), &most)
         .await
         .unwrap();
     let large = text(&"x".repeat(16 * 1024 + 1));
@@ -178,7 +182,7 @@ async fn what_cannot_be_kept_is_told() {
         assert!(problem.detail.contains(said), "{query} {body}: {problem:?}");
     }
     let missing = client
-        .put_checkpoint("feeds", "nope", token, &text("x"))
+        .put_checkpoint("feeds", "nope", (token, None), &text("x"))
         .await;
     assert_eq!(code(missing), Code::NotFound);
     let mut stranger = Worker::join(&desk, "a2", 2000).await;

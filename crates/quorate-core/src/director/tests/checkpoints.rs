@@ -31,6 +31,7 @@ fn direct(token: Token, text: &str) -> Call {
         service: service("s"),
         key: PartitionKey::new("p").unwrap(),
         token,
+        number: None,
         content: content(text),
     }
 }
@@ -187,10 +188,42 @@ fn an_owner_may_speak_for_itself_and_its_agent_is_told() {
         service: service("s"),
         key: PartitionKey::new("missing").unwrap(),
         token,
+        number: None,
         content: content("x"),
     };
     let answer = world.ask(nothing);
     assert!(matches!(answer, Answer::Refused(Refusal::NotFound { .. })));
+}
+
+#[test]
+fn one_that_comes_late_replaces_nothing_newer_when_the_owner_counts() {
+    let (mut world, held) = holding(&["p"]);
+    let (p, token) = held[0];
+    let mut put = |number, text: &str| {
+        world.ask(Call::PutCheckpoint {
+            service: service("s"),
+            key: PartitionKey::new("p").unwrap(),
+            token,
+            number: Some(number),
+            content: content(text),
+        })
+    };
+    let done = |answer: &Answer| matches!(answer, Answer::Done { .. });
+    assert!(done(&put(10, "ten")));
+    assert!(done(&put(20, "twenty")));
+    let late = put(10, "ten");
+    assert!(
+        matches!(&late, Answer::Refused(Refusal::Conflict(why)) if why.contains("number 20")),
+        "{late:?}"
+    );
+    assert!(done(&put(20, "twenty")), "its answer was lost");
+    let other = put(20, "other");
+    assert!(matches!(other, Answer::Refused(Refusal::Conflict(_))));
+    assert_eq!(text_of(&world, p).as_deref(), Some("twenty"));
+    // Who does not count goes on from there.
+    assert!(done(&world.ask(direct(token, "next"))));
+    let partition = world.cluster().partition(p).unwrap();
+    assert_eq!(partition.checkpoint().unwrap().number, 21);
 }
 
 #[test]

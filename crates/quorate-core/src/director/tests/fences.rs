@@ -173,6 +173,7 @@ fn writes(partition: PartitionId, token: Token) -> [Call; 2] {
         service: service("s"),
         key: PartitionKey::new("p").unwrap(),
         token,
+        number: None,
         content,
     };
     [Call::Checkpoints(of_session), direct]
