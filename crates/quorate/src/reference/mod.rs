@@ -89,8 +89,8 @@ pub(crate) fn entries() -> impl Iterator<Item = Entry> {
         .map(|(section, key)| Entry::of(section, key))
 }
 
-/// The key with this name: `restart.backoff`, `service.NAME.restart.backoff`, or a last part that
-/// several tables may have.
+/// The key with this name: `restart.backoff`, `service.NAME.restart.backoff`; all keys of a table
+/// (`restart`); or those with this last part, which several tables may have.
 pub(crate) fn named(name: &str) -> Vec<Entry> {
     let whole = name
         .strip_prefix("service.")
@@ -99,6 +99,14 @@ pub(crate) fn named(name: &str) -> Vec<Entry> {
     let exact: Vec<Entry> = entries().filter(|entry| entry.key == whole).collect();
     if !exact.is_empty() {
         return exact;
+    }
+    let inside = |entry: &Entry| {
+        let rest = entry.key.strip_prefix(whole);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    let table: Vec<Entry> = entries().filter(inside).collect();
+    if !table.is_empty() {
+        return table;
     }
     let last = |entry: &Entry| entry.key.rsplit('.').next() == Some(whole);
     entries().filter(last).collect()

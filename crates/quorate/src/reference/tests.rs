@@ -159,12 +159,15 @@ fn the_document_holds_these_words() {
 }
 
 #[test]
-fn keys_are_found_by_their_path_or_their_last_part() {
+fn keys_are_found_by_their_path_their_table_or_their_last_part() {
     let keys = |name: &str| -> Vec<String> { named(name).into_iter().map(|e| e.key).collect() };
     assert_eq!(keys("restart.backoff"), ["restart.backoff"]);
     assert_eq!(keys("service.feeds.restart.backoff"), ["restart.backoff"]);
     assert_eq!(keys("timeout"), ["stop.timeout", "ready.timeout"]);
-    assert!(keys("frob").is_empty());
+    let restart_on = keys("restart.on");
+    assert!(restart_on.contains(&"restart.on.crash".to_owned()));
+    assert!(keys("ramp").iter().all(|key| key.starts_with("ramp.")));
+    assert!(keys("ramp").len() > 3 && keys("frob").is_empty());
 }
 
 #[test]
