@@ -82,8 +82,8 @@ impl Cluster {
             return Err(Refused::NotHolder);
         }
         partition.run = None;
+        // The holder asked for this and is answered; it need not hear it again with its work.
         self.enter(fold, id, State::Assumed(holder));
-        self.tell_holder(fold, id);
         self.note(fold, id, Some((session, token)), What::Assumed);
         Ok(())
     }

@@ -355,12 +355,17 @@ fn work_is_the_whole_at_first_and_then_what_changed() {
             .all(|item| item.state == WorkState::Assigned)
     );
 
+    // The answer to the claim told it; the whole, which the next process of the agent asks for, holds it.
     claim(&mut world, 1, p, p_token);
-    let after = work(&world, delta.index).unwrap();
-    assert_eq!(after.items.len(), 1);
+    assert_eq!(work(&world, delta.index), None);
+    let whole = work(&world, Position(0)).unwrap();
+    let states: Vec<_> = whole.items.iter().map(|i| (i.token, i.state)).collect();
     assert_eq!(
-        (after.items[0].token, after.items[0].state),
-        (p_token, WorkState::Assumed)
+        states,
+        [
+            (p_token, WorkState::Assumed),
+            (q_token, WorkState::Assigned)
+        ]
     );
 
     world.decree(vec![Record::Withdrawn {
@@ -368,7 +373,7 @@ fn work_is_the_whole_at_first_and_then_what_changed() {
         token: q_token,
         reason: MoveReason::Balance,
     }]);
-    let after = work(&world, after.index).unwrap();
+    let after = work(&world, delta.index).unwrap();
     assert_eq!(
         (after.items.len(), after.gone.as_slice()),
         (0, [q_token].as_slice())
