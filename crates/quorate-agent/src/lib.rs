@@ -1,5 +1,8 @@
 //! The agent's shell and the warden that holds the runs.
 
+// It panics when standard error cannot be written, which must end neither an agent nor a warden.
+#![cfg_attr(not(test), deny(clippy::print_stderr))]
+
 mod files_limit;
 pub mod machine;
 mod shell;

@@ -282,6 +282,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Whether it is only that the results cannot be written.
+    pub(crate) fn is_of_output(&self) -> bool {
+        matches!(self.first.code, Code::ReaderLeft | Code::Output)
+    }
+
     /// One problem without a place.
     pub(crate) fn new(code: Code, sentence: impl fmt::Display, next: impl fmt::Display) -> Self {
         Self {

@@ -31,6 +31,9 @@ pub(crate) fn start(level: &str, format: LogFormat) -> Result<(), Failure> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written, on a full disk or to a reader that left, is lost. Telling of it on
+        // the same standard error would panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(crate::output::stderr_color());
     let started = match format {

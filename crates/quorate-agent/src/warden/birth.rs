@@ -24,7 +24,7 @@ use super::holder::{self, Inheritance};
 use super::init::Common;
 use super::scan::Scan;
 use super::timekeeper::{Guard, Holder};
-use super::{CGROUP, Options, SCAN, SOCKET, trial};
+use super::{CGROUP, Options, SCAN, SOCKET, say, trial};
 use crate::sys::{
     Alarm, Isolation, KillTimer, SingleThreaded, block_signals, boot_nanos, keep_only,
 };
@@ -66,7 +66,7 @@ impl Birth<'_> {
     pub(super) fn holder(&self) -> io::Result<Holder> {
         let proven = self.prove()?;
         for shortfall in &proven.shortfalls {
-            eprintln!("warden: {shortfall}");
+            say(format_args!("{shortfall}"));
         }
         if proven.scan.is_some() {
             // It gets what the holder leaves behind.
@@ -169,7 +169,7 @@ impl Birth<'_> {
             mapped
                 .and_then(|()| self.begin(proven, timekeeper, descriptors))
                 .unwrap_or_else(|cause| {
-                    eprintln!("warden: {cause}");
+                    say(format_args!("{cause}"));
                     holder::BROKEN
                 })
         })?;

@@ -50,6 +50,13 @@ fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Tells people something, in its log. What cannot be written, on a full disk, is lost: nothing that a warden
+/// does for its runs may depend on it.
+fn say(text: std::fmt::Arguments<'_>) {
+    let line = format!("warden: {text}\n");
+    let _lost = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+}
+
 /// What a warden is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -125,7 +132,7 @@ pub fn run(options: &Options) -> ExitCode {
     match timekeeper::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
-            eprintln!("warden: {cause}");
+            say(format_args!("{cause}"));
             // Nobody may listen any more.
             let _gone = rustix::io::write(std::io::stdout(), format!("{cause}\n").as_bytes());
             ExitCode::FAILURE

@@ -28,7 +28,7 @@ use super::client::READY;
 use super::group::Groups;
 use super::holder;
 use super::scan::Scan;
-use super::{LAST_WILL, Options, PROVEN_DEAD, SOCKET};
+use super::{LAST_WILL, Options, PROVEN_DEAD, SOCKET, say};
 use crate::files_limit::raise_files_limit;
 use crate::sys::{
     Alarm, KillTimer, SingleThreaded, block_signals, boot_nanos, standard_output, take_signals,
@@ -229,7 +229,7 @@ impl Holder {
             Guard::Kernel(_) => {
                 // The namespace is empty, so this only tidies up.
                 if groups.is_some_and(|groups| !groups.clear(TIDY_WITHIN)) {
-                    eprintln!("warden: its control group cannot be removed");
+                    say(format_args!("its control group cannot be removed"));
                 }
             }
             Guard::Scan { scan, proof, .. } => {
@@ -246,11 +246,15 @@ impl Holder {
         }
         // Whatever ends this process from here on: the next agent knows that nobody has to wait.
         if let Err(cause) = std::fs::write(options.dir.join(PROVEN_DEAD), []) {
-            eprintln!("warden: the proof of its end cannot be noted: {cause}");
+            say(format_args!(
+                "the proof of its end cannot be noted: {cause}"
+            ));
         }
         let _gone = std::fs::remove_file(options.dir.join(SOCKET));
         match code {
-            None => eprintln!("warden: the holder of the runs was killed, and they with it"),
+            None => say(format_args!(
+                "the holder of the runs was killed, and they with it"
+            )),
             Some(holder::ABANDONED) => execute_last_will(options)?,
             Some(_) => {}
         }
@@ -289,7 +293,9 @@ fn execute_last_will(options: &Options) -> io::Result<()> {
         Timespec::try_from(LAST_WILL_WITHIN).ok().as_ref(),
     )? == 0
     {
-        eprintln!("warden: the last will takes longer than {LAST_WILL_WITHIN:?} and is given up");
+        say(format_args!(
+            "the last will takes longer than {LAST_WILL_WITHIN:?} and is given up"
+        ));
         child.kill()?;
     }
     child.wait()?;

@@ -249,17 +249,23 @@ impl Planner {
         };
         if let Some(until) = self.delays.get(&id).filter(|until| **until > now) {
             let left = seconds(until.since(now));
-            let closed = matches!(
-                partition.state(),
+            return match partition.state() {
                 State::Unassigned(Freed::Closed {
                     reason: CloseReason::WardenDied,
                     ..
-                })
-            );
-            return if closed {
-                format!("its warden died; its agent has {left} to have another")
-            } else {
-                format!("takeover_delay: its agent was silent, it starts in {left}")
+                }) => format!("its warden died; its agent has {left} to have another"),
+                State::Unassigned(Freed::GivenBack { from, .. }) => format!(
+                    "it failed {} in a row, last on {from}; the next try is in {left}",
+                    times(partition.failures())
+                ),
+                State::Unassigned(
+                    Freed::New | Freed::Taken { .. } | Freed::Expired { .. } | Freed::Closed { .. },
+                )
+                | State::Assigned(_)
+                | State::Assumed(_)
+                | State::Stopping(..) => {
+                    format!("takeover_delay: its agent was silent, it starts in {left}")
+                }
             };
         }
         if let Some(until) = self.first_wait(service, now) {
@@ -357,6 +363,14 @@ fn not_wanted(cluster: &Cluster, partition: &Partition) -> String {
         return "its service is stopped; `quorate start` starts it".to_owned();
     }
     "it is stopped; `quorate start` starts it".to_owned()
+}
+
+fn times(count: u32) -> String {
+    if count == 1 {
+        "once".to_owned()
+    } else {
+        format!("{count} times")
+    }
 }
 
 fn seconds(span: Duration) -> String {

@@ -37,6 +37,7 @@ use crate::history::{Change, What};
 use crate::ids::{AgentName, PartitionId, Position, ServiceId, ServiceName, SessionId, Token};
 use crate::placement::{AgentIndex, GroupIndex, Layout, PartitionIndex};
 use crate::record::{Containment, MoveReason, Schedulable};
+use crate::spec::backoff::BackoffRange;
 use crate::spec::constraint::Constraint;
 use crate::time::Moment;
 
@@ -128,7 +129,7 @@ pub struct Planner {
     /// Free partitions with a place, by whom they go to.
     queues: BTreeMap<(ServiceId, AgentIndex), BTreeSet<Turn>>,
     queued: BTreeMap<PartitionId, (ServiceId, AgentIndex, Turn)>,
-    /// Free partitions whose turn comes later (`takeover_delay`).
+    /// Free partitions whose turn comes later (`takeover_delay`, or failures).
     delayed: BTreeSet<(Moment, PartitionId)>,
     delays: BTreeMap<PartitionId, Moment>,
     /// Partitions without a place.
@@ -235,6 +236,8 @@ struct ServiceRow {
     settle: Duration,
     expect: Option<u32>,
     takeover_delay: Duration,
+    /// How long the next try waits after failures.
+    backoff: BackoffRange,
     /// How long a stop and a start may take before nobody waits for them any longer.
     patience: Duration,
     /// Since when it is known with this lease.

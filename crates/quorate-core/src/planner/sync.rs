@@ -11,7 +11,8 @@ use crate::agent;
 use crate::cluster::{self, Cluster, Freed, Service, State};
 use crate::ids::{AgentName, PartitionId, ServiceId};
 use crate::placement::{self, AgentIndex, PartitionIndex, Rules, Standing};
-use crate::record::{CloseReason, RunPhase, Schedulable};
+use crate::record::{CloseReason, ReleaseOutcome, RunPhase, Schedulable};
+use crate::spec::backoff::BackoffRange;
 use crate::spec::constraint::Constraint;
 use crate::spec::{OnChange, ServiceSpec};
 use crate::time::Moment;
@@ -431,8 +432,21 @@ impl Planner {
     }
 
     /// How long a free partition stays where it is before somebody else may have it.
-    fn delay(&self, freed: &Freed, service: &ServiceRow) -> Duration {
+    fn delay(
+        &self,
+        id: PartitionId,
+        partition: &cluster::Partition,
+        freed: &Freed,
+        service: &ServiceRow,
+    ) -> Duration {
         match freed {
+            // It failed there. The next agent is another try in the same row, and as long in coming.
+            Freed::GivenBack {
+                outcome: ReleaseOutcome::Move,
+                ..
+            } if partition.failures() > 0 => {
+                service.backoff.delay(partition.failures(), u64::from(id.0))
+            }
             Freed::Expired { .. }
             | Freed::Closed {
                 reason: CloseReason::Evicted,
@@ -483,7 +497,7 @@ impl Planner {
         match partition.state() {
             State::Unassigned(freed) => {
                 self.flight.started(id);
-                let delay = self.delay(freed, row);
+                let delay = self.delay(id, partition, freed, row);
                 if delay.is_zero() {
                     self.delays.remove(&id);
                 } else {
@@ -608,6 +622,8 @@ impl ServiceRow {
             settle: spec.ramp.settle.map_or(settle, |settle| settle.0),
             expect: spec.ramp.expect_agents,
             takeover_delay: spec.takeover_delay.0,
+            // What cannot be read was refused when it was applied.
+            backoff: BackoffRange::parse(&spec.restart.backoff).unwrap_or(BackoffRange::DEFAULT),
             patience: spec.stop.timeout.0 + ready + PATIENCE,
             since: Moment::default(),
             recipe: agent::Service::new(spec.clone()).ok().map(|how| how.recipe),

@@ -404,6 +404,33 @@ fn what_keeps_failing_goes_to_another_agent_and_stays_there_for_a_while() {
 }
 
 #[test]
+fn what_failed_and_moves_waits_as_long_as_it_would_have_where_it_was() {
+    let mut world = running(&["a1", "a2"], 2, |spec| {
+        spec.restart.backoff = "1s..1m".to_owned();
+    });
+    let id = PartitionId(1);
+    let token = world.cluster.partition(id).unwrap().holder().unwrap().token;
+    world.fold(vec![Record::Released {
+        partition: id,
+        token,
+        outcome: ReleaseOutcome::Move,
+        exit: None,
+        failures: 5,
+    }]);
+    let decision = world.decide();
+    assert!(
+        decision.assign.is_empty(),
+        "the fifth failure waits for 16 s"
+    );
+    let why = world.waiting(1);
+    assert!(why.contains("it failed 5 times in a row"), "{why}");
+    world.wait(15);
+    assert!(world.decide().assign.is_empty());
+    world.wait(6);
+    assert_eq!(world.decide().assign.len(), 1);
+}
+
+#[test]
 fn with_a_single_agent_what_fails_runs_there_again() {
     let mut world = running(&["a1"], 2, |_| {});
     let token = world

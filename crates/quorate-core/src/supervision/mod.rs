@@ -609,19 +609,17 @@ impl Supervision {
         if lasted {
             self.reset_failures();
         }
-        match self.policy.follows(class) {
-            ExitPolicy::Move => self.over(ReleaseOutcome::Move, orders),
-            ExitPolicy::Stop => self.over(ReleaseOutcome::Done, orders),
-            ExitPolicy::Fail => self.over(ReleaseOutcome::Failed, orders),
-            ExitPolicy::Restart => {
-                if !lasted {
-                    self.failures_here += 1;
-                }
-                match self.limit_reached() {
-                    Some(outcome) => self.over(outcome, orders),
-                    None => self.back_off(now, orders),
-                }
-            }
+        let follows = self.policy.follows(class);
+        let again = matches!(follows, ExitPolicy::Move | ExitPolicy::Restart);
+        if again && !lasted {
+            self.failures_here += 1;
+        }
+        match (follows, self.limit_reached()) {
+            (ExitPolicy::Stop, _) => self.over(ReleaseOutcome::Done, orders),
+            (ExitPolicy::Fail, _) => self.over(ReleaseOutcome::Failed, orders),
+            (ExitPolicy::Move | ExitPolicy::Restart, Some(outcome)) => self.over(outcome, orders),
+            (ExitPolicy::Move, None) => self.over(ReleaseOutcome::Move, orders),
+            (ExitPolicy::Restart, None) => self.back_off(now, orders),
         }
     }
 
@@ -645,10 +643,10 @@ impl Supervision {
         self.failures_here = 0;
     }
 
+    /// Those of earlier agents count: where nothing helps, the wait grows to its longest all the same.
     fn back_off(&mut self, now: Moment, orders: &mut Vec<Order>) {
-        let wait = self
-            .policy
-            .wait(self.token, self.attempt, self.failures_here);
+        let failures = self.failures();
+        let wait = self.policy.wait(self.token, self.attempt, failures);
         self.state = State::Backoff { until: now + wait };
         self.observe(orders);
     }

@@ -199,6 +199,41 @@ fn failures_on_earlier_agents_count_towards_giving_up() {
 }
 
 #[test]
+fn an_exit_that_moves_it_counts_like_any_failure_until_it_is_given_up() {
+    let mut policy = Policy {
+        give_up_after: 3,
+        ..Policy::default()
+    };
+    policy.on.crash = ExitPolicy::Move;
+    let ends = |before, up| {
+        let mut run = Supervision::new(Token::new(Era(0), 9), policy.clone(), before);
+        let (_, orders) = crash(&mut run, NOW, Duration::from_secs(up));
+        let Some(Order::Release {
+            outcome, failures, ..
+        }) = orders.last()
+        else {
+            panic!("{orders:?}")
+        };
+        (*outcome, *failures)
+    };
+    assert_eq!(ends(1, 1), (ReleaseOutcome::Move, 2));
+    assert_eq!(ends(2, 1), (ReleaseOutcome::Failed, 3));
+    // One that lasted begins anew.
+    assert_eq!(ends(2, 100), (ReleaseOutcome::Move, 0));
+}
+
+#[test]
+fn the_wait_goes_on_growing_on_the_next_agent() {
+    let mut run = Supervision::new(Token::new(Era(0), 9), Policy::default(), 5);
+    let (end, _) = crash(&mut run, NOW, Duration::from_secs(1));
+    let State::Backoff { until } = run.state() else {
+        panic!("{:?}", run.state())
+    };
+    // The sixth failure in a row: 1, 2, 4, 8, 16, 32 s.
+    assert!(until >= end + Duration::from_secs(32), "{until:?}");
+}
+
+#[test]
 fn a_restart_that_was_asked_for_is_no_failure_and_stays_in_place() {
     let policy = Policy {
         move_after: 1,

@@ -128,7 +128,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 kind: "text",
                 default: r#""1s..1m""#,
                 limits: "SHORTEST..LONGEST, the shortest above 0s; one time alone waits that long every time",
-                meaning: "Wait before the next attempt. It doubles from the shortest to the longest, with a jitter of a quarter.",
+                meaning: "Wait before the next attempt. It doubles from the shortest to the longest, with a jitter of a quarter, and goes on doubling when the partition moves.",
                 example: r#""200ms..5s""#,
                 refused: &[r#""0s..1m""#, r#""1m..1s""#],
             },

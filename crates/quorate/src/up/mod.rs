@@ -153,10 +153,41 @@ impl Up<'_> {
         for note in &applied.notes {
             say(note);
         }
-        let progress = self.come_up(applied.index).await?;
+        // From here on everything runs, whatever becomes of the display.
+        self.display(applied.index).await;
+        loop {
+            let ended = self.agents.ended().await;
+            self.agents.told(&ended);
+        }
+    }
+
+    /// Shows how everything comes up and then what happens, for as long as there is somebody to show it to.
+    async fn display(&mut self, index: u64) {
+        let mut after = match self.show_start(index).await {
+            Ok(index) => Some(index.to_string()),
+            Err(failure) => {
+                crate::output::report(&failure);
+                None
+            }
+        };
+        while let Err(failure) = self.watch(after.take()).await {
+            if failure.is_of_output() {
+                say("standard output is gone: nothing more is shown there, and everything goes on");
+                return;
+            }
+            // More happened at once than is kept for those who watch.
+            say("some events are left out here:");
+            crate::output::report(&failure);
+            tokio::time::sleep(ROUND).await;
+        }
+    }
+
+    /// Shows how everything comes up; where to go on from.
+    async fn show_start(&mut self, index: u64) -> Result<u64, Failure> {
+        let progress = self.come_up(index).await?;
         let text = tell::summary(self, &progress).await?;
         self.output.text(&text)?;
-        self.watch(progress.index).await
+        Ok(progress.index)
     }
 
     async fn ready(&self) -> Result<(), Failure> {
@@ -215,10 +246,9 @@ impl Up<'_> {
         Ok(u32::try_from(here.count()).unwrap_or(u32::MAX))
     }
 
-    /// Tells what happens after `index`, each in a line.
-    async fn watch(&mut self, index: u64) -> Result<(), Failure> {
+    /// Tells what happens, each in a line: after an index, or from now on.
+    async fn watch(&mut self, after: Option<String>) -> Result<(), Failure> {
         let filter = EventFilter::default();
-        let after = Some(index.to_string());
         let opened = self.client.events(&filter, after).await;
         let mut events = opened.map_err(failure_of)?;
         loop {

@@ -1,6 +1,7 @@
 //! How `up` starts and ends: on a terminal with Ctrl-C, beside another that has its port, from
 //! configuration files.
 
+use std::io::BufRead as _;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -145,6 +146,70 @@ fn an_agent_that_was_started_apart_is_told_and_outlives_up() {
     second.ctrl_c();
     assert_eq!(second.ended(), Some(0), "{}", second.text());
     assert!(second.text().contains("everything is stopped"));
+}
+
+#[test]
+fn up_goes_on_when_nobody_reads_what_it_shows() {
+    let one = job(OBEDIENT);
+    let said = one.dir().join("up.err");
+    let mut command = one.command(&["up", "job.toml", "--listen", &one.address()]);
+    command.stdout(Stdio::piped());
+    command.stderr(std::fs::File::create(&said).expect("a file"));
+    let mut up = Apart(command.spawn().expect("it starts"));
+    let out = up.0.stdout.take().expect("a pipe");
+    let mut lines = std::io::BufReader::new(out).lines();
+    let told = lines.any(|line| line.is_ok_and(|line| line.contains("in another terminal")));
+    assert!(told, "the summary is shown");
+    drop(lines);
+    job_runs(&one);
+    one.ok(&["restart", "s"]);
+    eventually("it says that it shows nothing more", || {
+        let said = std::fs::read_to_string(&said).ok()?;
+        said.contains("standard output is gone").then_some(())
+    });
+    assert!(up.0.try_wait().expect("a child").is_none(), "it goes on");
+    assert!(one.process_with("-c").is_some(), "and so does the job");
+    signal(up.0.id(), Signal::TERM);
+    assert!(up.0.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_daemon_whose_log_cannot_be_written_goes_on() {
+    let one = job(OBEDIENT);
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    let start = |args: &[&str]| {
+        let mut command = one.command(args);
+        command.stderr(full().expect("every Linux has one"));
+        Apart(command.spawn().expect("it starts"))
+    };
+    let address = one.address();
+    let mut director = start(&[
+        "director",
+        "--name",
+        "d1",
+        "--data-dir",
+        "d",
+        "--listen",
+        &address,
+    ]);
+    let mut agent = start(&[
+        "agent",
+        "--name",
+        "a1",
+        "--data-dir",
+        "a",
+        "--join",
+        &address,
+    ]);
+    eventually("the agent is there", || {
+        let done = one.run(&["ls", "agents", "-o", "name"]);
+        done.out.contains("a1").then_some(())
+    });
+    one.ok(&["apply", "job.toml", "--wait"]);
+    for daemon in [&mut agent, &mut director] {
+        signal(daemon.0.id(), Signal::TERM);
+        assert!(daemon.0.wait().expect("it ends").success());
+    }
 }
 
 /// The agent that `up` has started in this folder.

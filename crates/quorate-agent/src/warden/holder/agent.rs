@@ -12,7 +12,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use super::super::nanos;
 use super::super::protocol::{Order, PROTOCOL, Reply};
 use super::super::wire::{self, Inbox, WireError};
-use super::super::{CGROUP, KERNEL, SCAN};
+use super::super::{CGROUP, KERNEL, SCAN, say};
 use super::{GUESTS_MAX, Holder};
 use crate::sys::{boot_nanos, peer_uid};
 
@@ -118,7 +118,7 @@ impl Holder {
     pub(super) fn accept(&mut self) {
         while let Ok((socket, _)) = self.born.listener.accept() {
             if let Err(cause) = self.admit(socket) {
-                eprintln!("warden: a connection is refused: {cause}");
+                say(format_args!("a connection is refused: {cause}"));
             }
         }
     }
@@ -297,7 +297,9 @@ impl Holder {
     fn lose(&mut self, cause: &io::Error) {
         if self.agent.take().is_some() {
             if cause.kind() != io::ErrorKind::UnexpectedEof {
-                eprintln!("warden: the connection to the agent is closed: {cause}");
+                say(format_args!(
+                    "the connection to the agent is closed: {cause}"
+                ));
             }
             if self.ending.is_none() {
                 let announced = self.await_next.take();

@@ -6,6 +6,7 @@ use rustix::event::epoll;
 
 use super::super::nanos;
 use super::super::protocol::Reply;
+use super::super::say;
 use super::{ABANDONED, ENDED, Holder};
 use crate::sys::boot_nanos;
 
@@ -31,7 +32,10 @@ impl Holder {
         if self.ending.is_some() {
             return;
         }
-        eprintln!("warden: ends with {} runs held: {why}", self.runs.len());
+        say(format_args!(
+            "ends with {} runs held: {why}",
+            self.runs.len()
+        ));
         self.ending = Some(Ending::default());
         self.adopt_until = None;
         // Nobody can adopt a warden that kills: whoever connects from here on is refused.

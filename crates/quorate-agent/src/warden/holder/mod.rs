@@ -24,6 +24,7 @@ use super::group::Groups;
 use super::init::Common;
 use super::nanos;
 use super::protocol::RunId;
+use super::say;
 use super::scan::Scan;
 use crate::sys::{Alarm, KillTimer, SingleThreaded, boot_nanos, take_signals};
 
@@ -108,7 +109,7 @@ pub(crate) fn run(born: Inheritance) -> i32 {
     match Holder::new(born).and_then(Holder::serve) {
         Ok(code) => code,
         Err(cause) => {
-            eprintln!("warden: the holder of the runs fails: {cause}");
+            say(format_args!("the holder of the runs fails: {cause}"));
             BROKEN
         }
     }

@@ -15,6 +15,7 @@ use super::super::init::{self, MESSAGE_BYTES_MAX, Message, Outcome, SignalOrder}
 use super::super::job::Job;
 use super::super::nanos;
 use super::super::protocol::{Reply, RunId, StartRun};
+use super::super::say;
 use super::{Holder, LOOK_EVERY};
 use crate::sys::boot_nanos;
 
@@ -223,7 +224,7 @@ impl Holder {
             && let Err(cause) = self.watch(control.as_fd(), key)
         {
             // It is told by its end, which is noticed all the same.
-            eprintln!("warden: the init of a run cannot be watched: {cause}");
+            say(format_args!("the init of a run cannot be watched: {cause}"));
         }
         self.run_by_key.insert(key, id);
         self.run_by_pid.insert(pid.as_raw_nonzero().get(), id);
@@ -239,7 +240,7 @@ impl Holder {
         match groups.make_run(id) {
             Ok(group) => Ok(Some(group)),
             Err(cause) if self.born.scan.is_none() => {
-                eprintln!("warden: a run goes without a control group: {cause}");
+                say(format_args!("a run goes without a control group: {cause}"));
                 Ok(None)
             }
             Err(cause) => Err(format!(
