@@ -82,14 +82,11 @@ pub(crate) fn state(cluster: &Cluster, partition: &Partition) -> PartitionState 
     }
 }
 
-/// Whether a partition is kept on an agent that is silent: it may run, nobody knows, and time alone ends
-/// that never.
+/// Whether the agent that holds a partition is silent: it may run, and nobody knows. That ends with the
+/// lease, or never by time alone where the work is kept.
 pub(crate) fn is_unknown(reading: &Reading<'_>, partition: &Partition) -> bool {
     let holder = partition.running_under();
-    // Nearly always nobody is silent.
-    let silent = holder.filter(|holder| reading.director.silent(holder.session));
-    let session = silent.and_then(|holder| reading.cluster().session(holder.session));
-    session.is_some_and(|session| !session.lease().ends())
+    holder.is_some_and(|holder| reading.director.silent(holder.session))
 }
 
 /// Whether a partition waits for a fence hook after its agent was silent for longer than its lease.
@@ -239,7 +236,7 @@ pub(crate) fn waiting(
     Some(text)
 }
 
-/// What is to be said of a partition whose agent is silent, and that does not move by time alone.
+/// What is to be said of a partition whose agent is silent.
 pub(crate) fn of_the_silent(
     reading: &Reading<'_>,
     service: &Service,
@@ -248,7 +245,7 @@ pub(crate) fn of_the_silent(
     unfenced(reading, service, partition).or_else(|| unknown(reading, service, partition))
 }
 
-/// What is to be said of a partition that is kept on a silent agent.
+/// What is to be said of a partition that a silent agent holds.
 fn unknown(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Option<String> {
     if !is_unknown(reading, partition) {
         return None;
@@ -256,6 +253,14 @@ fn unknown(reading: &Reading<'_>, service: &Service, partition: &Partition) -> O
     let cluster = reading.cluster();
     let holder = partition.running_under()?;
     let agent = cluster.agent_holding(holder)?;
+    let session = cluster.session(holder.session)?;
+    if session.lease().ends() {
+        let expires = reading.director.expires(holder.session)?;
+        let left = expires.since(reading.now.moment).as_secs_f64();
+        return Some(format!(
+            "{agent} is silent: it may still run there, for {left:.1} s at most, unless {agent} is heard again"
+        ));
+    }
     let stops = match partition.state() {
         State::Stopping(_, reason) => format!("; once it is heard it stops it: {reason}"),
         State::Assumed(_) | State::Assigned(_) | State::Unassigned(_) => String::new(),
@@ -321,11 +326,12 @@ pub(crate) fn agent(reading: &Reading<'_>, agent: &Agent, weight: u64) -> AgentV
             .iter()
             .filter_map(|id| cluster.session(*id))
     };
-    let margin = sessions()
-        .filter_map(|session| reading.director.expires(session.id()))
-        .map(|expires| expires.since(reading.now.moment))
-        .min();
-    let silent = sessions().any(|session| reading.director.silent(session.id()));
+    // In order of their ids: of each lease class the newest is the one that it uses. One of an earlier life
+    // that has yet to expire does not make it silent.
+    let newest: BTreeMap<_, _> = sessions().map(|s| (s.lease().lease, s.id())).collect();
+    let expiries = newest.values().filter_map(|id| reading.director.expires(*id));
+    let margin = expiries.map(|at| at.since(reading.now.moment)).min();
+    let silent = newest.values().any(|id| reading.director.silent(*id));
     let state = match agent.schedulable() {
         _ if agent.sessions().is_empty() => AgentState::Gone,
         _ if silent => AgentState::Silent,
