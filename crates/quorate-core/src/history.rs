@@ -148,6 +148,11 @@ pub enum Change {
         /// What is wanted.
         schedulable: Schedulable,
     },
+    /// An agent that was gone is known no longer.
+    AgentForgotten {
+        /// Which.
+        agent: AgentName,
+    },
 }
 
 /// A partition by all its names.
@@ -238,7 +243,8 @@ impl Change {
             | Self::AgentEvicted { .. }
             | Self::AgentFenced { .. }
             | Self::AgentDrifts { .. }
-            | Self::AgentSet { .. } => None,
+            | Self::AgentSet { .. }
+            | Self::AgentForgotten { .. } => None,
         }
     }
 
@@ -261,7 +267,8 @@ impl Change {
             | Self::AgentEvicted { .. }
             | Self::AgentFenced { .. }
             | Self::AgentDrifts { .. }
-            | Self::AgentSet { .. } => None,
+            | Self::AgentSet { .. }
+            | Self::AgentForgotten { .. } => None,
         }
     }
 
@@ -287,7 +294,8 @@ impl Change {
             | Self::AgentEvicted { agent, .. }
             | Self::AgentFenced { agent, .. }
             | Self::AgentDrifts { agent, .. }
-            | Self::AgentSet { agent, .. } => Some(agent),
+            | Self::AgentSet { agent, .. }
+            | Self::AgentForgotten { agent } => Some(agent),
             Self::Elected { .. }
             | Self::ServiceCreated { .. }
             | Self::ServiceChanged { .. }
@@ -318,6 +326,7 @@ impl Change {
             Self::AgentFenced { .. } => "agent.fenced",
             Self::AgentDrifts { .. } => "agent.drifts",
             Self::AgentSet { .. } => "agent.set",
+            Self::AgentForgotten { .. } => "agent.forgotten",
         }
     }
 }
@@ -490,6 +499,7 @@ impl fmt::Display for Change {
                 Schedulable::Cordoned => write!(f, "agent {agent} cordoned"),
                 Schedulable::Draining => write!(f, "agent {agent} drains"),
             },
+            Self::AgentForgotten { agent } => write!(f, "agent {agent} is forgotten"),
         }
     }
 }

@@ -131,6 +131,11 @@ pub enum Record {
         /// What is wanted.
         schedulable: Schedulable,
     },
+    /// An agent that is gone for good is to be known no longer, nor what was wanted of it.
+    AgentForgotten {
+        /// The agent.
+        agent: AgentName,
+    },
 
     /// A warden begins a session for an agent. Frees nothing of an older one.
     SessionOpened {

@@ -329,7 +329,9 @@ pub(crate) fn agent(reading: &Reading<'_>, agent: &Agent, weight: u64) -> AgentV
     // In order of their ids: of each lease class the newest is the one that it uses. One of an earlier life
     // that has yet to expire does not make it silent.
     let newest: BTreeMap<_, _> = sessions().map(|s| (s.lease().lease, s.id())).collect();
-    let expiries = newest.values().filter_map(|id| reading.director.expires(*id));
+    let expiries = newest
+        .values()
+        .filter_map(|id| reading.director.expires(*id));
     let margin = expiries.map(|at| at.since(reading.now.moment)).min();
     let silent = newest.values().any(|id| reading.director.silent(*id));
     let state = match agent.schedulable() {

@@ -284,6 +284,15 @@ impl Client {
         self.agents_where(&AgentFilter::default(), wait).await
     }
 
+    /// Forgets an agent that is gone for good.
+    ///
+    /// # Errors
+    /// As [`Error`] says; `Conflict` when it is not gone.
+    pub async fn forget_agent(&self, name: &str) -> Result<Done, Error> {
+        let path = fill(routes::AGENT, &[name]);
+        Ok(self.call(Call::write(Method::DELETE, path)).await?.1)
+    }
+
     /// The agents that the filter lets through.
     ///
     /// # Errors

@@ -136,6 +136,7 @@ impl Cluster {
             } => self.set_desired(fold, &service, key.as_ref(), desired),
             Record::RestartAsked { service, key } => self.ask_restart(fold, &service, key.as_ref()),
             Record::AgentSet { agent, schedulable } => self.set_agent(fold, agent, schedulable),
+            Record::AgentForgotten { agent } => self.forget_agent(fold, agent),
             Record::SessionOpened {
                 session,
                 incarnation,
@@ -279,6 +280,7 @@ impl Cluster {
                 | Record::DesiredSet { .. }
                 | Record::RestartAsked { .. }
                 | Record::AgentSet { .. }
+                | Record::AgentForgotten { .. }
                 | Record::SessionOpened { .. }
                 | Record::SessionResumed { .. }
                 | Record::SessionClosed { .. }

@@ -66,7 +66,8 @@ impl Cluster {
                 | Change::AgentEvicted { agent, .. }
                 | Change::AgentFenced { agent, .. }
                 | Change::AgentDrifts { agent, .. }
-                | Change::AgentSet { agent, .. } => {
+                | Change::AgentSet { agent, .. }
+                | Change::AgentForgotten { agent } => {
                     if let Some(agent) = self.agents.get_mut(agent) {
                         agent.revision = at;
                     }

@@ -31,6 +31,11 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Whether it has no session, and nothing that it held waits for a fence hook.
+    pub(super) fn is_gone(&self) -> bool {
+        self.sessions.is_empty() && self.expired.is_empty()
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &AgentName {

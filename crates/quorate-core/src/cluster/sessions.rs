@@ -14,6 +14,9 @@ use super::partition::Freed;
 use super::session::{Agent, Session};
 use super::{Cluster, Refused};
 
+/// Agents that are gone and still known, by which people see that a machine is missing.
+pub(super) const GONE_MAX: usize = 1_000;
+
 /// A session that is to begin.
 pub(super) struct Opening {
     pub(super) session: SessionId,
@@ -35,6 +38,9 @@ impl Cluster {
         self.check_opening(&opening)?;
         self.last_session = opening.session;
         self.last_incarnation = self.last_incarnation.max(opening.incarnation);
+        if !self.agents.contains_key(&name) {
+            self.forget_the_longest_gone(fold);
+        }
         let agent = self.agents.entry(name.clone()).or_insert_with(|| Agent {
             info: opening.agent.clone(),
             schedulable: Schedulable::Active,
@@ -225,6 +231,32 @@ impl Cluster {
             return Err(Refused::NoAgent);
         }
         fold.changes.push(Change::AgentDrifts { agent, ppm });
+        Ok(())
+    }
+
+    /// Room for one more name: machines that come and go under ever new ones must not fill the ledger.
+    fn forget_the_longest_gone(&mut self, fold: &mut Fold) {
+        if self.agents.len() < GONE_MAX {
+            return;
+        }
+        let gone = self.agents.values().filter(|agent| agent.is_gone());
+        if gone.clone().count() < GONE_MAX {
+            return;
+        }
+        let longest = gone.min_by_key(|agent| (agent.last_seen, agent.joined));
+        if let Some(name) = longest.map(|agent| agent.name().clone()) {
+            self.agents.remove(&name);
+            fold.changes.push(Change::AgentForgotten { agent: name });
+        }
+    }
+
+    pub(super) fn forget_agent(&mut self, fold: &mut Fold, name: AgentName) -> Result<(), Refused> {
+        let agent = self.agents.get(&name).ok_or(Refused::NoAgent)?;
+        if !agent.is_gone() {
+            return Err(Refused::Held);
+        }
+        self.agents.remove(&name);
+        fold.changes.push(Change::AgentForgotten { agent: name });
         Ok(())
     }
 

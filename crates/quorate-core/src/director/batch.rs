@@ -261,6 +261,7 @@ pub(super) fn weigh(record: &Record) -> usize {
         | Record::DesiredSet { .. }
         | Record::RestartAsked { .. }
         | Record::AgentSet { .. }
+        | Record::AgentForgotten { .. }
         | Record::Evicted { .. }
         | Record::Fenced { .. }
         | Record::Drifts { .. }

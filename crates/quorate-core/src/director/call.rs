@@ -58,6 +58,11 @@ pub enum Call {
         /// What is wanted.
         schedulable: Schedulable,
     },
+    /// Forgets an agent that is gone.
+    ForgetAgent {
+        /// Which.
+        agent: AgentName,
+    },
     /// Takes everything from an agent that is silent, at the risk that its processes still execute.
     Evict {
         /// The agent.

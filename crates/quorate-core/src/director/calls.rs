@@ -92,6 +92,7 @@ impl Director {
             } => self.decide_desired(service, key, desired),
             Call::Restart { service, key } => self.decide_restart(service, key),
             Call::SetAgent { agent, schedulable } => self.decide_agent(agent, schedulable),
+            Call::ForgetAgent { agent } => self.decide_forget(agent),
             Call::Evict { agent, reason } => self.decide_evict(now, agent, reason),
             Call::Register {
                 agent,
@@ -191,6 +192,23 @@ impl Director {
             return Ok((Vec::new(), reply));
         }
         Ok((vec![Record::AgentSet { agent, schedulable }], reply))
+    }
+
+    /// Only what is gone and holds nothing can be forgotten: it has no right that could be lost with it.
+    fn decide_forget(&self, agent: AgentName) -> Decided {
+        let known = self.cluster.agents().get(&agent);
+        let known = known.ok_or_else(|| not_found("agent", agent.as_str()))?;
+        if !known.sessions().is_empty() {
+            return Err(Refusal::Conflict(format!(
+                "agent {agent} is not gone: stop it first, or wait until its lease is over"
+            )));
+        }
+        if !known.expired().is_empty() {
+            return Err(Refusal::Conflict(format!(
+                "what agent {agent} held still waits for its fence hook"
+            )));
+        }
+        Ok((vec![Record::AgentForgotten { agent }], Reply::done()))
     }
 
     /// Ends a session. Who leaves must be the present process: a message of an earlier one may come late, when
@@ -399,6 +417,7 @@ fn compares(call: &Call) -> bool {
         Call::SetDesired { .. }
         | Call::Restart { .. }
         | Call::SetAgent { .. }
+        | Call::ForgetAgent { .. }
         | Call::Evict { .. }
         | Call::Register { .. }
         | Call::Resume { .. }
@@ -421,6 +440,7 @@ fn speaks_for(call: &Call) -> Option<SessionId> {
         | Call::SetDesired { .. }
         | Call::Restart { .. }
         | Call::SetAgent { .. }
+        | Call::ForgetAgent { .. }
         | Call::Evict { .. }
         | Call::Conditional(_)
         | Call::PutCheckpoint { .. }

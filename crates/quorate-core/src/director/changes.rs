@@ -299,6 +299,7 @@ fn too_large(record: &Record, bytes: usize) -> Refusal {
         | Record::DesiredSet { .. }
         | Record::RestartAsked { .. }
         | Record::AgentSet { .. }
+        | Record::AgentForgotten { .. }
         | Record::SessionOpened { .. }
         | Record::SessionResumed { .. }
         | Record::SessionClosed { .. }

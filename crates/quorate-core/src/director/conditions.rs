@@ -92,7 +92,9 @@ impl Director {
             | Record::Revoked { partition, .. }
             | Record::Released { partition, .. }
             | Record::Observed { partition, .. } => self.is_partition(object, *partition),
-            Record::AgentSet { agent, .. } | Record::Drifts { agent, .. } => {
+            Record::AgentSet { agent, .. }
+            | Record::AgentForgotten { agent }
+            | Record::Drifts { agent, .. } => {
                 matches!(object, Object::Agent(name) if name == agent)
             }
             Record::SessionOpened { agent, .. } => {

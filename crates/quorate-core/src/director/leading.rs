@@ -123,7 +123,8 @@ impl Director {
                 | Change::AgentEvicted { .. }
                 | Change::AgentFenced { .. }
                 | Change::AgentDrifts { .. }
-                | Change::AgentSet { .. } => {}
+                | Change::AgentSet { .. }
+                | Change::AgentForgotten { .. } => {}
             }
         }
     }

@@ -328,7 +328,8 @@ impl Planner {
                 | Change::SessionResumed { .. }
                 | Change::SessionClosed { .. }
                 | Change::SessionExpired { .. }
-                | Change::AgentSet { .. } => self.dirty_agents = true,
+                | Change::AgentSet { .. }
+                | Change::AgentForgotten { .. } => self.dirty_agents = true,
                 // The sessions and partitions that they free are told one by one.
                 Change::AgentEvicted { .. }
                 | Change::AgentFenced { .. }

@@ -83,7 +83,8 @@ pub(super) fn stirs(change: &Change) -> bool {
         | Change::AgentEvicted { .. }
         | Change::AgentFenced { .. }
         | Change::AgentDrifts { .. }
-        | Change::AgentSet { .. } => false,
+        | Change::AgentSet { .. }
+        | Change::AgentForgotten { .. } => false,
     }
 }
 

@@ -72,7 +72,8 @@ impl Secrets {
                 | Change::AgentEvicted { .. }
                 | Change::AgentFenced { .. }
                 | Change::AgentDrifts { .. }
-                | Change::AgentSet { .. } => {}
+                | Change::AgentSet { .. }
+                | Change::AgentForgotten { .. } => {}
             }
         }
     }

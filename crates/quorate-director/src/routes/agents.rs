@@ -24,7 +24,7 @@ use crate::views;
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list))
-        .routes(routes!(one))
+        .routes(routes!(one, forget))
         .routes(routes!(drain))
         .routes(routes!(cordon))
         .routes(routes!(uncordon))
@@ -171,6 +171,30 @@ async fn one(
         Ok(Tagged(revision, found))
     });
     found.await?
+}
+
+/// Forgets an agent that is gone for good, and what was wanted of it.
+#[utoipa::path(
+    delete, path = routes::AGENT, tag = "agents", operation_id = "forget_agent",
+    params(
+        ("name" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+    ),
+    responses(
+        (status = 200, body = Done),
+        (status = 409, body = Problem, description = "It is not gone"),
+        (status = 412, body = Problem, description = "It has changed"),
+        (status = "default", body = Problem),
+    )
+)]
+async fn forget(
+    State(app): State<App>,
+    Names(agent): Names<AgentName>,
+    given: Given,
+) -> Result<Indexed<Done>, Failure> {
+    let object = Object::Agent(agent.clone());
+    app.change(given.of(object, Call::ForgetAgent { agent }))
+        .await
 }
 
 /// Moves everything off an agent and gives it nothing new.

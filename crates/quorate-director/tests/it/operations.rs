@@ -366,12 +366,18 @@ async fn only_a_silent_agent_is_evicted_and_only_by_somebody_who_takes_the_risk(
         "{why}"
     );
 
+    let here = desk.client.forget_agent("a1").await.unwrap_err();
+    assert_eq!(here.problem().unwrap().code, Code::Conflict);
     until("it counts as dead and is evicted", async || {
         desk.client.evict("a1", &request).await.is_ok()
     })
     .await;
     let agent = desk.client.agent("a1", None).await.unwrap().value;
     assert_eq!(agent.state, AgentState::Gone);
+    desk.client.forget_agent("a1").await.unwrap();
+    let forgotten = desk.client.forget_agent("a1").await.unwrap_err();
+    assert_eq!(forgotten.problem().unwrap().code, Code::NotFound);
+    assert!(desk.client.agents(None).await.unwrap().value.is_empty());
     let unknown = desk.client.evict("a9", &request).await.unwrap_err();
     assert_eq!(unknown.problem().unwrap().code, Code::NotFound);
     desk.stop().await;

@@ -180,6 +180,7 @@ fn resumed(call: Option<&Call>) -> Option<SessionId> {
         | Call::SetDesired { .. }
         | Call::Restart { .. }
         | Call::SetAgent { .. }
+        | Call::ForgetAgent { .. }
         | Call::Evict { .. }
         | Call::Conditional(_)
         | Call::Register { .. }

@@ -95,6 +95,7 @@ impl Oracle {
             | Record::DesiredSet { .. }
             | Record::RestartAsked { .. }
             | Record::AgentSet { .. }
+            | Record::AgentForgotten { .. }
             | Record::SessionOpened { .. }
             | Record::SessionResumed { .. }
             | Record::SessionClosed { .. }

@@ -82,6 +82,11 @@ impl Oracle {
                 let known = self.agents.entry(agent.clone()).or_default();
                 known.push((position, *schedulable));
             }
+            Record::AgentForgotten { agent } => {
+                // With it is gone what was wanted of it.
+                let known = self.agents.entry(agent.clone()).or_default();
+                known.push((position, Schedulable::Active));
+            }
             Record::RestartAsked { service, .. } => {
                 self.restarts += 1;
                 if self.restarts > self.restarts_asked {

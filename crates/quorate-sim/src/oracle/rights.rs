@@ -177,6 +177,7 @@ impl Oracle {
             | Record::DesiredSet { .. }
             | Record::RestartAsked { .. }
             | Record::AgentSet { .. }
+            | Record::AgentForgotten { .. }
             | Record::SessionResumed { .. }
             | Record::Evicted { .. }
             | Record::Heard { .. }

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 
 use quorate_api::client::Error;
 use quorate_api::resources::{ApplyRequest, Plan, PlannedStop, ServiceChangeKind, ServiceState};
-use quorate_core::ids::ServiceName;
+use quorate_core::ids::{AgentName, ServiceName};
 use quorate_core::spec::{File, PartitionSource, ServiceSpec};
 use serde::Serialize;
 
-use super::args::{ApplyArgs, FilesArgs, PlanArgs, RmArgs, Target};
+use super::args::{ApplyArgs, FilesArgs, PlanArgs, Removable, RmArgs, Target};
 use super::remote::{Remote, failure_of};
 use super::settle::{Goal, settle, summary, verdict};
 use crate::failure::{Code, Exit, Failure};
@@ -287,11 +287,36 @@ fn section<T>(text: &mut String, word: &str, count: u64, items: &[T], line: impl
 
 /// One change: all of them or, when one of the names is none, nothing.
 pub(super) async fn rm(args: &RmArgs, remote: &Remote) -> Result<Exit, Failure> {
-    let targets: BTreeSet<&ServiceName> = args.targets.iter().collect();
+    let services = args.targets.iter().filter_map(|target| match target {
+        Removable::Service(name) => Some(name),
+        Removable::Agent(_) => None,
+    });
+    let services: BTreeSet<&ServiceName> = services.collect();
+    if !services.is_empty() {
+        remove_services(&services, remote).await?;
+    }
+    for target in &args.targets {
+        if let Removable::Agent(name) = target {
+            forget(name, remote).await?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn forget(name: &AgentName, remote: &Remote) -> Result<(), Failure> {
+    let forgotten = remote.client.forget_agent(name.as_str()).await;
+    let done = forgotten.map_err(failure_of)?;
+    let line = format!("agent/{name}");
+    remote
+        .output
+        .one(&done, &line, || format!("{line} is forgotten\n"))
+}
+
+async fn remove_services(targets: &BTreeSet<&ServiceName>, remote: &Remote) -> Result<(), Failure> {
     let names: Vec<&str> = targets.iter().map(|name| name.as_str()).collect();
     let done = match remote.client.remove_services(&names).await {
         Ok(done) => done,
-        Err(error) => return Err(not_removed(&targets, error, remote).await),
+        Err(error) => return Err(not_removed(targets, error, remote).await),
     };
     for note in &done.notes {
         say(note);
@@ -302,8 +327,7 @@ pub(super) async fn rm(args: &RmArgs, remote: &Remote) -> Result<Exit, Failure> 
             let _ = writeln!(text, "{name} removed; its runs are stopped");
             text
         })
-    })?;
-    Ok(Exit::Done)
+    })
 }
 
 /// Why nothing was removed, with the name that was probably meant.

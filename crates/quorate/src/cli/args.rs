@@ -116,7 +116,7 @@ pub(crate) enum Ask {
     Apply(ApplyArgs),
     /// Show what an apply would change
     Plan(PlanArgs),
-    /// Remove services with all their partitions; their runs are stopped
+    /// Remove services with all their partitions, whose runs are stopped; forget agents that are gone
     Rm(RmArgs),
     /// Show how everything is, or one service or partition
     Status(StatusArgs),
@@ -357,13 +357,24 @@ pub(crate) struct PlanArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RmArgs {
-    /// The service: NAME or service/NAME
+    /// A service, NAME or service/NAME, or an agent that is gone, agent/NAME
     #[arg(required = true, value_name = "NAME", value_parser = removable)]
-    pub(crate) targets: Vec<ServiceName>,
+    pub(crate) targets: Vec<Removable>,
 }
 
-/// Reads a service that is to go. `service/q` is the service q, never a partition.
-fn removable(text: &str) -> Result<ServiceName, String> {
+/// What `rm` takes.
+#[derive(Clone, Debug)]
+pub(crate) enum Removable {
+    Service(ServiceName),
+    Agent(AgentName),
+}
+
+/// Reads what is to go. `service/q` is the service q, never a partition.
+fn removable(text: &str) -> Result<Removable, String> {
+    if let Some(agent) = text.strip_prefix("agent/") {
+        let agent = AgentName::new(agent).map_err(|error| error.to_string())?;
+        return Ok(Removable::Agent(agent));
+    }
     let name = text.strip_prefix("service/").unwrap_or(text);
     if let Some((service, _)) = name.split_once('/') {
         return Err(format!(
@@ -371,7 +382,8 @@ fn removable(text: &str) -> Result<ServiceName, String> {
              `quorate stop {text}` only stops it, `quorate rm {service}` removes the whole service"
         ));
     }
-    ServiceName::new(name).map_err(|error| error.to_string())
+    let service = ServiceName::new(name).map_err(|error| error.to_string())?;
+    Ok(Removable::Service(service))
 }
 
 #[derive(Debug, Args)]

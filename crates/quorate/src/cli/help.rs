@@ -104,6 +104,7 @@ pub(super) const COMMANDS: &[Help] = &[
         examples: &[
             "quorate rm feeds",
             "quorate rm service/feeds service/imports",
+            "quorate rm agent/a3",
         ],
         note: "A partition goes when it is taken out of its list; `quorate stop SERVICE/KEY` only stops it.",
         exits: CHANGES_NAMED,

@@ -42,10 +42,11 @@ fn kind(record: &Record) -> usize {
         Record::Fenced { .. } => 24,
         Record::Drifts { .. } => 25,
         Record::CheckpointPut { .. } => 26,
+        Record::AgentForgotten { .. } => 27,
     }
 }
 
-const KINDS: usize = 27;
+const KINDS: usize = 28;
 
 fn put(partitions: Vec<PartitionSpec>) -> Record {
     Record::PartitionsPut {
@@ -118,6 +119,12 @@ fn everything() -> Log {
         number: 7_000_001,
         content: Content::new(b"offset 17\xff").unwrap(),
         tell: true,
+    }]);
+    let passes_by = opened(&log.cluster, "z", 9);
+    let session = log.cluster.next_session();
+    log.accept(vec![passes_by, Record::SessionExpired { session }]);
+    log.accept(vec![Record::AgentForgotten {
+        agent: AgentName::new("z").unwrap(),
     }]);
     log
 }

@@ -275,6 +275,31 @@ fn a_name_that_is_alive_is_not_given_to_another_machine() {
 }
 
 #[test]
+fn an_agent_is_forgotten_only_when_it_is_gone_and_the_longest_gone_make_room() {
+    let mut log = Log::with(&[]);
+    let name = |text: &str| AgentName::new(text).unwrap();
+    let forget = |text: &str| Record::AgentForgotten { agent: name(text) };
+    log.refuse(forget("a"), Refused::Held);
+    log.refuse(forget("z"), Refused::NoAgent);
+    log.accept(vec![Record::SessionExpired {
+        session: SessionId(1),
+    }]);
+    log.accept(vec![forget("a")]);
+    assert!(!log.cluster.agents().contains_key(&name("a")));
+    // Machines come and go under ever new names; `b` stays.
+    let most = crate::cluster::sessions::GONE_MAX;
+    for n in 0..most + 5 {
+        let join = opened(&log.cluster, &format!("m{n}"), 100 + n as u64);
+        let session = log.cluster.next_session();
+        log.accept(vec![join, Record::SessionExpired { session }]);
+    }
+    let agents = log.cluster.agents();
+    assert_eq!(agents.len(), most + 1);
+    assert!(agents.contains_key(&name("b")) && !agents.contains_key(&name("m4")));
+    assert!(agents.contains_key(&name("m5")));
+}
+
+#[test]
 fn an_agent_joins_once_however_many_sessions_it_opens() {
     let mut log = Log::with(&[]);
     let second = opened(&log.cluster, "c", 3);

@@ -66,6 +66,9 @@ fn record(cluster: &Cluster, (kind, a, b, c): Dice) -> Record {
             service: name,
             key: (c < 128).then_some(partition_key),
         },
+        8 if c % 4 == 0 => Record::AgentForgotten {
+            agent: AgentName::new(pick(&["a", "b", "z"], a)).unwrap(),
+        },
         8 => Record::AgentSet {
             agent: AgentName::new(pick(&["a", "b", "z"], a)).unwrap(),
             schedulable: pick(&[Schedulable::Active, Schedulable::Draining], b),
