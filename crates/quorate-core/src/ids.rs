@@ -2,8 +2,10 @@
 //! a position cannot be passed where a token is meant.
 
 use std::fmt;
-use std::sync::Arc;
 
+use ecow::EcoString;
+use serde::de::{Deserializer, Error, Visitor};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 /// Declares a number that is only ever compared, counted up and shown.
@@ -242,13 +244,13 @@ fn check_characters(
     }
 }
 
-/// Declares a checked name: cheap to clone, ordered by its bytes.
+/// Declares a checked name: cheap to clone, ordered by its bytes. Short ones, as nearly all are, need no
+/// memory of their own, since there may be a million of them and they are copied everywhere.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(EcoString);
 
         impl $name {
             /// Checks and takes a name.
@@ -257,7 +259,7 @@ macro_rules! name {
             /// When it is empty, too long, or has a character that is not allowed.
             pub fn new(name: &str) -> Result<Self, NameError> {
                 $check($what, name)?;
-                Ok(Self(Arc::from(name)))
+                Ok(Self(EcoString::from(name)))
             }
 
             /// The name as text.
@@ -277,7 +279,20 @@ macro_rules! name {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0.as_ref().to_owned()
+                name.as_str().to_owned()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let read = deserializer.deserialize_str(Read(Self::new))?;
+                read.map_err(D::Error::custom)
             }
         }
 
@@ -307,6 +322,22 @@ macro_rules! name {
             }
         }
     };
+}
+
+/// Reads a name from a text without a copy in between. What is wrong with it is told by whoever asked,
+/// as some decoders put words of their own around what is found here.
+struct Read<T>(fn(&str) -> Result<T, NameError>);
+
+impl<T> Visitor<'_> for Read<T> {
+    type Value = Result<T, NameError>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok((self.0)(name))
+    }
 }
 
 name! {
