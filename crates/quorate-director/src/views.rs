@@ -10,11 +10,11 @@ use quorate_api::resources::{
 use quorate_api::session::WorkResponse;
 use quorate_api::session::{WorkItem, WorkService, WorkState};
 use quorate_core::checkpoint::Checkpoint;
-use quorate_core::cluster::{Agent, Cluster, Freed, Partition, Service, State};
+use quorate_core::cluster::{Agent, Cluster, Freed, Partition, Run, Service, State};
 use quorate_core::director::{self as machine, WorkDelta};
 use quorate_core::ids::PartitionId;
 use quorate_core::record::{
-    Containment, Desired, Exit, ExitClass, ReleaseOutcome, RunPhase, RunReport, Schedulable,
+    Containment, Desired, Exit, ExitClass, ReleaseOutcome, RunPhase, Schedulable,
 };
 use quorate_core::spec::ServiceSpec;
 use serde_json::value::RawValue;
@@ -120,7 +120,6 @@ pub(crate) fn is_failing(partition: &Partition) -> bool {
             run.phase != RunPhase::Ready
                 && run
                     .exit
-                    .as_ref()
                     .is_some_and(|exit| exit.class != ExitClass::Stopped)
         })
 }
@@ -137,7 +136,7 @@ pub(crate) fn partition(
     let run = partition
         .run()
         .filter(|_| partition.running_under().is_some());
-    let exit = partition.run().and_then(|run| run.exit.as_deref());
+    let exit = partition.run().and_then(|run| run.exit);
     let unknown = is_unknown(reading, partition);
     let health = run.map(|run| if unknown { "unknown" } else { phase(run) });
     PartitionView {
@@ -226,7 +225,7 @@ pub(crate) fn waiting(
                 RunPhase::Starting => "started, not ready yet".to_owned(),
                 RunPhase::Ready => return None,
                 RunPhase::Stopping => "being stopped by its agent".to_owned(),
-                RunPhase::Backoff => match &run.exit {
+                RunPhase::Backoff => match run.exit {
                     Some(exit) => format!("waiting for its next attempt: {exit}"),
                     None => "waiting for its next attempt".to_owned(),
                 },
@@ -370,8 +369,8 @@ pub(crate) fn work(delta: WorkDelta, leases_ms: Vec<u64>) -> WorkResponse {
             machine::WorkState::Assumed => WorkState::Assumed,
             machine::WorkState::Stopping => WorkState::Stopping,
         },
-        service: item.service.to_string(),
-        key: item.key.to_string(),
+        service: item.service.as_str().to_owned(),
+        key: item.key.as_str().to_owned(),
         data: item.data.and_then(|data| raw(&data)),
         data_version: item.data_version.0,
         spec_version: item.spec_version.0,
@@ -399,7 +398,7 @@ fn raw(data: &str) -> Option<Box<RawValue>> {
     RawValue::from_string(data.to_owned()).ok()
 }
 
-pub(crate) fn phase(run: &RunReport) -> &'static str {
+pub(crate) fn phase(run: Run<'_>) -> &'static str {
     match run.phase {
         RunPhase::Starting => "starting",
         RunPhase::Ready => "ready",

@@ -331,7 +331,7 @@ impl Cluster {
         fold: &mut Fold,
         id: PartitionId,
         what: What,
-        freed: impl FnOnce(crate::ids::AgentName) -> Freed,
+        freed: impl FnOnce(Box<crate::ids::AgentName>) -> Freed,
     ) {
         let Some(holder) = self.partition(id).and_then(super::Partition::holder) else {
             return;
@@ -346,12 +346,10 @@ impl Cluster {
         let Some(partition) = self.partitions.get_mut(id.0) else {
             return;
         };
-        partition.state = State::Unassigned(freed(from));
+        partition.state = State::Unassigned(freed(Box::new(from)));
         partition.since = fold.wall;
         partition.changed = fold.at;
-        if let Some(run) = &mut partition.run {
-            run.pid = None;
-        }
+        partition.forget_process();
         if partition.doomed {
             self.erase(fold, id);
         }

@@ -56,7 +56,7 @@ impl Cluster {
             if fenced.contains(&partition) {
                 // Nobody can say any more what became of its run.
                 if let Some(partition) = self.partitions.get_mut(partition.0) {
-                    partition.run = None;
+                    partition.set_run(None);
                 }
             } else {
                 self.vacate(fold, partition, What::Expired, |from| Freed::Expired {

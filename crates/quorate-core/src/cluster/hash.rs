@@ -8,9 +8,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::Checkpoint;
 use crate::ids::PartitionId;
-use crate::record::{AgentInfo, RunReport};
+use crate::record::AgentInfo;
 
 use super::partition::{Extra, Freed, Partition, State};
+use super::run::Told;
 use super::service::Service;
 use super::session::{Agent, Session};
 use super::slab::Slab;
@@ -145,10 +146,9 @@ fn partition(sum: &mut Sum, partition: &Partition) {
         changed,
         data_version,
         run,
-        restarts_asked,
-        failures,
         desired,
         doomed,
+        troubles: _,
         extra,
         revision: _,
     } = partition;
@@ -157,16 +157,15 @@ fn partition(sum: &mut Sum, partition: &Partition) {
     sum.number(*weight);
     sum.number(changed.0);
     sum.number(data_version.0);
-    sum.number(*restarts_asked);
-    sum.number(*failures);
+    sum.number(partition.restarts_asked());
+    sum.number(partition.failures());
     sum.number(*desired as u8);
     sum.number(*doomed);
     rights(sum, state);
-    if let Some(RunReport {
+    if let Some(Told {
         phase,
         attempt,
         pid: _,
-        exit: _,
     }) = run
     {
         sum.number(*phase as u8);

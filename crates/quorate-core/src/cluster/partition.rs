@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::ids::{AgentName, PartitionKey, Position, ServiceId, SessionId, Token};
-use crate::record::{CloseReason, Desired, MoveReason, ReleaseOutcome, RunReport};
+use crate::record::{CloseReason, Desired, MoveReason, ReleaseOutcome};
 use crate::spec::PartitionSpec;
 use crate::time::WallTime;
 
+use super::kept::Kept;
+use super::run::{Told, Troubles};
+
 /// One unit of work and who holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "Kept")]
 pub struct Partition {
     pub(super) key: PartitionKey,
     pub(super) service: ServiceId,
@@ -21,11 +25,10 @@ pub struct Partition {
     pub(super) since: WallTime,
     pub(super) changed: Position,
     pub(super) data_version: Position,
-    pub(super) run: Option<RunReport>,
-    pub(super) restarts_asked: u32,
-    pub(super) failures: u32,
+    pub(super) run: Option<Told>,
     pub(super) desired: Desired,
     pub(super) doomed: bool,
+    pub(super) troubles: Option<Box<Troubles>>,
     pub(super) extra: Option<Box<Extra>>,
     pub(super) revision: Position,
 }
@@ -63,7 +66,7 @@ pub struct Holder {
     pub token: Token,
 }
 
-/// Why nobody holds a partition.
+/// Why nobody holds a partition. The name of the agent is apart, because nearly all are held and have none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Freed {
     /// It never had an agent since it was created or somebody started it again.
@@ -73,7 +76,7 @@ pub enum Freed {
         /// Why.
         reason: MoveReason,
         /// From whom.
-        from: AgentName,
+        from: Box<AgentName>,
     },
     /// The agent gave it back of its own accord. After [`ReleaseOutcome::Done`] and
     /// [`ReleaseOutcome::Failed`] it stays down until somebody starts it again.
@@ -81,19 +84,19 @@ pub enum Freed {
         /// How it ended.
         outcome: ReleaseOutcome,
         /// By whom.
-        from: AgentName,
+        from: Box<AgentName>,
     },
     /// The session that held it expired. `takeover_delay` counts from the folding of that.
     Expired {
         /// Its agent.
-        from: AgentName,
+        from: Box<AgentName>,
     },
     /// The session that held it was closed with proof of death.
     Closed {
         /// Why.
         reason: CloseReason,
         /// Its agent.
-        from: AgentName,
+        from: Box<AgentName>,
     },
 }
 
@@ -147,10 +150,9 @@ impl Partition {
             changed: at,
             data_version: at,
             run: None,
-            restarts_asked: 0,
-            failures: 0,
             desired: Desired::Running,
             doomed: false,
+            troubles: None,
             extra: Extra::of(spec, None),
             revision: at,
         }
@@ -245,28 +247,10 @@ impl Partition {
         self.changed
     }
 
-    /// What its agent last told of its run; of the last run when nobody holds it.
-    #[must_use]
-    pub fn run(&self) -> Option<&RunReport> {
-        self.run.as_ref()
-    }
-
     /// How far its owners have come, as the last of them said.
     #[must_use]
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         self.extra.as_ref()?.checkpoint.as_deref()
-    }
-
-    /// Rises with every restart that somebody asks for.
-    #[must_use]
-    pub fn restarts_asked(&self) -> u32 {
-        self.restarts_asked
-    }
-
-    /// Failed attempts in a row before its present token.
-    #[must_use]
-    pub fn failures(&self) -> u32 {
-        self.failures
     }
 
     /// Whether it by itself is to run. Its service may be stopped all the same: see
@@ -336,6 +320,10 @@ mod tests {
 
     #[test]
     fn a_partition_stays_small_because_there_may_be_a_million() {
-        assert!(size_of::<Partition>() <= 136, "{}", size_of::<Partition>());
+        assert!(
+            size_of::<Option<Partition>>() <= 112,
+            "{}",
+            size_of::<Option<Partition>>()
+        );
     }
 }

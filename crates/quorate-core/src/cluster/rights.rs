@@ -6,6 +6,7 @@ use crate::record::{Exit, MoveReason, ReleaseOutcome, RunPhase, RunReport};
 
 use super::apply::Fold;
 use super::partition::{Freed, Holder, State};
+use super::run::Run;
 use super::{Cluster, Refused};
 
 /// How an assumption ended.
@@ -81,7 +82,7 @@ impl Cluster {
         if partition.state != State::Assigned(holder) {
             return Err(Refused::NotHolder);
         }
-        partition.run = None;
+        partition.set_run(None);
         // The holder asked for this and is answered; it need not hear it again with its work.
         self.enter(fold, id, State::Assumed(holder));
         self.note(fold, id, Some((session, token)), What::Assumed);
@@ -135,10 +136,8 @@ impl Cluster {
                 return Err(Refused::NotHolder);
             }
         };
-        partition.failures = ending.failures;
-        if let (Some(run), Some(exit)) = (&mut partition.run, &ending.exit) {
-            run.exit = Some(Box::new(exit.clone()));
-        }
+        partition.set_failures(ending.failures);
+        partition.end_run(ending.exit.clone());
         let what = What::Released {
             outcome: ending.outcome,
             exit: ending.exit,
@@ -167,13 +166,16 @@ impl Cluster {
         if holder.token != token {
             return Err(Refused::NotHolder);
         }
-        let before = partition.run.replace(run.clone());
-        if before.as_ref() != Some(&run) {
+        let (before, now) = (partition.run(), Run::from(&run));
+        let news = seen(before, now);
+        let differs = before != Some(now);
+        partition.set_run(Some(run));
+        if differs {
             // Not everything that a report tells is worth a line of history.
             self.revise_partition(fold.at, id);
         }
         let holder = Some((holder.session, holder.token));
-        for what in seen(before.as_ref(), &run) {
+        for what in news {
             self.note(fold, id, holder, what);
         }
         Ok(())
@@ -188,7 +190,7 @@ impl Cluster {
 }
 
 /// What a report tells that the one before did not.
-fn seen(before: Option<&RunReport>, now: &RunReport) -> Vec<What> {
+fn seen(before: Option<Run<'_>>, now: Run<'_>) -> Vec<What> {
     let attempt = now.attempt;
     let same = before.filter(|before| before.attempt == attempt);
     let was = same.map(|before| before.phase);
@@ -203,7 +205,7 @@ fn seen(before: Option<&RunReport>, now: &RunReport) -> Vec<What> {
         what.push(What::Ready);
     }
     if now.phase == RunPhase::Backoff && was != Some(RunPhase::Backoff) {
-        let exit = now.exit.as_deref().cloned();
+        let exit = now.exit.cloned();
         what.extend(exit.map(|exit| What::Exited { attempt, exit }));
     }
     what

@@ -1,6 +1,7 @@
 //! Folding what people and sources ask for: services, their partitions, and whether they run.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use crate::history::{Change, What};
@@ -99,18 +100,23 @@ impl Cluster {
     ) -> Result<(), Refused> {
         let service_id = self.live_service(service)?;
         for spec in specs {
-            let known = self.services.get_mut(service_id.0);
-            let known = known.and_then(|service| service.partitions.get(&spec.key).copied());
-            if let Some(id) = known {
-                self.change_partition(fold, id, spec);
+            let service = self.services.get_mut(service_id.0);
+            let Some(place) = service.map(|service| service.partitions.entry(spec.key.clone()))
+            else {
                 continue;
+            };
+            match place {
+                Entry::Occupied(known) => {
+                    let id = *known.get();
+                    self.change_partition(fold, id, spec);
+                }
+                Entry::Vacant(place) => {
+                    let partition = Partition::new(spec, service_id, fold.at, fold.wall);
+                    let id = PartitionId(self.partitions.insert(partition));
+                    place.insert(id);
+                    self.note(fold, id, None, What::Created);
+                }
             }
-            let partition = Partition::new(spec, service_id, fold.at, fold.wall);
-            let id = PartitionId(self.partitions.insert(partition));
-            if let Some(service) = self.services.get_mut(service_id.0) {
-                service.partitions.insert(spec.key.clone(), id);
-            }
-            self.note(fold, id, None, What::Created);
         }
         Ok(())
     }
@@ -126,7 +132,7 @@ impl Cluster {
         if restored {
             // It is as good as new; what still runs under the old token ends first.
             partition.desired = Desired::Running;
-            partition.failures = 0;
+            partition.set_failures(0);
             if let Some(service) = self.services.get_mut(partition.service.0) {
                 service.doomed -= 1;
             }
@@ -266,7 +272,7 @@ impl Cluster {
                 // What does not run starts afresh anyway.
                 continue;
             };
-            partition.restarts_asked += 1;
+            partition.ask_restart();
             self.tell_holder(fold, id);
             let holder = Some((holder.session, holder.token));
             self.note(fold, id, holder, What::RestartAsked);
@@ -287,7 +293,7 @@ impl Cluster {
         }
         partition.state = State::Unassigned(Freed::New);
         partition.since = fold.wall;
-        partition.failures = 0;
+        partition.set_failures(0);
         self.note(fold, id, None, What::Revived);
     }
 

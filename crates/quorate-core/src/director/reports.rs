@@ -1,6 +1,6 @@
 //! What an agent reports: claims, ends, and what became of its runs. Everything here may be repeated.
 
-use crate::cluster::{Holder, State};
+use crate::cluster::{Holder, Run, State};
 use crate::ids::{PartitionId, SessionId, Token};
 use crate::record::{MoveReason, Record, RunReport};
 
@@ -97,7 +97,7 @@ impl Director {
     ) -> Option<Record> {
         self.held(session, id, token)?;
         let partition = self.cluster.partition(id)?;
-        let known = partition.running_under().is_some() && partition.run() == Some(&run);
+        let known = partition.running_under().is_some() && partition.run() == Some(Run::from(&run));
         (!known).then_some(Record::Observed {
             partition: id,
             token,

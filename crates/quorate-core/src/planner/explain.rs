@@ -230,10 +230,8 @@ impl Planner {
                 if run.phase != RunPhase::Backoff {
                     return None;
                 }
-                let exit = run
-                    .exit
-                    .as_ref()
-                    .map_or_else(String::new, |exit| format!(" ({exit})"));
+                let exit = run.exit;
+                let exit = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
                 Some(format!(
                     "attempt {} ended on {}{exit}; the next one follows after a pause",
                     run.attempt,

@@ -456,7 +456,7 @@ impl Planner {
                 reason: CloseReason::WardenDied,
                 from,
             } => {
-                let agent = self.agents.get(from);
+                let agent = self.agents.get(&**from);
                 let returns = agent.is_some_and(|agent| {
                     agent.since.is_some() && !agent.class_since.contains_key(&service.lease)
                 });

@@ -296,7 +296,8 @@ fn an_agent_that_does_not_want_an_assignment_gives_it_back_unstarted() {
     let (id, token) = world.assign("p");
     release(&mut world, 1, id, token);
     let partition = world.cluster().partition(id).unwrap();
-    let (reason, from) = (MoveReason::Unacknowledged, AgentName::new("a").unwrap());
+    let reason = MoveReason::Unacknowledged;
+    let from = Box::new(AgentName::new("a").unwrap());
     let freed = Freed::Taken { reason, from };
     assert_eq!(partition.freed(), Some(&freed));
 }
