@@ -218,7 +218,7 @@ impl Planner {
         after: Option<PartitionId>,
     ) -> Option<Next> {
         let queue = self.queues.get(&(service, agent))?;
-        let next = match after.and_then(|after| self.queued.get(&after)) {
+        let next = match after.and_then(|after| self.queued.get(after)) {
             Some((_, _, turn)) => {
                 use std::ops::Bound::{Excluded, Unbounded};
                 queue.range((Excluded(*turn), Unbounded)).next()

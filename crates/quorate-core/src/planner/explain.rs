@@ -275,7 +275,7 @@ impl Planner {
                 seconds(until.since(now))
             );
         }
-        let Some((_, agent, _)) = self.queued.get(&id) else {
+        let Some((_, agent, _)) = self.queued.get(id) else {
             return self.placeless(service, id);
         };
         let to = self.name(*agent).map_or("?", |name| name.as_str());

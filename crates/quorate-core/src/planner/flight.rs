@@ -9,6 +9,8 @@ use crate::spec::Ramp;
 use crate::spec::rate::Rate;
 use crate::time::Moment;
 
+use super::paged::Paged;
+
 /// A start may come this much before its time, so that a late wake-up does not lower the rate.
 const RATE_SLACK: Duration = Duration::from_millis(20);
 
@@ -51,7 +53,7 @@ struct Start {
 /// Everything that is on its way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flight {
-    starts: BTreeMap<PartitionId, Start>,
+    starts: Paged<Start>,
     timers: BTreeSet<(Moment, PartitionId)>,
     counts: Counts,
     /// When the next start of a service with a rate is due.
@@ -109,7 +111,7 @@ impl Flight {
         now: Moment,
         within: Duration,
     ) {
-        let known = self.starts.get(&id);
+        let known = self.starts.get(id);
         let same = known.filter(|start| {
             start.service == service && start.agent == agent && start.unassumed == unassumed
         });
@@ -129,7 +131,7 @@ impl Flight {
 
     /// A partition is no longer on its way to be ready.
     pub(super) fn started(&mut self, id: PartitionId) {
-        if let Some(start) = self.starts.remove(&id) {
+        if let Some(start) = self.starts.remove(id) {
             self.timers.remove(&(start.timer, id));
             self.counts.remove(start.service, start.agent);
         }
@@ -139,7 +141,7 @@ impl Flight {
     pub(super) fn give_up(&mut self, now: Moment) -> Vec<PartitionId> {
         let mut unassumed = Vec::new();
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
-            if self.starts.get(&id).is_some_and(|start| start.unassumed) {
+            if self.starts.get(id).is_some_and(|start| start.unassumed) {
                 unassumed.push(id);
                 self.timers.remove(&(at, id));
             } else {
@@ -165,9 +167,9 @@ impl Flight {
         more: &Counts,
         now: Moment,
     ) -> Option<Full> {
-        let reached =
-            |limit: Option<u32>, count: u32| limit.is_some_and(|most| count >= most.max(1));
-        if reached(limits.cluster, self.counts.of(service) + more.of(service)) {
+        if let Some(most) = limits.cluster
+            && self.counts.of(service) + more.of(service) >= most.max(1)
+        {
             return Some(Full::Cluster);
         }
         if let (Some(_), Some(due)) = (limits.interval, self.due.get(&service))
@@ -175,8 +177,9 @@ impl Flight {
         {
             return Some(Full::Until(due.before(RATE_SLACK)));
         }
+        let most = limits.per_agent?;
         let here = self.counts.at(service, agent) + more.at(service, agent);
-        reached(limits.per_agent, here).then_some(Full::Agent)
+        (here >= most.max(1)).then_some(Full::Agent)
     }
 
     /// A start was decided.

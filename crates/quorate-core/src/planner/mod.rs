@@ -21,6 +21,7 @@
 mod decide;
 mod explain;
 mod flight;
+mod paged;
 mod quiet;
 mod rest;
 mod sync;
@@ -120,7 +121,10 @@ pub struct Planner {
     fresh: bool,
     dirty_agents: bool,
     dirty_services: BTreeSet<ServiceName>,
-    dirty_partitions: BTreeSet<PartitionId>,
+    /// In no order, and some of them perhaps more than once.
+    dirty_partitions: Vec<PartitionId>,
+    /// The same, of those with nothing new to place: they have only come further under their right.
+    advanced: Vec<PartitionId>,
     silent: BTreeSet<SessionId>,
     /// Lease classes that agents are taken to have open, because they open them a moment after somebody
     /// needs them. Only a view that tells what would be foresees any.
@@ -128,7 +132,7 @@ pub struct Planner {
 
     /// Free partitions with a place, by whom they go to.
     queues: BTreeMap<(ServiceId, AgentIndex), BTreeSet<Turn>>,
-    queued: BTreeMap<PartitionId, (ServiceId, AgentIndex, Turn)>,
+    queued: paged::Paged<(ServiceId, AgentIndex, Turn)>,
     /// Free partitions whose turn comes later (`takeover_delay`, or failures).
     delayed: BTreeSet<(Moment, PartitionId)>,
     delays: BTreeMap<PartitionId, Moment>,
@@ -250,6 +254,30 @@ struct ServiceRow {
     source: Option<String>,
 }
 
+/// Whether a change leaves everything as it was that placement looks at.
+fn advances(what: &What) -> bool {
+    match what {
+        What::Assigned
+        | What::Assumed
+        | What::Started { .. }
+        | What::Ready
+        | What::Exited { .. }
+        | What::RestartAsked => true,
+        What::Created
+        | What::Changed
+        | What::Restored
+        | What::Removed
+        | What::Desired(_)
+        | What::Revived
+        | What::Withdrawn(_)
+        | What::Revoked(_)
+        | What::Released { .. }
+        | What::Expired
+        | What::Fenced(_)
+        | What::Closed(_) => false,
+    }
+}
+
 impl Planner {
     /// A planner that has seen nothing: its first decision looks at the whole cluster.
     #[must_use]
@@ -267,11 +295,12 @@ impl Planner {
             fresh: true,
             dirty_agents: true,
             dirty_services: BTreeSet::new(),
-            dirty_partitions: BTreeSet::new(),
+            dirty_partitions: Vec::new(),
+            advanced: Vec::new(),
             silent: BTreeSet::new(),
             foreseen: BTreeSet::new(),
             queues: BTreeMap::new(),
-            queued: BTreeMap::new(),
+            queued: paged::Paged::default(),
             delayed: BTreeSet::new(),
             delays: BTreeMap::new(),
             placeless: BTreeSet::new(),
@@ -305,7 +334,11 @@ impl Planner {
                     agent,
                     ..
                 } => {
-                    self.dirty_partitions.insert(subject.partition);
+                    if advances(what) {
+                        self.advanced.push(subject.partition);
+                    } else {
+                        self.dirty_partitions.push(subject.partition);
+                    }
                     self.observe_run(subject.partition, what);
                     if *what == What::Withdrawn(MoveReason::Unacknowledged) {
                         self.refusing.extend(agent.clone());

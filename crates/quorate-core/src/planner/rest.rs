@@ -19,6 +19,7 @@ use crate::record::{MoveReason, RunPhase, Schedulable};
 use crate::time::Moment;
 
 use super::explain::Exclusion;
+use super::paged::Paged;
 use super::{Facts, Planner, ServiceRow};
 
 /// An agent opens a session for a new lease class in well under a second; one that has not done so after
@@ -69,7 +70,7 @@ impl Counts {
 /// Everything that is not at rest.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unrest {
-    partitions: BTreeMap<PartitionId, (ServiceId, Restless)>,
+    partitions: Paged<(ServiceId, Restless)>,
     /// Only services with something to count.
     counts: BTreeMap<ServiceId, Counts>,
     /// Runs that their agents are about to start anew where they are, and until when they are believed
@@ -87,7 +88,7 @@ impl Unrest {
     pub(super) fn note(&mut self, id: PartitionId, now: Option<(ServiceId, Restless)>) {
         let before = match now {
             Some(now) => self.partitions.insert(id, now),
-            None => self.partitions.remove(&id),
+            None => self.partitions.remove(id),
         };
         if before == now {
             return;
@@ -224,6 +225,7 @@ impl Planner {
             && !self.dirty_agents
             && self.dirty_services.is_empty()
             && self.dirty_partitions.is_empty()
+            && self.advanced.is_empty()
     }
 
     /// Whether some agent may soon take what has no place now, though nobody does anything about it.

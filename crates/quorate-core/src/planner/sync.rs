@@ -39,10 +39,14 @@ impl Planner {
         self.fresh = false;
         self.end_exiles(now, cluster);
         let mut look = std::mem::take(&mut self.dirty_partitions);
+        let advanced = std::mem::take(&mut self.advanced);
+        look.extend(advanced.iter().filter(|id| self.may_want_a_place(**id)));
+        in_order(&mut look);
         for id in &look {
             self.place(now, cluster, *id);
         }
-        look.append(&mut self.unrest.never_restarted(now));
+        look.extend(advanced);
+        look.extend(self.unrest.never_restarted(now));
         let unsettled = !self.layout.is_settled();
         let misplaced = if unsettled {
             self.misplaced.clone()
@@ -54,8 +58,9 @@ impl Planner {
         }
         while let Some((at, id)) = self.delayed.first().copied().filter(|(at, _)| *at <= now) {
             self.delayed.remove(&(at, id));
-            look.insert(id);
+            look.push(id);
         }
+        in_order(&mut look);
         for id in look {
             self.classify(now, cluster, id);
             self.note_rest(now, cluster, id);
@@ -272,6 +277,11 @@ impl Planner {
         self.services.insert(id, row);
     }
 
+    /// Whether a partition that only came further under its right is not where the layout has it anyway.
+    fn may_want_a_place(&self, id: PartitionId) -> bool {
+        self.layout.owner(PartitionIndex(id.0)).is_none() || self.exiled.contains_key(&id)
+    }
+
     /// Puts a partition into the layout as it is now, or takes it out.
     fn place(&mut self, now: Moment, cluster: &Cluster, id: PartitionId) {
         let index = PartitionIndex(id.0);
@@ -357,7 +367,7 @@ impl Planner {
         let over: Vec<_> = over.map(|(id, _)| *id).collect();
         for id in over {
             self.recall(id);
-            self.dirty_partitions.insert(id);
+            self.dirty_partitions.push(id);
         }
     }
 
@@ -404,7 +414,7 @@ impl Planner {
 
     /// Places everything anew from where it really is: plans that nobody has begun to carry out cost
     /// nothing to change.
-    fn settle(&mut self, cluster: &Cluster) -> BTreeSet<PartitionId> {
+    fn settle(&mut self, cluster: &Cluster) -> Vec<PartitionId> {
         for id in &self.misplaced {
             let partition = cluster.partition(*id);
             let session = partition.and_then(|p| p.holder()).map(|h| h.session);
@@ -416,15 +426,15 @@ impl Planner {
                 self.layout.hold(PartitionIndex(id.0), agent);
             }
         }
-        let mut look: BTreeSet<PartitionId> = std::mem::take(&mut self.misplaced);
-        let free = self.queued.keys().chain(self.delays.keys());
+        let mut look: Vec<PartitionId> = std::mem::take(&mut self.misplaced).into_iter().collect();
+        let free = self.queued.ids().chain(self.delays.keys().copied());
         for id in free {
-            if !self.exiled.contains_key(id) {
+            if !self.exiled.contains_key(&id) {
                 self.layout.free(PartitionIndex(id.0));
             }
-            look.insert(*id);
+            look.push(id);
         }
-        look.append(&mut self.placeless);
+        look.extend(std::mem::take(&mut self.placeless));
         let mut changed = Vec::new();
         self.layout.settle(&mut changed);
         look.extend(changed.into_iter().map(|index| PartitionId(index.0)));
@@ -549,7 +559,7 @@ impl Planner {
     }
 
     fn unlist(&mut self, id: PartitionId) {
-        if let Some((service, agent, turn)) = self.queued.remove(&id)
+        if let Some((service, agent, turn)) = self.queued.remove(id)
             && let Some(queue) = self.queues.get_mut(&(service, agent))
         {
             queue.remove(&turn);
@@ -573,6 +583,12 @@ impl Planner {
             (None, _) | (_, None) => false,
         }
     }
+}
+
+/// Each of them once, in the order in which they are looked at.
+fn in_order(look: &mut Vec<PartitionId>) {
+    look.sort_unstable();
+    look.dedup();
 }
 
 /// Whether the first attempt of a run is not ready yet. Later ones follow the back-off of its agent and
