@@ -557,18 +557,25 @@ impl Entry {
     /// # Errors
     /// When the format is newer than this build, or the bytes are not an entry.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        /// Read first, because the records of a newer format may not decode at all.
+        /// The records of a newer format may not decode at all.
         #[derive(Deserialize)]
         struct Head {
             header: Header,
         }
-        let head: Head = rmp_serde::from_slice(bytes).map_err(DecodeError::Malformed)?;
-        if head.header.format > FORMAT {
-            return Err(DecodeError::NewerFormat {
-                found: head.header.format,
-            });
+        let entry: Result<Self, _> = rmp_serde::from_slice(bytes);
+        let header = match &entry {
+            Ok(entry) => Some(entry.header),
+            Err(_) => {
+                let head: Result<Head, _> = rmp_serde::from_slice(bytes);
+                head.ok().map(|head| head.header)
+            }
+        };
+        if let Some(Header { format: found, .. }) = header
+            && found > FORMAT
+        {
+            return Err(DecodeError::NewerFormat { found });
         }
-        rmp_serde::from_slice(bytes).map_err(DecodeError::Malformed)
+        entry.map_err(DecodeError::Malformed)
     }
 }
 

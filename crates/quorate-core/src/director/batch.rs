@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::cluster::Cluster;
-use crate::ids::{Incarnation, PartitionId, ServiceName, SessionId, Token};
+use crate::ids::{Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token};
 use crate::record::{ENTRY_BYTES_MAX, Exit, Record};
+use crate::spec::PartitionSpec;
 
 use super::call::{Applied, CallId, Refusal};
 
@@ -251,12 +252,17 @@ pub(super) fn weigh(record: &Record) -> usize {
         Record::Released { exit, .. } => 200 + cause_bytes(exit.as_ref()),
         Record::Observed { run, .. } => 200 + cause_bytes(run.exit.as_deref()),
         Record::CheckpointPut { content, .. } => 112 + content.as_bytes().len(),
+        Record::PartitionsPut {
+            service,
+            partitions,
+        } => 64 + service.as_str().len() + partitions.iter().map(weigh_partition).sum::<usize>(),
+        Record::PartitionsRemoved { service, keys } => {
+            64 + service.as_str().len() + keys.iter().map(weigh_key).sum::<usize>()
+        }
+        Record::Staged { records, .. } => 112 + records.iter().map(weigh).sum::<usize>(),
         Record::Elected { .. }
         | Record::ServicePut { .. }
         | Record::ServiceRemoved { .. }
-        | Record::PartitionsPut { .. }
-        | Record::PartitionsRemoved { .. }
-        | Record::Staged { .. }
         | Record::SourceStatus { .. }
         | Record::DesiredSet { .. }
         | Record::RestartAsked { .. }
@@ -269,6 +275,21 @@ pub(super) fn weigh(record: &Record) -> usize {
     }
 }
 
+/// The same of one partition in a list.
+pub(super) fn weigh_partition(partition: &PartitionSpec) -> usize {
+    let labels = partition.labels.iter();
+    let labels = labels.map(|(name, value)| name.len() + value.len() + 10);
+    let labels: usize = labels.sum();
+    let more = usize::from(labels > 0) * 12;
+    let data = partition.data.as_ref().map_or(0, |data| data.len() + 10);
+    40 + partition.key.as_str().len() + data + labels + more
+}
+
+/// The same of one key in a list.
+pub(super) fn weigh_key(key: &PartitionKey) -> usize {
+    key.as_str().len() + 2
+}
+
 fn encoded(record: &Record) -> usize {
     let bytes = rmp_serde::to_vec_named(record);
     bytes.map_or(usize::MAX / 2, |bytes| bytes.len())
@@ -278,6 +299,7 @@ fn encoded(record: &Record) -> usize {
 mod tests {
     use super::*;
     use crate::checkpoint::Content;
+    use crate::ids::BatchId;
     use crate::record::CloseReason;
     use crate::record::{Cause, ExitClass, MoveReason, ReleaseOutcome, RunPhase, RunReport};
 
@@ -297,6 +319,27 @@ mod tests {
             pid: Some(u32::MAX),
             exit: exit.clone().map(Box::new),
         };
+        let service = ServiceName::new(&"s".repeat(63)).unwrap();
+        let key = |length| PartitionKey::new(&"k".repeat(length)).unwrap();
+        let text = |length| "t".repeat(length);
+        let lengths = [1, 31, 32, 200];
+        let keys = lengths.map(key).to_vec();
+        let partitions = lengths.map(|length| PartitionSpec {
+            key: key(length),
+            data: (length > 1).then(|| text(length * length * 2)),
+            weight: u32::MAX,
+            labels: (31..length).map(|n| (text(n), text(length * 2))).collect(),
+            priority: i32::MIN,
+        });
+        let put = Record::PartitionsPut {
+            service: service.clone(),
+            partitions: partitions.to_vec(),
+        };
+        let many = Record::PartitionsPut {
+            service: service.clone(),
+            partitions: vec![partitions[0].clone(); 70_000],
+        };
+        let removed = Record::PartitionsRemoved { service, keys };
         for record in [
             Record::Assigned {
                 partition,
@@ -352,6 +395,17 @@ mod tests {
                 content: Content::new(&[255; Content::MAX]).unwrap(),
                 tell: false,
             },
+            Record::Staged {
+                change: BatchId {
+                    writer: u64::MAX,
+                    sequence: u64::MAX,
+                },
+                records: vec![put.clone(), removed.clone()],
+                last: false,
+            },
+            put,
+            many,
+            removed,
         ] {
             assert!(encoded(&record) <= weigh(&record), "{record:?}");
         }

@@ -1,6 +1,6 @@
 //! What `apply` and the reading of a source become: the difference to what is in force, as records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::cluster::Service;
 use crate::ids::{HookName, PartitionKey, ServiceName};
@@ -8,7 +8,7 @@ use crate::record::{ENTRY_BYTES_MAX, Record};
 use crate::spec::{self, PartitionSpec, ServiceSpec};
 
 use super::Director;
-use super::batch::{Reply, weigh};
+use super::batch::{Reply, weigh, weigh_key, weigh_partition};
 use super::call::{Applied, Refusal};
 use super::calls::Decided;
 
@@ -113,24 +113,33 @@ impl Director {
         listed: &'a [PartitionSpec],
     ) -> Difference<'a> {
         let mut difference = Difference::default();
-        let mut new: BTreeMap<&PartitionKey, &PartitionSpec> = BTreeMap::new();
-        for spec in listed {
-            new.insert(&spec.key, spec);
-        }
+        let mut new: Vec<&PartitionSpec> = listed.iter().collect();
+        new.sort_by_key(|spec| &spec.key);
+        // Of those with the same key the last one counts.
+        new.dedup_by(|later, earlier| {
+            let same = later.key == earlier.key;
+            if same {
+                *earlier = *later;
+            }
+            same
+        });
         let known = service.map(Service::partitions);
-        for (key, spec) in &new {
-            let id = known.and_then(|known| known.get(*key));
+        for spec in &new {
+            let id = known.and_then(|known| known.get(&spec.key));
             let partition = id.and_then(|id| self.cluster.partition(*id));
             if partition.is_none_or(|partition| !partition.described_by(spec)) {
                 difference.put.push(spec);
             }
         }
+        // Both are in the order of the keys.
+        let mut listed = new.iter().peekable();
         for (key, id) in known.into_iter().flatten() {
+            while listed.next_if(|spec| spec.key < *key).is_some() {}
             let partition = self.cluster.partition(*id);
             let Some(partition) = partition.filter(|partition| !partition.doomed()) else {
                 continue;
             };
-            if !new.contains_key(key) {
+            if listed.peek().is_none_or(|spec| spec.key != *key) {
                 difference.removed.insert(key.clone());
                 difference.running_removed += usize::from(partition.running_under().is_some());
             }
@@ -186,27 +195,18 @@ struct Difference<'a> {
 impl Difference<'_> {
     fn records(self, service: &ServiceName) -> Vec<Record> {
         let mut records = Vec::new();
-        let removed = chunks(self.removed.into_iter(), |key| key.as_str().len() + 8);
+        let removed = chunks(self.removed.into_iter(), weigh_key);
         records.extend(removed.into_iter().map(|keys| Record::PartitionsRemoved {
             service: service.clone(),
             keys,
         }));
-        let put = chunks(self.put.into_iter().cloned(), partition_bytes);
+        let put = chunks(self.put.into_iter().cloned(), weigh_partition);
         records.extend(put.into_iter().map(|partitions| Record::PartitionsPut {
             service: service.clone(),
             partitions,
         }));
         records
     }
-}
-
-fn partition_bytes(spec: &PartitionSpec) -> usize {
-    let labels = spec.labels.iter();
-    let labels: usize = labels
-        .map(|(name, value)| name.len() + value.len() + 10)
-        .sum();
-    let data = spec.data.as_ref().map_or(0, |data| data.len() + 10);
-    64 + spec.key.as_str().len() + data + labels
 }
 
 fn chunks<T>(items: impl Iterator<Item = T>, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
