@@ -9,6 +9,7 @@
 //!           └─────► writer thread ──► segments ──search──► history of a partition
 //! ```
 
+mod batch;
 mod ring;
 mod segments;
 mod writer;
@@ -22,7 +23,8 @@ use quorate_core::time::WallTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub(crate) use ring::{EventId, Gone};
+pub(crate) use batch::EventId;
+pub(crate) use ring::Gone;
 pub(crate) use segments::Searched;
 
 use ring::Ring;
@@ -88,20 +90,17 @@ pub(crate) fn open(
 impl Recorder {
     /// Takes what one entry changed.
     pub(crate) fn record(&mut self, position: Position, wall: WallTime, changes: Vec<Change>) {
-        let mut recorded = Vec::with_capacity(changes.len());
-        for (change, sequence) in changes.into_iter().zip(1..) {
-            let id = EventId { position, sequence };
-            if id > self.written {
-                self.written = id;
-                recorded.push(Arc::new(Recorded { id, wall, change }));
-            }
+        for batch in batch::split(position, wall, changes, self.written) {
+            let batch = Arc::new(batch);
+            self.written = batch.last();
+            self.history.lock().extend(Arc::clone(&batch));
+            self.writer.write(batch);
         }
-        if recorded.is_empty() {
-            return;
-        }
-        let newest = self.history.lock().extend(&recorded);
-        self.history.newest.send_replace(newest);
-        self.writer.write(recorded);
+        self.history.newest.send_if_modified(|newest| {
+            let newer = *newest < self.written;
+            *newest = self.written.max(*newest);
+            newer
+        });
     }
 
     /// The state was replaced by a snapshot: what happened before `position` is not known here.
@@ -135,7 +134,7 @@ impl History {
     ///
     /// # Errors
     /// When some of them are no longer in memory.
-    pub(crate) fn after(&self, after: EventId, limit: usize) -> Result<Vec<Arc<Recorded>>, Gone> {
+    pub(crate) fn after(&self, after: EventId, limit: usize) -> Result<Vec<Recorded>, Gone> {
         self.lock().after(after, limit)
     }
 

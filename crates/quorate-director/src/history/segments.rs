@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use quorate_core::ids::Position;
 
@@ -26,6 +26,8 @@ pub(crate) struct Segments {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Segment {
     first: Position,
+    /// The position that was last appended by this process.
+    newest: Position,
     path: PathBuf,
     bytes: u64,
 }
@@ -56,6 +58,7 @@ impl Segments {
                 let bytes = fs::metadata(&path)?.len();
                 files.push(Segment {
                     first: Position(first),
+                    newest: Position(first),
                     path,
                     bytes,
                 });
@@ -91,12 +94,17 @@ impl Segments {
     pub(super) fn append(&self, position: Position, lines: &[u8]) -> io::Result<()> {
         let mut files = self.lock().clone();
         let full = self.bytes_max / SEGMENTS;
-        let fits = files.last().is_some_and(|last| last.bytes < full);
+        // The parts of one entry stay together: nothing is known before the first position of a file, and
+        // everything from it on.
+        let fits = files
+            .last()
+            .is_some_and(|last| last.bytes < full || last.newest == position);
         if !fits {
             // Two directors of one name cannot be: the folder is locked.
             let path = self.folder.join(format!("{:020}.jsonl", position.0));
             files.push(Segment {
                 first: position,
+                newest: position,
                 path,
                 bytes: 0,
             });
@@ -114,6 +122,7 @@ impl Segments {
                 .open(&last.path)?;
             file.write_all(lines)?;
             last.bytes += lines.len() as u64;
+            last.newest = position;
         }
         *self.lock() = files;
         Ok(())
@@ -163,16 +172,6 @@ impl Segments {
         // The list is only ever replaced whole.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The lines of some changes.
-pub(super) fn lines(changes: &[Arc<Recorded>]) -> io::Result<Vec<u8>> {
-    let mut lines = Vec::with_capacity(changes.len() * 160);
-    for change in changes {
-        serde_json::to_writer(&mut lines, change)?;
-        lines.push(b'\n');
-    }
-    Ok(lines)
 }
 
 /// What follows a line that a crash cut in half begins a line of its own.

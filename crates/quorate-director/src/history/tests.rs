@@ -196,3 +196,64 @@ fn a_history_that_begins_with_the_first_leader_is_whole_for_the_next_process_too
         recorder.close();
     }
 }
+
+#[test]
+fn an_entry_of_very_many_changes_is_kept_and_found_like_many_small_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let many = 3_000;
+    let changes = |n| (0..n).map(|n| partition(&format!("p{n}"), What::Created));
+    let (history, mut recorder) = open(dir.path(), 16 << 10, 2_000).unwrap();
+    recorder.record(Position(1), WallTime(0), changes(1).collect());
+    recorder.record(Position(2), WallTime(0), changes(many).collect());
+    recorder.record(Position(2), WallTime(0), changes(many).collect());
+    assert_eq!(history.newest(), id(2, many));
+    let gone = history.after(id(1, 1), 10).unwrap_err();
+    assert_eq!(gone.known_after, id(2, 1_000));
+    let later = history.after(id(2, 2_040), 20).unwrap();
+    let ids: Vec<_> = later.iter().map(|event| event.id.sequence).collect();
+    assert_eq!(ids, (2_041..=2_060).collect::<Vec<_>>());
+    recorder.close();
+    let found = history.of_partition("feeds", "p5").unwrap();
+    assert_eq!(found.entries.len(), 1, "also what is no longer in memory");
+    assert_eq!(
+        (found.entries[0].id, found.known_since),
+        (id(2, 6), Position(1))
+    );
+}
+
+#[test]
+fn a_line_is_what_is_derived_from_what_it_records() {
+    let mut held = partition("a \"quoted\" größe", What::Assigned);
+    if let Change::Partition { token, agent, .. } = &mut held {
+        *token = Some(quorate_core::ids::Token(7));
+        *agent = Some(quorate_core::ids::AgentName::new("a-1").unwrap());
+    }
+    let exited = What::Exited {
+        attempt: 2,
+        exit: quorate_core::record::Exit {
+            class: quorate_core::record::ExitClass::Crash,
+            code: Some(1),
+            signal: None,
+            cause: None,
+        },
+    };
+    let service = ServiceName::new("feeds").unwrap();
+    let changes = vec![
+        held,
+        partition("b", exited),
+        Change::ServiceCreated { service },
+    ];
+    let derived = changes.iter().zip(1..).map(|(change, sequence)| {
+        let recorded = Recorded {
+            id: id(9, sequence),
+            wall: WallTime(-3),
+            change: change.clone(),
+        };
+        serde_json::to_string(&recorded).unwrap() + "\n"
+    });
+    let derived: String = derived.collect();
+    let mut batches = batch::split(Position(9), WallTime(-3), changes, EventId::default());
+    let lines = batches.next().unwrap().lines().unwrap();
+    assert_eq!(String::from_utf8(lines).unwrap(), derived);
+    assert!(batches.next().is_none());
+}

@@ -6,14 +6,14 @@ use std::thread::JoinHandle;
 
 use quorate_core::ids::Position;
 
-use super::Recorded;
-use super::segments::{Segments, lines};
+use super::batch::Batch;
+use super::segments::Segments;
 
 /// Batches that may wait for the disk: at some hundred entries a second, several seconds of it.
 const WAITING_MAX: usize = 4096;
 
 enum Order {
-    Write(Vec<Arc<Recorded>>),
+    Write(Arc<Batch>),
     Gap(Position),
 }
 
@@ -39,9 +39,9 @@ impl Writer {
         })
     }
 
-    pub(super) fn write(&mut self, changes: Vec<Arc<Recorded>>) {
-        let count = changes.len() as u64;
-        self.order(Order::Write(changes), count);
+    pub(super) fn write(&mut self, batch: Arc<Batch>) {
+        let count = batch.len() as u64;
+        self.order(Order::Write(batch), count);
     }
 
     pub(super) fn gap(&mut self, position: Position) {
@@ -81,10 +81,10 @@ fn write_all(orders: &Receiver<Order>, segments: &Segments) {
     while let Ok(order) = orders.recv() {
         let written = match order {
             Order::Gap(position) => segments.forget_before(position),
-            Order::Write(changes) => match changes.first().map(|first| first.id.position) {
-                None => Ok(()),
-                Some(first) => lines(&changes).and_then(|lines| segments.append(first, &lines)),
-            },
+            Order::Write(batch) => {
+                let lines = batch.lines().map_err(Into::into);
+                lines.and_then(|lines| segments.append(batch.first().position, &lines))
+            }
         };
         match written {
             Ok(()) => failing = false,

@@ -1,6 +1,7 @@
 //! JSON in which a name comes twice in one object is refused: of two values the decoder would take the
 //! last one in silence, and another reader the first.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -54,15 +55,69 @@ impl<'de> Visitor<'de> for Once {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let mut names = BTreeSet::new();
-        while let Some(name) = entries.next_key::<String>()? {
-            if names.contains(&name) {
+        let mut names = Names::default();
+        while let Some(name) = entries.next_key_seed(Name)? {
+            if let Some(name) = names.again(name) {
                 return Err(A::Error::custom(format!("the field {name:?} comes twice")));
             }
-            names.insert(name);
             entries.next_value_seed(Self)?;
         }
         Ok(())
+    }
+}
+
+/// Reads a name, which is a part of the body as it came unless something in it is escaped.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_owned()))
+    }
+}
+
+/// The names of one object so far. Those of the protocol have few, and a report has a thousand of them.
+#[derive(Default)]
+struct Names<'de> {
+    first: [Option<Cow<'de, str>>; 8],
+    more: BTreeSet<Cow<'de, str>>,
+}
+
+impl<'de> Names<'de> {
+    /// Takes a name in, or gives it back when it was there before.
+    fn again(&mut self, name: Cow<'de, str>) -> Option<Cow<'de, str>> {
+        for place in &mut self.first {
+            match place {
+                Some(known) if *known == name => return Some(name),
+                Some(_) => {}
+                None => {
+                    *place = Some(name);
+                    return None;
+                }
+            }
+        }
+        if self.more.contains(&name) {
+            return Some(name);
+        }
+        self.more.insert(name);
+        None
     }
 }
 
@@ -84,9 +139,13 @@ mod tests {
             r#"{"a":1,"a":1}"#,
             r#"{"a":1,"\u0061":2}"#,
             r#"[[{"x":{"a":{},"b":1,"a":[]}}]]"#,
+            r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1,"j":1,"a":1}"#,
         ] {
             let error = read(bad).unwrap_err();
             assert!(error.contains("the field \"a\" comes twice"), "{error}");
         }
+        let late =
+            read(r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1,"j":1,"i":1,"x":0}"#);
+        assert!(late.unwrap_err().contains("the field \"i\" comes twice"));
     }
 }

@@ -152,7 +152,7 @@ struct Reader {
     newer: watch::Receiver<EventId>,
     after: EventId,
     filter: Filter,
-    waiting: VecDeque<Arc<Recorded>>,
+    waiting: VecDeque<Recorded>,
     ended: bool,
     shutdown: CancellationToken,
     _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
