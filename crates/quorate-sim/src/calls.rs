@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use quorate_core::director::WorkDelta;
 use quorate_core::director::call::{Answer, Call, CallId, Refusal, Renewal, RenewalAnswer};
 use quorate_core::director::event::Event;
 
@@ -283,6 +284,15 @@ impl World {
         if work.is_none() && !anyway {
             return false;
         }
+        self.send_answer(n, poll, work);
+        true
+    }
+
+    fn send_answer(&mut self, n: usize, poll: &Poll, work: Option<WorkDelta>) {
+        let machine = self.directors.get(n).and_then(|node| node.machine.as_ref());
+        let Some(machine) = machine else {
+            return;
+        };
         let services = machine.cluster().services();
         let leases: BTreeSet<Duration> = services
             .filter(|(_, service)| !service.removed())
@@ -292,17 +302,26 @@ impl World {
         let answer = Box::new(PollAnswer { work, leases });
         let answered = Happening::PollAnswered(*poll, answer);
         self.send(Party::Director(n), Party::Host(poll.host), answered);
-        true
     }
 
     pub(crate) fn tell_news(&mut self, n: usize) {
-        let polls = self.node(n).map(|node| std::mem::take(&mut node.polls));
-        for (number, poll) in polls.into_iter().flatten() {
-            if !self.answer_poll(n, &poll, false)
-                && let Some(node) = self.node(n)
-            {
-                node.polls.insert(number, poll);
+        let Some((node, machine)) = self
+            .directors
+            .get(n)
+            .and_then(|node| Some((node, node.machine.as_ref()?)))
+        else {
+            return;
+        };
+        let polls = node.polls.values();
+        let polls = polls.filter_map(|poll| {
+            let work = machine.work(poll.session, poll.since)?;
+            Some((*poll, work))
+        });
+        for (poll, work) in polls.collect::<Vec<_>>() {
+            if let Some(node) = self.node(n) {
+                node.polls.remove(&poll.number);
             }
+            self.send_answer(n, &poll, Some(work));
         }
     }
 }

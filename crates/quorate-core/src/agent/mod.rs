@@ -22,7 +22,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -718,9 +718,12 @@ impl Agent {
         if !self.began || self.leaving {
             return;
         }
-        let held: BTreeSet<Duration> = self.sessions.values().map(Session::lease).collect();
         for (&lease, class) in &mut self.classes {
-            if held.contains(&lease) {
+            if self
+                .sessions
+                .values()
+                .any(|session| session.lease() == lease)
+            {
                 // Another warden of the class lives: waking for this would never end. Its own end says
                 // when to try again.
                 class.spawn_at = None;

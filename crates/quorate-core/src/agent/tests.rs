@@ -4,6 +4,8 @@
 mod alarms;
 mod checkpoints;
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;

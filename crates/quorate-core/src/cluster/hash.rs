@@ -4,11 +4,14 @@
 //! versions) is not, and neither are revisions, by which only the leader decides, once. Structs are taken
 //! apart by name, so that a new field must be placed here.
 
+use std::time::Duration;
+
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::Checkpoint;
 use crate::ids::PartitionId;
-use crate::record::AgentInfo;
+use crate::lease::LeaseTimes;
+use crate::record::{AgentInfo, Place};
 
 use super::partition::{Extra, Freed, Partition, State};
 use super::run::Told;
@@ -17,11 +20,46 @@ use super::session::{Agent, Session};
 use super::slab::Slab;
 use super::{Cluster, Leader, Staged};
 
-struct Sum(Xxh3);
+/// What is to be hashed is gathered until there is so much of it: a state is made of many small numbers.
+const GATHERED: usize = 4096;
+
+struct Sum {
+    hash: Xxh3,
+    gathered: Vec<u8>,
+}
 
 impl Sum {
+    fn new() -> Self {
+        Self {
+            hash: Xxh3::new(),
+            gathered: Vec::with_capacity(GATHERED),
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        if self.gathered.len() + bytes.len() > GATHERED {
+            self.hash.update(&self.gathered);
+            self.gathered.clear();
+        }
+        if bytes.len() > GATHERED {
+            self.hash.update(bytes);
+        } else {
+            self.gathered.extend_from_slice(bytes);
+        }
+    }
+
+    fn digest(mut self) -> u64 {
+        self.hash.update(&self.gathered);
+        self.hash.digest()
+    }
+
     fn number(&mut self, number: impl Into<u64>) {
-        self.0.update(&number.into().to_le_bytes());
+        self.bytes(&number.into().to_le_bytes());
+    }
+
+    fn span(&mut self, span: Duration) {
+        self.number(span.as_secs());
+        self.number(span.subsec_nanos());
     }
 
     fn count(&mut self, count: usize) {
@@ -30,7 +68,7 @@ impl Sum {
 
     fn text(&mut self, text: &str) {
         self.count(text.len());
-        self.0.update(text.as_bytes());
+        self.bytes(text.as_bytes());
     }
 
     /// By its stored form: for values that are small or rare.
@@ -56,14 +94,14 @@ impl Cluster {
             last_incarnation,
             spec_changed,
             services,
-            service_ids: _,
+            service_ids,
             partitions,
             agents,
             sessions,
             expired,
             staged,
         } = self;
-        let mut sum = Sum(Xxh3::new());
+        let mut sum = Sum::new();
         for number in [
             position.0,
             *last_hash,
@@ -88,6 +126,7 @@ impl Cluster {
             sum.number(elected_by.sequence);
         }
         slab(&mut sum, services, service);
+        service_ids.values().for_each(|id| sum.number(id.0));
         slab(&mut sum, partitions, partition);
         agents.values().for_each(|one| agent(&mut sum, one));
         sessions.values().for_each(|one| session(&mut sum, one));
@@ -97,7 +136,7 @@ impl Cluster {
             sum.number(change.sequence);
             sum.stored(records);
         }
-        sum.0.digest()
+        sum.digest()
     }
 }
 
@@ -194,7 +233,7 @@ fn partition(sum: &mut Sum, partition: &Partition) {
             sum.number(token.0);
             sum.number(*number);
             sum.count(content.as_bytes().len());
-            sum.0.update(content.as_bytes());
+            sum.bytes(content.as_bytes());
         }
     }
 }
@@ -277,8 +316,23 @@ fn session(sum: &mut Sum, session: &Session) {
     } = session;
     sum.number(id.0);
     sum.text(agent.as_str());
-    sum.stored(&**place);
-    sum.stored(lease);
+    let Place {
+        machine,
+        boot,
+        folder,
+    } = &**place;
+    sum.text(machine);
+    sum.text(boot);
+    sum.number(*folder);
+    let LeaseTimes {
+        lease,
+        renew_every,
+        grace,
+        kill,
+    } = lease;
+    [lease, renew_every, grace, kill]
+        .into_iter()
+        .for_each(|span| sum.span(*span));
     sum.text(secret_hash);
     sum.number(incarnation.0);
     sum.number(opened.0);

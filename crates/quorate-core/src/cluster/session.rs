@@ -170,10 +170,16 @@ impl Session {
         Duration::from_millis(self.silent_ms)
     }
 
+    /// Whether it is known which tokens ended after `since`.
+    #[must_use]
+    pub fn knows_gone_since(&self, since: Position) -> bool {
+        since >= self.gone_known_from
+    }
+
     /// Tokens that ended after `since`, or `None` when that is too long ago to know.
     #[must_use]
     pub fn gone_since(&self, since: Position) -> Option<Vec<Token>> {
-        (since >= self.gone_known_from).then(|| {
+        self.knows_gone_since(since).then(|| {
             let tokens = self.gone.iter().rev();
             let later = tokens.take_while(|(at, _)| *at > since);
             later.map(|(_, token)| *token).collect()

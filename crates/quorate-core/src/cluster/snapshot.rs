@@ -4,6 +4,7 @@
 //! A snapshot is a copy of what entries made; a build reads only the format that it writes or older ones
 //! that it knows. Changing a struct that is stored here needs a new `SNAPSHOT_FORMAT`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -40,8 +41,9 @@ pub enum SnapshotError {
     Inconsistent(&'static str),
 }
 
+/// What is written borrows from the fold: nothing is copied that is only looked at.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct Head<'a> {
     format: u16,
     position: Position,
     last_hash: u64,
@@ -52,20 +54,20 @@ struct Head {
     last_session: SessionId,
     last_incarnation: Incarnation,
     spec_changed: Position,
-    services: Vec<(u32, KeptService)>,
+    services: Vec<(u32, KeptService<'a>)>,
     services_free: Vec<u32>,
-    agents: Vec<Agent>,
-    sessions: Vec<Session>,
-    expired: Vec<Session>,
-    staged: Option<Staged>,
+    agents: Vec<Cow<'a, Agent>>,
+    sessions: Vec<Cow<'a, Session>>,
+    expired: Vec<Cow<'a, Session>>,
+    staged: Option<Cow<'a, Staged>>,
     partitions: usize,
     partitions_free: Vec<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct KeptService {
+struct KeptService<'a> {
     name: ServiceName,
-    spec: ServiceSpec,
+    spec: Cow<'a, ServiceSpec>,
     spec_version: Position,
     desired: Desired,
     removed: bool,
@@ -90,11 +92,11 @@ impl Cluster {
         bytes
     }
 
-    fn head(&self) -> Head {
+    fn head(&self) -> Head<'_> {
         let services = self.services.iter().map(|(slot, service)| {
             let kept = KeptService {
                 name: service.name.clone(),
-                spec: (*service.spec).clone(),
+                spec: Cow::Borrowed(&*service.spec),
                 spec_version: service.spec_version,
                 desired: service.desired,
                 removed: service.removed,
@@ -117,10 +119,10 @@ impl Cluster {
             spec_changed: self.spec_changed,
             services: services.collect(),
             services_free: self.services.free().to_vec(),
-            agents: self.agents.values().cloned().collect(),
-            sessions: self.sessions.values().cloned().collect(),
-            expired: self.expired.values().cloned().collect(),
-            staged: self.staged.clone(),
+            agents: self.agents.values().map(Cow::Borrowed).collect(),
+            sessions: self.sessions.values().map(Cow::Borrowed).collect(),
+            expired: self.expired.values().map(Cow::Borrowed).collect(),
+            staged: self.staged.as_ref().map(Cow::Borrowed),
             partitions: self.partitions.len(),
             partitions_free: self.partitions.free().to_vec(),
         }
@@ -155,14 +157,14 @@ impl Cluster {
     }
 }
 
-fn build(head: Head, partitions: Vec<(u32, Partition)>) -> Result<Cluster, SnapshotError> {
+fn build(head: Head<'_>, partitions: Vec<(u32, Partition)>) -> Result<Cluster, SnapshotError> {
     let mut services: BTreeMap<u32, Service> = BTreeMap::new();
     let mut service_ids = BTreeMap::new();
     for (slot, kept) in head.services {
         service_ids.insert(kept.name.clone(), ServiceId(slot));
         let service = Service {
             name: kept.name,
-            spec: kept.spec.into(),
+            spec: kept.spec.into_owned().into(),
             spec_version: kept.spec_version,
             desired: kept.desired,
             removed: kept.removed,
@@ -191,9 +193,9 @@ fn build(head: Head, partitions: Vec<(u32, Partition)>) -> Result<Cluster, Snaps
     let (Some(services), Some(partitions)) = (services, partitions) else {
         return Err(slots);
     };
-    let agents = head.agents.into_iter();
-    let by_id = |sessions: Vec<Session>| {
-        let sessions = sessions.into_iter();
+    let agents = head.agents.into_iter().map(Cow::into_owned);
+    let by_id = |sessions: Vec<Cow<'_, Session>>| {
+        let sessions = sessions.into_iter().map(Cow::into_owned);
         sessions.map(|session| (session.id, session)).collect()
     };
     Ok(Cluster {
@@ -212,6 +214,6 @@ fn build(head: Head, partitions: Vec<(u32, Partition)>) -> Result<Cluster, Snaps
         agents: agents.map(|agent| (agent.name().clone(), agent)).collect(),
         sessions: by_id(head.sessions),
         expired: by_id(head.expired),
-        staged: head.staged,
+        staged: head.staged.map(Cow::into_owned),
     })
 }

@@ -38,11 +38,15 @@ impl Clocks {
     /// Moves E of a session forward, never back (R4): a renewal of it has been received.
     pub(super) fn extend(&mut self, session: SessionId, now: Moment, lease: LeaseTimes) {
         let clock = Clock::begun(now, lease);
-        let before = self.of.get(&session);
-        if before.is_some_and(|before| before.expires >= clock.expires) {
+        let Some(known) = self.of.get_mut(&session) else {
+            return self.set(session, clock);
+        };
+        if known.expires >= clock.expires {
             return;
         }
-        self.set(session, clock);
+        let before = std::mem::replace(known, clock);
+        self.unlist(session, before);
+        self.list(session, clock);
     }
 
     /// The clock of a session under a new leader: the whole time once more, less what leaders before have
@@ -63,9 +67,25 @@ impl Clocks {
     fn set(&mut self, session: SessionId, clock: Clock) {
         self.end(session);
         self.of.insert(session, clock);
+        self.list(session, clock);
+    }
+
+    fn list(&mut self, session: SessionId, clock: Clock) {
         self.expiry.insert((clock.expires, session));
         self.silence.insert((clock.silent_from, session));
-        self.notes.extend(clock.note_at.map(|at| (at, session)));
+        if let Some(at) = clock.note_at {
+            self.notes.insert((at, session));
+        }
+    }
+
+    fn unlist(&mut self, session: SessionId, clock: Clock) {
+        self.expiry.remove(&(clock.expires, session));
+        if !self.silence.remove(&(clock.silent_from, session)) {
+            self.silent.remove(&session);
+        }
+        if let Some(at) = clock.note_at {
+            self.notes.remove(&(at, session));
+        }
     }
 
     /// Sessions whose silence is to be recorded now, and how long it has lasted.
@@ -92,12 +112,7 @@ impl Clocks {
 
     pub(super) fn end(&mut self, session: SessionId) {
         if let Some(clock) = self.of.remove(&session) {
-            self.expiry.remove(&(clock.expires, session));
-            self.silence.remove(&(clock.silent_from, session));
-            self.silent.remove(&session);
-            if let Some(at) = clock.note_at {
-                self.notes.remove(&(at, session));
-            }
+            self.unlist(session, clock);
         }
     }
 

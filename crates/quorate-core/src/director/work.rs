@@ -90,11 +90,11 @@ fn work(cluster: &Cluster, session: SessionId, since: Position) -> Option<WorkDe
         // A director that knows more gave that index. What this one could tell is of the past.
         return None;
     }
-    let known = session.gone_since(since);
-    let whole = known.is_none();
+    let whole = !session.knows_gone_since(since);
     if !whole && session.changed().max(cluster.spec_changed()) <= since {
         return None;
     }
+    let known = session.gone_since(since);
     let mut services: BTreeMap<ServiceId, WorkService> = BTreeMap::new();
     let mut items = Vec::new();
     for id in session.held() {

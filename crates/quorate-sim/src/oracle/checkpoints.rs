@@ -24,8 +24,9 @@ pub(super) struct Words {
     counted: BTreeMap<Token, BTreeMap<u64, u64>>,
     /// The last that a living run was told as kept.
     told: BTreeMap<PartitionId, Word>,
-    /// Where each name was last seen to run.
+    /// Where each name was last seen to run, and the name that was last seen in each slot.
     slots: BTreeMap<String, PartitionId>,
+    names: BTreeMap<PartitionId, String>,
     /// Counts records, to tell what came after what.
     ordinal: u64,
     /// When each token was given, and each name or service, as `name/`, removed.
@@ -33,6 +34,28 @@ pub(super) struct Words {
     removed_at: BTreeMap<String, u64>,
     /// Tokens whose partition was removed: nothing of theirs outlives that.
     removed: BTreeSet<Token>,
+}
+
+impl Words {
+    /// A name runs in a slot now, and no other one does.
+    fn runs_in(&mut self, name: &str, slot: PartitionId) {
+        if self.names.get(&slot).is_some_and(|known| known == name) {
+            return;
+        }
+        if let Some(before) = self.slots.insert(name.to_owned(), slot) {
+            self.names.remove(&before);
+        }
+        if let Some(other) = self.names.insert(slot, name.to_owned()) {
+            self.slots.remove(&other);
+        }
+    }
+
+    /// The slot of a name that is gone.
+    fn leaves(&mut self, name: &str) -> Option<PartitionId> {
+        let slot = self.slots.remove(name)?;
+        self.names.remove(&slot);
+        Some(slot)
+    }
 }
 
 /// What a run says, as bytes.
@@ -129,7 +152,7 @@ impl Oracle {
     }
 
     fn words_removed(&mut self, name: &str) {
-        let Some(slot) = self.words.slots.remove(name) else {
+        let Some(slot) = self.words.leaves(name) else {
             return;
         };
         self.words.last.remove(&slot);
@@ -202,8 +225,7 @@ impl Oracle {
             self.words.removed.insert(token);
             return;
         }
-        self.words.slots.retain(|_, other| *other != slot);
-        self.words.slots.insert(name.to_owned(), slot);
+        self.words.runs_in(name, slot);
         let found = self.words.found.get(&token).copied().flatten();
         let told = self.words.told.get(&slot).copied();
         let told = told.filter(|(by, _)| *by <= token);

@@ -136,17 +136,21 @@ impl Oracle {
         self.violation.get_or_insert(Violation { promise, seen });
     }
 
-    /// A director has folded up to a position.
-    pub fn folded(&mut self, director: usize, position: Position, hash: u64) {
+    /// A director has folded up to a position. Says whether nobody else was seen there before.
+    pub fn folded(&mut self, director: usize, position: Position, hash: u64) -> bool {
         if position > self.last {
             let seen = format!("director {director} has folded {position}, which is not there");
             self.blame("S4", seen);
         }
-        let (other, expected) = *self.hashes.entry(position).or_insert((director, hash));
+        let Some((other, expected)) = self.hashes.get(&position).copied() else {
+            self.hashes.insert(position, (director, hash));
+            return true;
+        };
         if expected != hash {
             let seen = format!("directors {director} and {other} differ at position {position}");
             self.blame("S8", seen);
         }
+        false
     }
 
     /// A process begins to execute.
