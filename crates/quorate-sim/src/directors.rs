@@ -186,7 +186,7 @@ impl World {
         let Some(machine) = &mut node.machine else {
             return;
         };
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut self.spare.director);
         let wall = i64::try_from(now.0 / MILLI).unwrap_or(i64::MAX);
         let wall = WallTime(wall.saturating_add(node.wall_offset));
         let moment = node.clock.read(now);
@@ -201,7 +201,10 @@ impl World {
             return;
         };
         let tripped = Trip::split(&mut node.trip, &mut effects);
-        self.obey_all(n, generation, effects);
+        for effect in effects.drain(..) {
+            self.obey_director(n, generation, effect);
+        }
+        self.spare.director = effects;
         match tripped {
             Some((Trip { freeze: None, .. }, _)) => {
                 let rest = self.random.between(50 * MILLI, 5 * SECOND);
@@ -250,19 +253,15 @@ impl World {
         }
     }
 
-    fn obey_all(&mut self, n: usize, generation: u64, effects: Vec<Effect>) {
-        for effect in effects {
-            self.obey_director(n, generation, effect);
-        }
-    }
-
     /// What a stopped director had decided is carried out now, however late that is.
     pub(crate) fn director_acts(&mut self, n: usize, generation: u64, effects: Vec<Effect>) {
         if self
             .node(n)
             .is_some_and(|node| node.generation == generation)
         {
-            self.obey_all(n, generation, effects);
+            for effect in effects {
+                self.obey_director(n, generation, effect);
+            }
         }
     }
 

@@ -243,10 +243,11 @@ impl World {
         let Some(process) = &mut host.process else {
             return;
         };
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut self.spare.agent);
         process.machine.step(moment, event, &mut effects);
         let tripped = Trip::split(&mut host.trip, &mut effects);
-        self.agent_acts(n, generation, effects);
+        self.agent_acts(n, generation, effects.drain(..));
+        self.spare.agent = effects;
         match tripped {
             Some((Trip { freeze: None, .. }, _)) => {
                 self.end_agent(n);
@@ -269,7 +270,12 @@ impl World {
     }
 
     /// Carries out orders of the agent, however late that is.
-    pub(crate) fn agent_acts(&mut self, n: usize, generation: u64, effects: Vec<Effect>) {
+    pub(crate) fn agent_acts(
+        &mut self,
+        n: usize,
+        generation: u64,
+        effects: impl IntoIterator<Item = Effect>,
+    ) {
         for effect in effects {
             let now = self.now;
             self.remark(|| format!("{now} a{n}: {effect:?}"));

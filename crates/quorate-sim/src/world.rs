@@ -220,7 +220,15 @@ pub(crate) struct World {
     stalls: u64,
     hash: Fnv,
     trace: Option<Vec<String>>,
+    pub(crate) spare: Spare,
     pub(crate) ended: bool,
+}
+
+/// Room for the orders of one step, empty between two.
+#[derive(Default)]
+pub(crate) struct Spare {
+    pub(crate) director: Vec<DirectorEffect>,
+    pub(crate) agent: Vec<AgentEffect>,
 }
 
 /// Where a call or renewal waits for its answer, and what the oracle noted when it arrived.
@@ -302,6 +310,7 @@ impl World {
             stalls: 0,
             hash: Fnv::default(),
             trace: settings.trace.then(Vec::new),
+            spare: Spare::default(),
             ended: false,
             profile,
             random,

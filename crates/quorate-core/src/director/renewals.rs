@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::cluster::Agent;
 use crate::ids::{AgentName, Incarnation, SessionId};
 use crate::planted::Planted;
 use crate::record::{Record, Schedulable};
@@ -149,7 +150,8 @@ impl Director {
         }
         for session in &renewal.sessions {
             let repeated = attempted == Some(Attempted::Before);
-            if repeated || self.lost(now, *session, renewal.incarnation).is_some() {
+            let incarnation = renewal.incarnation;
+            if repeated || self.lost(now, *session, incarnation, &mut None).is_some() {
                 continue;
             }
             if let Some(open) = self.cluster.session(*session) {
@@ -234,9 +236,21 @@ impl Director {
         })
     }
 
-    /// Why a session cannot be renewed.
-    fn lost(&self, now: Now, session: SessionId, incarnation: Incarnation) -> Option<&'static str> {
-        let Some(agent) = self.cluster.agent_of(session) else {
+    /// Why a session cannot be renewed. `known` is the agent that was looked at last: mostly all sessions of
+    /// a renewal are of one.
+    fn lost<'a>(
+        &'a self,
+        now: Now,
+        session: SessionId,
+        incarnation: Incarnation,
+        known: &mut Option<&'a Agent>,
+    ) -> Option<&'static str> {
+        let open = self.cluster.session(session);
+        *known = open.and_then(|open| match *known {
+            Some(agent) if agent.name() == open.agent() => Some(agent),
+            Some(_) | None => self.cluster.agents().get(open.agent()),
+        });
+        let Some(agent) = *known else {
             return Some(CLOSED);
         };
         if incarnation != agent.incarnation() {
@@ -246,10 +260,11 @@ impl Director {
     }
 
     pub(super) fn renewal_answer(&self, now: Now, renewal: &Renewal) -> RenewalAnswer {
-        let mut renewed = Vec::new();
+        let mut renewed = Vec::with_capacity(renewal.sessions.len());
         let mut lost = Vec::new();
+        let mut known = None;
         for session in &renewal.sessions {
-            match self.lost(now, *session, renewal.incarnation) {
+            match self.lost(now, *session, renewal.incarnation, &mut known) {
                 None => renewed.push(*session),
                 Some(why) => lost.push((*session, why.to_owned())),
             }

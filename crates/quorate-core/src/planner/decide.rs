@@ -66,6 +66,7 @@ impl Planner {
     fn take_back_misplaced(&mut self, now: Moment, cluster: &Cluster, decision: &mut Decision) {
         let budget = self.budget();
         let mut moving = self.flight.moving();
+        let mut settled: BTreeMap<ServiceId, Option<Moment>> = BTreeMap::new();
         for id in &self.misplaced {
             if decision.orders() >= self.config.orders_max {
                 break;
@@ -80,11 +81,14 @@ impl Planner {
                 continue;
             };
             let reason = self.move_reason(cluster, *id);
-            if reason == MoveReason::Balance
-                && let Some(until) = self.settled_at(service).filter(|until| *until > now)
-            {
-                wake(decision, Some(until));
-                continue;
+            if reason == MoveReason::Balance {
+                // The same for all of them.
+                let until = settled.entry(partition.service());
+                let until = *until.or_insert_with(|| self.settled_at(service));
+                if let Some(until) = until.filter(|until| *until > now) {
+                    wake(decision, Some(until));
+                    continue;
+                }
             }
             if reason == MoveReason::Balance
                 && let Some(until) = self.quiet.until(*id, now)
@@ -124,14 +128,16 @@ impl Planner {
         let Some(partition) = cluster.partition(id) else {
             return MoveReason::Removed;
         };
-        if self.lease_differs(cluster, partition) {
+        let held = partition.holder();
+        let session = held.and_then(|holder| cluster.session(holder.session));
+        let service = self.services.get(&partition.service());
+        let (Some(session), Some(service)) = (session, service) else {
+            return MoveReason::Constraint;
+        };
+        if session.lease().lease != service.lease {
             return MoveReason::LeaseChanged;
         }
-        let here = partition.holder().map(|holder| holder.session);
-        let here = here.and_then(|session| self.index_of(session, cluster));
-        let row = here.and_then(|index| self.row(index));
-        let service = self.services.get(&partition.service());
-        let (Some(row), Some(service)) = (row, service) else {
+        let Some(row) = self.agents.get(session.agent()) else {
             return MoveReason::Constraint;
         };
         if service.exclusion(&row.facts).is_some() {
