@@ -48,7 +48,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
 ];
 
 /// Crates of others that the core may use: none of them has a clock, a socket or a thread.
-const CORE_MAY_USE: [&str; 6] = [
+const CORE_MAY_USE: [&str; 7] = [
+    "ecow",
     "rmp-serde",
     "serde",
     "serde_json",

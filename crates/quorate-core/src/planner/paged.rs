@@ -76,11 +76,10 @@ impl<T> Paged<T> {
 
     /// The partitions of which something is known, in their order.
     pub(super) fn ids(&self) -> impl Iterator<Item = PartitionId> + '_ {
-        let pages = (0u32..).zip(&self.pages);
-        let pages = pages.filter_map(|(page, slots)| Some((page, slots.as_ref()?)));
-        pages.flat_map(|(page, slots)| {
-            let first = page * PAGE as u32;
-            let used = (first..).zip(&slots.0).filter(|(_, slot)| slot.is_some());
+        let pages = (0u32..).step_by(PAGE).zip(&self.pages);
+        let pages = pages.filter_map(|(first, page)| Some((first, page.as_ref()?)));
+        pages.flat_map(|(first, page)| {
+            let used = (first..).zip(&page.0).filter(|(_, slot)| slot.is_some());
             used.map(|(id, _)| PartitionId(id))
         })
     }
