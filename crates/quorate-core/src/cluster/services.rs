@@ -299,15 +299,23 @@ impl Cluster {
 
     /// Ends a right by a person's or a source's wish: at once when nothing runs under it yet.
     fn take_back(&mut self, fold: &mut Fold, id: PartitionId, reason: MoveReason) {
-        let Some(partition) = self.partition(id) else {
+        let Some(partition) = self.partitions.get_mut(id.0) else {
             return;
         };
-        match partition.state {
+        match &mut partition.state {
+            // Whatever it was stopped for: should it be listed again before its run has ended, that run is
+            // of its former life.
+            State::Stopping(_, stopped_for) if reason == MoveReason::Removed => {
+                *stopped_for = reason;
+            }
             State::Unassigned(_) | State::Stopping(..) => {}
             State::Assigned(_) => self.vacate(fold, id, What::Withdrawn(reason), |from| {
                 Freed::Taken { reason, from }
             }),
-            State::Assumed(holder) => self.begin_stop(fold, id, holder, reason),
+            State::Assumed(holder) => {
+                let holder = *holder;
+                self.begin_stop(fold, id, holder, reason);
+            }
         }
     }
 

@@ -137,6 +137,31 @@ fn stopping_and_starting_keep_it_and_removing_drops_it() {
 }
 
 #[test]
+fn what_was_stopping_when_it_was_removed_says_nothing_in_its_next_life() {
+    let mut log = Log::with(&["p"]);
+    let p = log.id("p");
+    let token = log.assume("p", 1);
+    log.accept(vec![put(p, token, 1, "p")]);
+    log.accept(vec![Record::Revoked {
+        partition: p,
+        token,
+        reason: MoveReason::LeaseChanged,
+    }]);
+    log.accept(vec![put(p, token, 2, "on its way out")]);
+    log.accept(vec![Record::PartitionsRemoved {
+        service: service("s"),
+        keys: vec![key("p")],
+    }]);
+    log.accept(vec![Record::PartitionsPut {
+        service: service("s"),
+        partitions: vec![partition("p", None)],
+    }]);
+    assert_eq!(log.id("p"), p, "its run is still being stopped");
+    log.refuse(put(p, token, 3, "of its former life"), Refused::NotHolder);
+    assert_eq!(kept(&log, "p"), None);
+}
+
+#[test]
 fn new_data_weight_and_specification_keep_it() {
     let mut log = Log::with(&["p"]);
     let p = log.id("p");
