@@ -61,7 +61,7 @@ impl DirectorNode {
         Self {
             machine: None,
             generation: 0,
-            clock: profile.clock(random),
+            clock: profile.director_clock(random),
             wall_offset: 0,
             frozen_until: Instant::default(),
             trip: None,

@@ -51,7 +51,7 @@ impl World {
             }
             Kind::AgentCrash => {
                 self.end_agent(host);
-                let pause = random.between(100 * MILLI, 6 * SECOND);
+                let pause = Profile::restarts(random);
                 self.after(pause, Happening::AgentStarts(host));
             }
             Kind::AgentFreeze => {
@@ -170,6 +170,14 @@ impl World {
             return self.crash_warden(n, id, proven);
         }
         let now = self.now;
+        // Whatever stops a warden may stop the agent beside it, and its runs go on without either.
+        let until = if random.permille(400) {
+            let until = now + random.between(8 * SECOND, 20 * SECOND);
+            self.freeze_agent(n, until);
+            until
+        } else {
+            until
+        };
         let awake = self.host(n).filter(|host| host.suspended_until <= now);
         let warden = awake.and_then(|host| host.wardens.get_mut(&id));
         if let Some(warden) = warden.filter(|warden| warden.frozen_until <= now) {

@@ -102,7 +102,7 @@ impl Host {
             machine_id: n,
             boots: 0,
             zone: if n.is_multiple_of(2) { "even" } else { "odd" },
-            clock: profile.clock(random),
+            clock: profile.agent_clock(random),
             process: None,
             generation: 0,
             wardens: BTreeMap::new(),
@@ -116,7 +116,11 @@ impl Host {
             leaving: false,
             lost: false,
             adopt_within: random
-                .pick(&[Duration::ZERO, Duration::from_secs(3)])
+                .pick(&[
+                    Duration::ZERO,
+                    Duration::from_secs(3),
+                    Duration::from_secs(3),
+                ])
                 .unwrap_or_default(),
         }
     }
@@ -251,7 +255,7 @@ impl World {
         match tripped {
             Some((Trip { freeze: None, .. }, _)) => {
                 self.end_agent(n);
-                let pause = self.random.between(100 * MILLI, 6 * SECOND);
+                let pause = Profile::restarts(&mut self.random);
                 self.after(pause, Happening::AgentStarts(n));
             }
             Some((

@@ -36,6 +36,9 @@ pub(crate) struct Profile {
     pub(crate) cut_max: u64,
     /// Whether clocks are within what model M allows. Where they are not, only fencing is promised.
     pub(crate) clocks_within: bool,
+    /// All agents have the slowest clocks that the model allows, and all directors the fastest: then the
+    /// margins for that are used up wherever a lease ends.
+    apart: bool,
     /// Pause between faults, at most.
     pause: u64,
     pub(crate) kinds: Vec<Kind>,
@@ -141,6 +144,10 @@ const PATIENT: [Kind; 8] = [
     Kind::Deposed,
 ];
 
+/// The slowest and the fastest clock that model M allows, in millionths of true time (M1).
+const SLOWEST: u64 = 990_000;
+const FASTEST: u64 = 1_010_000;
+
 /// L − G − H of the class that gentle seeds use is 6 s. An outage, an attempt that is still waiting when
 /// it ends, and an election must fit.
 const GENTLE_OUTAGE: u64 = 1500 * MILLI;
@@ -181,6 +188,7 @@ impl Profile {
             kept: false,
             cut_max: 20 * SECOND,
             clocks_within: !random.permille(25),
+            apart: random.permille(250),
             pause: random.between(200 * MILLI, 5 * SECOND),
             kinds,
         };
@@ -263,12 +271,44 @@ impl Profile {
         random.between(100 * MILLI, most)
     }
 
+    /// How long it takes until the next agent process begins: mostly somebody sees to it at once.
+    pub(crate) fn restarts(random: &mut Random) -> u64 {
+        let most = if random.permille(500) {
+            SECOND
+        } else {
+            6 * SECOND
+        };
+        random.between(100 * MILLI, most)
+    }
+
+    /// The clock of a worker machine.
+    pub(crate) fn agent_clock(&self, random: &mut Random) -> Clock {
+        let clock = self.clock(random);
+        self.set_apart(clock, SLOWEST)
+    }
+
+    /// The clock of a director.
+    pub(crate) fn director_clock(&self, random: &mut Random) -> Clock {
+        let clock = self.clock(random);
+        self.set_apart(clock, FASTEST)
+    }
+
+    fn set_apart(&self, clock: Clock, rate_millionths: u64) -> Clock {
+        if !self.apart || !self.clocks_within {
+            return clock;
+        }
+        Clock {
+            rate_millionths,
+            ..clock
+        }
+    }
+
     /// A clock: at the bounds of what model M allows in many cases, because there it matters.
-    pub(crate) fn clock(&self, random: &mut Random) -> Clock {
+    fn clock(&self, random: &mut Random) -> Clock {
         let rate_millionths = match (self.clocks_within, random.below(3)) {
-            (true, 0) => 990_000,
-            (true, 1) => 1_010_000,
-            (true, _) => random.between(990_000, 1_010_000),
+            (true, 0) => SLOWEST,
+            (true, 1) => FASTEST,
+            (true, _) => random.between(SLOWEST, FASTEST),
             (false, 0) => random.between(999_000, 1_001_000),
             (false, 1) => random
                 .pick(&[987_000, 993_000, 1_007_000, 1_013_000])

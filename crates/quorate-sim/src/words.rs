@@ -8,8 +8,11 @@ use crate::clock::{MILLI, SECOND};
 use crate::oracle::{Word, read, written};
 use crate::world::{Happening, What, World};
 
-/// Most words of one run.
+/// Most words that a run says one soon after the other. Then it goes on to say one now and then, as long as
+/// it lives: the process of its agent may change at any time.
 const WORDS: u64 = 20;
+/// Least and longest pause between those.
+const NOW_AND_THEN: (u64, u64) = (10 * SECOND, 30 * SECOND);
 /// With more partitions than this fewer of their runs say anything: many words find no more than some.
 const PARTITIONS: u64 = 16;
 
@@ -32,10 +35,14 @@ impl World {
             return;
         };
         let hears = warden.connected && warden.frozen_until <= now;
-        if let Some(left) = left.checked_sub(1).filter(|left| *left > 0) {
-            let pause = self.random.between(20 * MILLI, 4 * SECOND);
-            self.after(pause, Happening::RunSays(n, id, run, left));
-        }
+        let left = left.saturating_sub(1);
+        let (least, most) = if left > 0 {
+            (20 * MILLI, 4 * SECOND)
+        } else {
+            NOW_AND_THEN
+        };
+        let pause = self.random.between(least, most);
+        self.after(pause, Happening::RunSays(n, id, run, left));
         let ask = self.number();
         let word = (run.token, ask);
         let Ok(content) = Content::new(&written(word)) else {

@@ -2,7 +2,7 @@
 //! executes at that moment.
 
 use quorate_core::ids::{PartitionId, Position, SessionId, Token};
-use quorate_core::record::{CloseReason, Entry, Record, Schedulable};
+use quorate_core::record::{CloseReason, Entry, Record, ReleaseOutcome, Schedulable};
 
 use super::Oracle;
 use crate::clock::Instant;
@@ -46,7 +46,8 @@ impl Oracle {
                 self.assumed.entry(*token).or_insert(*session);
                 self.newest.insert(*partition, *token);
             }
-            Record::Released { token, .. } => {
+            Record::Released { token, outcome, .. } => {
+                self.failed_somewhere |= *outcome == ReleaseOutcome::Move;
                 self.released.entry(*token).or_insert(position);
                 if self.executes(*token) {
                     let seen = format!("{token} was given back at {position} and still executes");
