@@ -16,6 +16,10 @@ use serde::Serialize;
 
 use super::answer::{Failure, Indexed};
 
+/// What `If-Match` does, for the document.
+pub(crate) const IF_MATCH_HELP: &str =
+    "Only if it is still as in the answer with this `ETag`; `*`: only if it exists";
+
 /// An answer with the tag of its object.
 #[derive(Debug)]
 pub(crate) struct Tagged<T>(pub(crate) Option<Revision>, pub(crate) Indexed<T>);

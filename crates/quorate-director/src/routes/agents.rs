@@ -16,7 +16,7 @@ use super::sessions::wrong;
 use crate::engine::Reading;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
-use crate::http::condition::{Given, Tagged};
+use crate::http::condition::{Given, IF_MATCH_HELP, Tagged};
 use crate::http::extract::{JsonBody, Names, Params, bad};
 use crate::tally::STEP;
 use crate::views;
@@ -202,7 +202,7 @@ async fn forget(
     post, path = routes::AGENT_DRAIN, tag = "agents", operation_id = "drain_agent",
     params(
         ("name" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),
@@ -223,7 +223,7 @@ async fn drain(
     post, path = routes::AGENT_CORDON, tag = "agents", operation_id = "cordon_agent",
     params(
         ("name" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),
@@ -244,7 +244,7 @@ async fn cordon(
     post, path = routes::AGENT_UNCORDON, tag = "agents", operation_id = "uncordon_agent",
     params(
         ("name" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),

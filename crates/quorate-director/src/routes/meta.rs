@@ -43,7 +43,7 @@ async fn livez() -> &'static str {
     get, path = routes::READYZ, tag = "meta", operation_id = "readyz",
     responses(
         (status = 200, description = "It does", content_type = "text/plain"),
-        (status = 503, body = Problem),
+        (status = 503, body = Problem, description = "It does not yet, or no more"),
     )
 )]
 async fn readyz(State(app): State<App>) -> Result<&'static str, Failure> {

@@ -5,6 +5,7 @@ mod agents;
 mod apply;
 mod checkpoints;
 mod directors;
+mod document;
 mod events;
 mod logs;
 mod meta;
@@ -13,8 +14,6 @@ mod plan;
 mod progress;
 mod services;
 mod sessions;
-
-use std::sync::Arc;
 
 use axum::http::{Method, Uri};
 use axum::{Router, middleware};
@@ -27,6 +26,7 @@ use crate::engine::Reading;
 use crate::http::answer::Failure;
 use crate::http::{App, guard, idempotency};
 
+pub(crate) use document::document;
 pub(crate) use logs::LogHub;
 
 /// What the document says of the whole.
@@ -53,13 +53,6 @@ fn described() -> OpenApiRouter<App> {
         .merge(sessions::router())
         .merge(logs::router())
         .merge(meta::router())
-}
-
-/// The OpenAPI document.
-pub(crate) fn document() -> Arc<str> {
-    let (_, document) = described().split_for_parts();
-    // The document is built of texts and numbers only.
-    Arc::from(document.to_pretty_json().unwrap_or_default())
 }
 
 /// Everything that is served.

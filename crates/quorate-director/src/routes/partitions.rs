@@ -21,7 +21,7 @@ use crate::engine::Reading;
 use crate::history::Recorded;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
-use crate::http::condition::{Given, Tagged};
+use crate::http::condition::{Given, IF_MATCH_HELP, Tagged};
 use crate::http::extract::{Names, Params, bad};
 use crate::tally::{Place, walk};
 use crate::views;
@@ -403,7 +403,7 @@ fn entry(recorded: &Recorded) -> Option<HistoryEntry> {
     post, path = routes::PARTITION_RESTART, tag = "partitions", operation_id = "restart_partition",
     params(
         ("name" = String, Path), ("key" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),
@@ -427,7 +427,7 @@ async fn restart(
     post, path = routes::PARTITION_STOP, tag = "partitions", operation_id = "stop_partition",
     params(
         ("name" = String, Path), ("key" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),
@@ -450,7 +450,7 @@ async fn stop(
     post, path = routes::PARTITION_START, tag = "partitions", operation_id = "start_partition",
     params(
         ("name" = String, Path), ("key" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::{apply, no_service};
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
-use crate::http::condition::{Given, Tagged};
+use crate::http::condition::{Given, IF_MATCH_HELP, Tagged};
 use crate::http::extract::{JsonBody, Names, Params, bad};
 use crate::tally::{by_agent, tally};
 use crate::views;
@@ -134,7 +134,7 @@ async fn one(
     put, path = routes::SERVICE, tag = "services", operation_id = "put_service",
     params(
         ("name" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if it does not exist yet"),
     ), request_body = Object,
     responses(
@@ -159,7 +159,7 @@ async fn put(
     delete, path = routes::SERVICE, tag = "services", operation_id = "remove_service",
     params(
         ("name" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),
@@ -201,7 +201,7 @@ async fn remove_many(State(app): State<App>, mut params: Params) -> Result<Index
     post, path = routes::SERVICE_RESTART, tag = "services", operation_id = "restart_service",
     params(
         ("name" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),
@@ -224,7 +224,7 @@ async fn restart(
     post, path = routes::SERVICE_STOP, tag = "services", operation_id = "stop_service",
     params(
         ("name" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),
@@ -247,7 +247,7 @@ async fn stop(
     post, path = routes::SERVICE_START, tag = "services", operation_id = "start_service",
     params(
         ("name" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Only if it is still as in the answer with this `ETag`; `*`: only if it exists"),
+        ("If-Match" = Option<String>, Header, description = IF_MATCH_HELP),
     ),
     responses(
         (status = 200, body = Done),

@@ -54,5 +54,25 @@ async fn the_document_is_the_one_in_the_repository_and_lists_every_route() {
             assert!(!unknown, "{path}: {text}");
         }
     }
+    every_answer_is_described(paths);
     desk.stop().await;
+}
+
+/// What OpenAPI requires of each answer, and what this API promises of all that is refused.
+fn every_answer_is_described(paths: &serde_json::Map<String, Value>) {
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().unwrap() {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let at = format!("{method} {path} {status}");
+                let described = answer["description"].as_str();
+                assert!(described.is_some_and(|text| !text.is_empty()), "{at}");
+                let refused = status == "default" || status.starts_with(['4', '5']);
+                if refused {
+                    let kinds: Vec<&String> =
+                        answer["content"].as_object().unwrap().keys().collect();
+                    assert_eq!(kinds, ["application/problem+json"], "{at}");
+                }
+            }
+        }
+    }
 }
