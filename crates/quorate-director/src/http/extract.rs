@@ -16,6 +16,7 @@ use quorate_api::problem::{Code, FieldError};
 use quorate_api::routes::PAGE_MAX;
 use quorate_core::spec::Span;
 use quorate_core::spec::suggest::closest;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::App;
@@ -58,6 +59,31 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
         let bytes = RawBody::from_request(request, app).await?.0;
         Ok(Self(json::read(&bytes, app.limits.json_depth)?))
+    }
+}
+
+/// The body of an action that needs no words: none at all, or `{}`. Whoever sends more means something that
+/// would not be done.
+#[derive(Debug)]
+pub(crate) struct NoBody;
+
+/// Has no fields, so that each one is told as unknown.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl FromRequest<App> for NoBody {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
+        let (parts, body) = request.into_parts();
+        let limit = body_limit(app, parts.uri.path());
+        let bytes = collect(app, body, limit).await?;
+        if !bytes.is_empty() {
+            check_json(&parts.headers)?;
+            let Nothing {} = json::read(&bytes, app.limits.json_depth)?;
+        }
+        Ok(Self)
     }
 }
 

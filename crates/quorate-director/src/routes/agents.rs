@@ -17,7 +17,7 @@ use crate::engine::Reading;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::condition::{Given, IF_MATCH_HELP, Tagged};
-use crate::http::extract::{JsonBody, Names, Params, bad};
+use crate::http::extract::{JsonBody, Names, NoBody, Params, bad};
 use crate::tally::STEP;
 use crate::views;
 
@@ -214,6 +214,7 @@ async fn drain(
     State(app): State<App>,
     Names(agent): Names<AgentName>,
     given: Given,
+    _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     set(app, agent, given, Schedulable::Draining).await
 }
@@ -235,6 +236,7 @@ async fn cordon(
     State(app): State<App>,
     Names(agent): Names<AgentName>,
     given: Given,
+    _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     set(app, agent, given, Schedulable::Cordoned).await
 }
@@ -256,6 +258,7 @@ async fn uncordon(
     State(app): State<App>,
     Names(agent): Names<AgentName>,
     given: Given,
+    _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     set(app, agent, given, Schedulable::Active).await
 }

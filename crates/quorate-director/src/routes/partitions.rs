@@ -22,7 +22,7 @@ use crate::history::Recorded;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::condition::{Given, IF_MATCH_HELP, Tagged};
-use crate::http::extract::{Names, Params, bad};
+use crate::http::extract::{Names, NoBody, Params, bad};
 use crate::tally::{Place, walk};
 use crate::views;
 
@@ -415,6 +415,7 @@ async fn restart(
     State(app): State<App>,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
     given: Given,
+    _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Partition(service.clone(), key.clone());
     let key = Some(key);
@@ -439,6 +440,7 @@ async fn stop(
     State(app): State<App>,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
     given: Given,
+    _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Partition(service.clone(), key.clone());
     let call = desired(service, Some(key), Desired::Stopped);
@@ -462,6 +464,7 @@ async fn start(
     State(app): State<App>,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
     given: Given,
+    _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Partition(service.clone(), key.clone());
     let call = desired(service, Some(key), Desired::Running);

@@ -15,7 +15,7 @@ use super::{apply, no_service};
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::condition::{Given, IF_MATCH_HELP, Tagged};
-use crate::http::extract::{JsonBody, Names, Params, bad};
+use crate::http::extract::{JsonBody, Names, NoBody, Params, bad};
 use crate::tally::{by_agent, tally};
 use crate::views;
 
@@ -213,6 +213,7 @@ async fn restart(
     State(app): State<App>,
     Names(service): Names<ServiceName>,
     given: Given,
+    _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Service(service.clone());
     let call = Call::Restart { service, key: None };
@@ -236,6 +237,7 @@ async fn stop(
     State(app): State<App>,
     Names(service): Names<ServiceName>,
     given: Given,
+    _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Service(service.clone());
     let call = desired(service, None, Desired::Stopped);
@@ -259,6 +261,7 @@ async fn start(
     State(app): State<App>,
     Names(service): Names<ServiceName>,
     given: Given,
+    _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Service(service.clone());
     let call = desired(service, None, Desired::Running);

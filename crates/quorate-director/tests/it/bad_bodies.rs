@@ -388,3 +388,36 @@ async fn get_path(desk: &Desk, path: &str) -> Problem {
     let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {answer}"))
 }
+
+#[tokio::test]
+async fn an_action_takes_no_body_or_an_empty_object_and_nothing_else() {
+    let desk = Desk::start().await;
+    desk.apply(json!({ "a": listed(&["k"]) })).await;
+    let _worker = Worker::join(&desk, "a1", 60_000).await;
+    for path in [
+        "/v1/services/a/start",
+        "/v1/services/a/restart",
+        "/v1/services/a/stop",
+        "/v1/services/a/partitions/k/start",
+        "/v1/services/a/partitions/k/restart",
+        "/v1/services/a/partitions/k/stop",
+        "/v1/agents/a1/drain",
+        "/v1/agents/a1/cordon",
+        "/v1/agents/a1/uncordon",
+    ] {
+        let refused = post(&desk, path, "{\"reason\":\"x\"}").await;
+        assert_eq!(refused.code, Code::MalformedRequest, "{path}: {refused}");
+        assert!(refused.detail.contains("reason"), "{path}: {refused}");
+        let text = post(&desk, path, "reason").await;
+        assert_eq!(text.code, Code::MalformedRequest, "{path}: {text}");
+        for body in ["", "{}", " { } "] {
+            let request = desk.http.post(desk.url(path)).body(body);
+            let request = request.header("content-type", "application/json");
+            let status = request.send().await.unwrap().status();
+            assert_eq!(status, 200, "{path} {body:?}");
+        }
+        let bare = desk.http.post(desk.url(path)).send().await.unwrap();
+        assert_eq!(bare.status(), 200, "{path}");
+    }
+    desk.stop().await;
+}
