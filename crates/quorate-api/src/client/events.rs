@@ -7,6 +7,7 @@ use reqwest::Response;
 
 use super::transport::Call;
 use super::{Client, Error, EventFilter};
+use crate::problem::{Code, Problem};
 use crate::resources::Event;
 use crate::routes;
 
@@ -14,8 +15,20 @@ use crate::routes;
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// The most bytes of one event; a longer one is not from a director.
 const EVENT_BYTES_MAX: usize = 1 << 20;
+/// `id` before the first event there can be: the director tells all that it has kept.
+const BEGINNING: &str = "0.0";
 /// First and longest wait before a lost stream is opened again.
 const REOPEN_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What a follower hears.
+#[derive(Debug)]
+pub enum Followed {
+    /// Something has happened.
+    Event(Box<Event>),
+    /// The follower has fallen behind, and events were dropped before it came to them. The problem names the
+    /// last event that it has seen and the first that is kept; the stream goes on with the latter.
+    Skipped(Box<Problem>),
+}
 
 /// Events as they happen.
 #[derive(Debug)]
@@ -55,6 +68,9 @@ impl EventStream {
                     self.last = id.or(self.last.take());
                     return Ok(event);
                 }
+                if let Some(gone) = gone(&data) {
+                    return Err(Error::Problem(gone));
+                }
                 // An event of a newer director that this build cannot read is passed over.
                 continue;
             }
@@ -62,6 +78,23 @@ impl EventStream {
                 Ok(Ok(Some(chunk))) if self.parser.feed(&chunk) => {}
                 Ok(Ok(Some(_)) | Ok(None) | Err(_)) | Err(_) => self.reopen().await?,
             }
+        }
+    }
+
+    /// The next event, or that some were skipped because this follower is too slow. Waits as long as it
+    /// takes; may be dropped and called again.
+    ///
+    /// # Errors
+    /// When no director answers any more.
+    pub async fn follow(&mut self) -> Result<Followed, Error> {
+        match self.next().await {
+            Ok(event) => Ok(Followed::Event(Box::new(event))),
+            Err(Error::Problem(problem)) if problem.code == Code::Gone => {
+                // This connection ends, and the next call opens another one from there.
+                self.last = Some(BEGINNING.to_owned());
+                Ok(Followed::Skipped(problem))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -88,6 +121,12 @@ impl EventStream {
             }
         }
     }
+}
+
+/// What a director says at the end of a stream whose reader has fallen behind.
+fn gone(data: &str) -> Option<Box<Problem>> {
+    let problem: Problem = serde_json::from_str(data).ok()?;
+    (problem.code == Code::Gone).then(|| Box::new(problem))
 }
 
 async fn connect(

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 pub use error::{AddressError, Error};
-pub use events::EventStream;
+pub use events::{EventStream, Followed};
 pub use logs::{LogFilter, LogStream};
 pub use resources::{AgentFilter, EventFilter, Indexed, PartitionFilter, Wait};
 

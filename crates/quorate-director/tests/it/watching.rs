@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_api::client::EventFilter;
+use quorate_api::client::{EventFilter, Followed};
 use quorate_api::problem::Code;
 use quorate_director::Limits;
 use serde_json::json;
@@ -70,6 +70,39 @@ async fn events_outlive_the_process_and_those_too_old_are_told() {
     let history = desk.client.history("feeds", "c").await.unwrap();
     let kinds: Vec<_> = history.entries.iter().map(|e| e.kind.as_str()).collect();
     assert_eq!(kinds, ["created", "desired"], "files know more than memory");
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_follower_that_falls_behind_hears_what_it_missed_and_goes_on() {
+    let desk = Desk::with(Limits {
+        events_kept: 4,
+        ..Limits::default()
+    })
+    .await;
+    let all = EventFilter::default();
+    let mut stream = desk.client.events(&all, None).await.unwrap();
+    let keys: Vec<String> = (0..40).map(|n| format!("k{n:02}")).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    desk.apply(json!({ "feeds": listed(&keys) })).await;
+    let mut skipped = 0;
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|key| key != "k39") {
+        match stream.follow().await.unwrap() {
+            Followed::Event(event) => seen.extend(event.key),
+            Followed::Skipped(problem) => {
+                assert!(problem.detail.contains("they are from"), "{problem}");
+                skipped += 1;
+            }
+        }
+    }
+    assert_eq!(skipped, 1);
+    assert_eq!(seen, ["k36", "k37", "k38", "k39"]);
+    desk.client.stop("feeds", Some("k00")).await.unwrap();
+    let Followed::Event(next) = stream.follow().await.unwrap() else {
+        panic!("nothing more was missed");
+    };
+    assert_eq!(next.key.as_deref(), Some("k00"));
     desk.stop().await;
 }
 

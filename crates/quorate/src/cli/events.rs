@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use quorate_api::client::{Error, EventFilter};
+use quorate_api::client::{Error, EventFilter, Followed};
 use quorate_api::resources::Event;
 
 use super::args::{EventsArgs, Since};
 use super::remote::{Remote, failure_of};
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, Output, Style};
+use crate::output::{Format, Output, Style, say};
 
 /// Without `-f`, past events end when none has come for this long: the stream itself never ends.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -50,8 +50,10 @@ async fn follow(
         .await
         .map_err(failure_of)?;
     loop {
-        let event = stream.next().await.map_err(failure_of)?;
-        print(&event, remote.output)?;
+        match stream.follow().await.map_err(failure_of)? {
+            Followed::Event(event) => print(&event, remote.output)?,
+            Followed::Skipped(problem) => say(&format!("skipped: {}", problem.detail)),
+        }
     }
 }
 
