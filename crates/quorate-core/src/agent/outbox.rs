@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Opened, Report, retry_wait};
 use crate::director::call::Release;
 use crate::ids::{PartitionId, Token};
-use crate::record::RunReport;
+use crate::record::{ReleaseOutcome, RunReport};
 use crate::time::Moment;
 
 /// Most lines of one kind in a report: it must fit one entry of the ledger.
@@ -32,8 +32,15 @@ impl Outbox {
         self.assume.insert(token, partition);
     }
 
+    /// What was seen of a run that ended for good goes with its end: it may have ended before anything of
+    /// it was told. Of one that was stopped there is nothing more to know.
     pub(super) fn release(&mut self, release: Release) {
-        self.observed.remove(&release.token);
+        match release.outcome {
+            ReleaseOutcome::Stopped | ReleaseOutcome::Move => {
+                self.observed.remove(&release.token);
+            }
+            ReleaseOutcome::Done | ReleaseOutcome::Failed => {}
+        }
         self.assume.remove(&release.token);
         self.release.insert(release.token, release);
     }

@@ -2,7 +2,7 @@
 
 use crate::history::What;
 use crate::ids::{PartitionId, SessionId, Token};
-use crate::record::{Exit, MoveReason, ReleaseOutcome, RunPhase, RunReport};
+use crate::record::{Exit, ExitClass, MoveReason, ReleaseOutcome, RunPhase, RunReport};
 
 use super::apply::Fold;
 use super::partition::{Freed, Holder, State};
@@ -138,6 +138,11 @@ impl Cluster {
         };
         partition.set_failures(ending.failures);
         partition.end_run(ending.exit.clone());
+        let last = last_exit(partition.run(), &ending);
+        let holder = partition.running_under();
+        if let (Some(what), Some(holder)) = (last, holder) {
+            self.note(fold, id, Some((holder.session, holder.token)), what);
+        }
         let what = What::Released {
             outcome: ending.outcome,
             exit: ending.exit,
@@ -189,13 +194,34 @@ impl Cluster {
     }
 }
 
+/// How the last attempt under a token ended, where no report has told it: no other attempt follows, so
+/// there is no pause to report it with. That somebody stopped it is told by its release.
+fn last_exit(run: Option<Run<'_>>, ending: &Ending) -> Option<What> {
+    let run = run.filter(|run| run.phase != RunPhase::Backoff)?;
+    let exit = ending.exit.clone()?;
+    let attempt = run.attempt;
+    match ending.outcome {
+        ReleaseOutcome::Stopped | ReleaseOutcome::Move if exit.class == ExitClass::Stopped => None,
+        ReleaseOutcome::Stopped
+        | ReleaseOutcome::Move
+        | ReleaseOutcome::Done
+        | ReleaseOutcome::Failed => Some(What::Exited { attempt, exit }),
+    }
+}
+
 /// What a report tells that the one before did not.
 fn seen(before: Option<Run<'_>>, now: Run<'_>) -> Vec<What> {
     let attempt = now.attempt;
     let same = before.filter(|before| before.attempt == attempt);
     let was = same.map(|before| before.phase);
     let mut what = Vec::new();
-    if same.is_none() && now.phase != RunPhase::Backoff {
+    let begun = match (now.phase, now.exit) {
+        // It may have begun and ended between two reports.
+        (RunPhase::Backoff, Some(exit)) => exit.class != ExitClass::NotStarted,
+        (RunPhase::Backoff, None) => false,
+        (RunPhase::Starting | RunPhase::Ready | RunPhase::Stopping, _) => true,
+    };
+    if same.is_none() && begun {
         what.push(What::Started {
             attempt,
             pid: now.pid,

@@ -18,14 +18,15 @@ impl Director {
         }
         let newest = self.is_newest(&report);
         let mut records = Vec::new();
+        if newest {
+            // Before the ends, so that a run that is given back was seen before.
+            let seen = report.observed.into_iter();
+            records.extend(seen.filter_map(|(id, token, run)| self.seen(session, id, token, run)));
+        }
         let releases = report.release.into_iter();
         records.extend(releases.filter_map(|release| self.given_back(session, release)));
         let claims = report.assume.iter();
         records.extend(claims.filter_map(|(id, token)| self.assumed(session, *id, *token)));
-        if newest {
-            let seen = report.observed.into_iter();
-            records.extend(seen.filter_map(|(id, token, run)| self.seen(session, id, token, run)));
-        }
         let reply = Reply::Reported {
             session,
             sequence: report.sequence,

@@ -323,7 +323,17 @@ fn reports_of_a_run_become_a_start_a_readiness_and_an_end_once_each() {
         report(RunPhase::Ready, 1, None),
         report(RunPhase::Ready, 1, None),
         report(RunPhase::Backoff, 1, ended.clone()),
-        report(RunPhase::Ready, 2, ended),
+        report(RunPhase::Ready, 2, ended.clone()),
+        // This one began and ended between two reports.
+        report(RunPhase::Backoff, 3, ended.clone()),
+        report(RunPhase::Starting, 4, ended),
+        Record::Released {
+            partition: log.id("p"),
+            token,
+            outcome: ReleaseOutcome::Failed,
+            exit: Some(exit.clone()),
+            failures: 3,
+        },
     ];
     let changes = log.apply(reports).changes;
     let told = changes.iter().map(|change| {
@@ -336,12 +346,24 @@ fn reports_of_a_run_become_a_start_a_readiness_and_an_end_once_each() {
         attempt,
         pid: Some(9),
     };
+    let exited = |attempt| What::Exited {
+        attempt,
+        exit: exit.clone(),
+    };
     let expected = [
         started(1),
         What::Ready,
-        What::Exited { attempt: 1, exit },
+        exited(1),
         started(2),
         What::Ready,
+        started(3),
+        exited(3),
+        started(4),
+        exited(4),
+        What::Released {
+            outcome: ReleaseOutcome::Failed,
+            exit: Some(exit.clone()),
+        },
     ];
     assert_eq!(told.collect::<Vec<_>>(), expected);
 }
