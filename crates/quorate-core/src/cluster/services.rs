@@ -247,6 +247,34 @@ impl Cluster {
         Ok(())
     }
 
+    /// Whether it is so already, and to set it would change nothing.
+    pub(crate) fn is_desired(
+        &self,
+        name: &ServiceName,
+        key: Option<&PartitionKey>,
+        desired: Desired,
+    ) -> bool {
+        let Ok(ids) = self.selected(name, key) else {
+            return false;
+        };
+        let said = match key {
+            None => self.service(name).is_some_and(|s| s.desired == desired),
+            Some(_) => true,
+        };
+        let mut partitions = ids.into_iter().filter_map(|id| self.partition(id));
+        said && partitions.all(|partition| {
+            let said = key.is_none() || partition.desired == desired;
+            let done = match desired {
+                Desired::Running => partition.finished().is_none(),
+                Desired::Stopped => match partition.state {
+                    State::Unassigned(_) | State::Stopping(..) => true,
+                    State::Assigned(_) | State::Assumed(_) => false,
+                },
+            };
+            said && done
+        })
+    }
+
     fn set_partition_desired(&mut self, fold: &mut Fold, id: PartitionId, desired: Desired) {
         let Some(partition) = self.partitions.get_mut(id.0) else {
             return;

@@ -13,7 +13,7 @@ use crate::time::Moment;
 
 use super::Director;
 use super::batch::{Batch, Carry, Reply};
-use super::call::{Answer, Call, CallId, Refusal};
+use super::call::{Answer, Call, CallId, Object, Refusal};
 use super::joining::Registration;
 use super::proofs::Waiting;
 
@@ -89,9 +89,9 @@ impl Director {
                 service,
                 key,
                 desired,
-            } => self.decide_desired(service, key, desired),
+            } => self.decide_desired(batch, service, key, desired),
             Call::Restart { service, key } => self.decide_restart(service, key),
-            Call::SetAgent { agent, schedulable } => self.decide_agent(agent, schedulable),
+            Call::SetAgent { agent, schedulable } => self.decide_agent(batch, agent, schedulable),
             Call::ForgetAgent { agent } => self.decide_forget(agent),
             Call::Evict { agent, reason } => self.decide_evict(now, agent, reason),
             Call::Register {
@@ -128,8 +128,10 @@ impl Director {
         }
     }
 
+    /// What is so already is not written again: no revision changes, and nobody is woken.
     fn decide_desired(
         &self,
+        batch: &Batch,
         service: ServiceName,
         key: Option<PartitionKey>,
         desired: Desired,
@@ -140,12 +142,21 @@ impl Director {
             (None, Desired::Running) => self.stopped_apart_note(&service),
             (_, Desired::Stopped) => Vec::new(),
         };
+        let reply = Reply::noted(notes);
+        let object = match &key {
+            None => Object::Service(service.clone()),
+            Some(key) => Object::Partition(service.clone(), key.clone()),
+        };
+        let is_so = self.cluster.is_desired(&service, key.as_ref(), desired);
+        if is_so && !self.changes_in(batch, &object) {
+            return Ok((Vec::new(), reply));
+        }
         let record = Record::DesiredSet {
             service,
             key,
             desired,
         };
-        Ok((vec![record], Reply::noted(notes)))
+        Ok((vec![record], reply))
     }
 
     /// What was stopped on purpose stays so: there is nothing to start anew, and the person hears what does.
@@ -184,11 +195,12 @@ impl Director {
         Ok((records.collect(), Reply::done()))
     }
 
-    fn decide_agent(&self, agent: AgentName, schedulable: Schedulable) -> Decided {
+    fn decide_agent(&self, batch: &Batch, agent: AgentName, schedulable: Schedulable) -> Decided {
         let known = self.cluster.agents().get(&agent);
         let known = known.ok_or_else(|| not_found("agent", agent.as_str()))?;
         let reply = Reply::done();
-        if known.schedulable() == schedulable {
+        let is_so = known.schedulable() == schedulable;
+        if is_so && !self.changes_in(batch, &Object::Agent(agent.clone())) {
             return Ok((Vec::new(), reply));
         }
         Ok((vec![Record::AgentSet { agent, schedulable }], reply))

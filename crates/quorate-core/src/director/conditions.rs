@@ -64,8 +64,13 @@ impl Director {
         let Call::Conditional(conditional) = call else {
             return false;
         };
+        self.changes_in(batch, &conditional.object)
+    }
+
+    /// Whether an object may be another one after the records that are gathered so far.
+    pub(super) fn changes_in(&self, batch: &Batch, object: &Object) -> bool {
         let mut records = batch.records().iter();
-        records.any(|record| self.may_change(&conditional.object, record))
+        records.any(|record| self.may_change(object, record))
     }
 
     fn may_change(&self, object: &Object, record: &Record) -> bool {

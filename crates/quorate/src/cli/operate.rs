@@ -16,13 +16,21 @@ const ROUND: Duration = Duration::from_secs(5);
 pub(super) async fn start(args: &TargetArgs, remote: &Remote) -> Result<Exit, Failure> {
     let (service, key) = parts(&args.target);
     let done = remote.client.start(service, key).await;
-    told(remote, &args.target, done, "is to run").await
+    let what = match &done {
+        Ok(done) if !done.changed => "was to run already",
+        Ok(_) | Err(_) => "is to run",
+    };
+    told(remote, &args.target, done, what).await
 }
 
 pub(super) async fn stop(args: &TargetArgs, remote: &Remote) -> Result<Exit, Failure> {
     let (service, key) = parts(&args.target);
     let done = remote.client.stop(service, key).await;
-    told(remote, &args.target, done, "is to stop").await
+    let what = match &done {
+        Ok(done) if !done.changed => "was to stop already",
+        Ok(_) | Err(_) => "is to stop",
+    };
+    told(remote, &args.target, done, what).await
 }
 
 pub(super) async fn restart(args: &RestartArgs, remote: &Remote) -> Result<Exit, Failure> {

@@ -402,6 +402,55 @@ fn work_is_the_whole_at_first_and_then_what_changed() {
 }
 
 #[test]
+fn what_runs_or_is_stopped_already_is_not_written_again() {
+    let mut world = World::with_session(&["p", "q"]);
+    let p = Some(PartitionKey::new("p").unwrap());
+    let set = |key: &Option<PartitionKey>, desired| Call::SetDesired {
+        service: service("s"),
+        key: key.clone(),
+        desired,
+    };
+    let changed = |answer: &Answer| {
+        let Answer::Done { changed, .. } = answer else {
+            panic!("{answer:?}")
+        };
+        *changed
+    };
+    for key in [&p, &None] {
+        let before = world.cluster().position();
+        assert!(!changed(&world.ask(set(key, Desired::Running))));
+        assert_eq!(world.cluster().position(), before);
+        assert!(changed(&world.ask(set(key, Desired::Stopped))));
+        let before = world.cluster().position();
+        assert!(!changed(&world.ask(set(key, Desired::Stopped))));
+        assert_eq!(world.cluster().position(), before);
+        assert!(changed(&world.ask(set(key, Desired::Running))));
+    }
+    // What has failed runs again, though it was to run all the time.
+    let (id, token) = world.assign("p");
+    claim(&mut world, 1, id, token);
+    let mut given_up = report(2);
+    given_up.release = vec![Release {
+        partition: id,
+        token,
+        outcome: ReleaseOutcome::Failed,
+        exit: None,
+        failures: 1,
+    }];
+    world.ask(Call::Report(Box::new(given_up)));
+    assert!(changed(&world.ask(set(&p, Desired::Running))));
+    // Of two that come at once the later one counts, whatever was so before.
+    let stop = world.ask_later(0, set(&p, Desired::Stopped));
+    let start = world.ask_later(0, set(&p, Desired::Running));
+    world.run(0);
+    for call in [stop, start] {
+        assert!(changed(&world.nodes[0].answers[&call]));
+    }
+    let partition = world.cluster().partition(id).unwrap();
+    assert_eq!(partition.desired(), Desired::Running);
+}
+
+#[test]
 fn what_is_stopped_is_not_restarted_and_the_person_hears_what_starts_it() {
     let mut world = World::with_session(&["p", "q"]);
     let p = Some(PartitionKey::new("p").unwrap());
