@@ -43,6 +43,11 @@ impl FromStr for Span {
             given: text.to_owned(),
             example: "500ms, 10s, 5m, 1h, 2d or 1m30s",
         };
+        let too_long = || ValueError {
+            what: "span of time up to 36500d",
+            given: text.to_owned(),
+            example: "at most 36500d",
+        };
         let mut rest = text;
         let mut millis: u64 = 0;
         let mut units = UNITS.as_slice();
@@ -63,14 +68,18 @@ impl FromStr for Span {
             let (_, scale) = units.get(at).copied().ok_or_else(error)?;
             // Every unit at most once and the largest first, so that 5s1m is seen as the slip it is.
             units = units.get(at + 1..).unwrap_or_default();
-            let count: u64 = number.parse().map_err(|_| error())?;
-            let part = count.checked_mul(scale).ok_or_else(error)?;
-            millis = millis.checked_add(part).ok_or_else(error)?;
+            if number.is_empty() {
+                return Err(error());
+            }
+            // Digits only, so that nothing but its size can keep it from being read.
+            let count: u64 = number.parse().map_err(|_| too_long())?;
+            let part = count.checked_mul(scale).ok_or_else(too_long)?;
+            millis = millis.checked_add(part).ok_or_else(too_long)?;
             rest = tail;
         }
         let span = Duration::from_millis(millis);
         if span > SPAN_MAX {
-            Err(error())
+            Err(too_long())
         } else {
             Ok(Self(span))
         }
@@ -190,6 +199,11 @@ mod tests {
             let error = bad.parse::<Span>().unwrap_err().to_string();
             assert!(error.contains("is not a span of time"), "{error}");
         }
+        for long in ["36501d", "99999999999999999999d", "18446744073709551615d"] {
+            let error = long.parse::<Span>().unwrap_err().to_string();
+            assert!(error.ends_with("write at most 36500d"), "{error}");
+        }
+        assert_eq!("36500d".parse(), Ok(Span(SPAN_MAX)));
     }
 
     #[test]
