@@ -130,12 +130,14 @@ fn folder_of(logs: &Path, request: &LogRequest) -> Result<PathBuf, String> {
 
 /// What is asked for, from the oldest to the newest, and the file that goes on.
 fn last(folder: &Path, request: &LogRequest, now: u64) -> io::Result<(Vec<Part>, Tail)> {
+    let mut left = Left::of(request.lines);
     let mut parts = match request.since_ms {
         Some(ago) => since(folder, now.saturating_sub(ago))?,
-        None => {
-            let (log, _) = logs::names(u32::from(request.previous));
+        None if request.previous => {
+            let (log, _) = logs::names(1);
             Vec::from_iter(Part::open(&folder.join(log))?)
         }
+        None => newest(folder, left)?,
     };
     let (current, _) = logs::names(0);
     let mut tail = Tail::open(folder.join(current));
@@ -143,9 +145,43 @@ fn last(folder: &Path, request: &LogRequest, now: u64) -> io::Result<(Vec<Part>,
         tail.open = Some((newest.file.try_clone()?, newest.end));
     }
     if request.lines != ALL_LINES {
-        keep_last(&mut parts, request.lines)?;
+        for part in parts.iter_mut().rev() {
+            left.keep(part)?;
+        }
     }
     Ok((parts, tail))
+}
+
+/// So many of the newest files that the last lines are in them, from the oldest to the newest; the current
+/// one, if it is there, in any case.
+fn newest(folder: &Path, left: Left) -> io::Result<Vec<Part>> {
+    for _ in 1..TRIES {
+        if let Some(parts) = try_newest(folder, left)? {
+            return Ok(parts);
+        }
+    }
+    Ok(try_newest(folder, left)?.unwrap_or_default())
+}
+
+/// Nothing when files were rotated meanwhile, so that one of them may be there twice.
+fn try_newest(folder: &Path, mut left: Left) -> io::Result<Option<Vec<Part>>> {
+    let mut parts = Vec::new();
+    for number in 0..=FILES_MAX {
+        let path = folder.join(logs::names(number).0);
+        let Some(mut part) = Part::open(&path)? else {
+            break;
+        };
+        if !is_file(&path, &part.file)? {
+            return Ok(None);
+        }
+        left.keep(&mut part)?;
+        parts.push(part);
+        if left.is_nothing() {
+            break;
+        }
+    }
+    parts.reverse();
+    Ok(Some(parts))
 }
 
 /// The files with what was printed since a moment, from the oldest to the newest; the current one, if it
@@ -188,20 +224,37 @@ fn try_since(folder: &Path, moment: u64) -> io::Result<Option<Vec<Part>>> {
     Ok(Some(parts))
 }
 
-/// Leaves so many of the last lines, and not more bytes than that may come to.
-fn keep_last(parts: &mut [Part], lines: u32) -> io::Result<()> {
-    let mut lines = usize::try_from(lines).unwrap_or(usize::MAX);
-    let mut most = TAIL_BYTES_MAX;
-    for part in parts.iter_mut().rev() {
-        part.start = part.start.max(part.end.saturating_sub(most));
+/// So many of the last lines are still to be taken, and not more bytes than that may come to.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    lines: usize,
+    bytes: u64,
+}
+
+impl Left {
+    fn of(lines: u32) -> Self {
+        Self {
+            lines: usize::try_from(lines).unwrap_or(usize::MAX),
+            bytes: TAIL_BYTES_MAX,
+        }
+    }
+
+    const fn is_nothing(self) -> bool {
+        self.lines == 0 || self.bytes == 0
+    }
+
+    /// Leaves of the next older piece what is to be taken of it.
+    fn keep(&mut self, part: &mut Part) -> io::Result<()> {
+        part.start = part.start.max(part.end.saturating_sub(self.bytes));
         let bytes = part.bytes()?;
-        let from = start_of_last(&bytes, lines);
+        let from = start_of_last(&bytes, self.lines);
         let kept = bytes.get(from..).unwrap_or_default();
         part.start += from as u64;
-        lines = lines.saturating_sub(kept.split_inclusive(|&byte| byte == b'\n').count());
-        most -= kept.len() as u64;
+        let lines = kept.split_inclusive(|&byte| byte == b'\n').count();
+        self.lines = self.lines.saturating_sub(lines);
+        self.bytes -= kept.len() as u64;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether this path leads to the file that is open.
@@ -404,6 +457,28 @@ mod tests {
         assert_eq!(since(1_000_000, ALL_LINES), "1\n2\n3\n4\n5\n6\n");
         assert_eq!(since(1_000_000, 3), "4\n5\n6\n");
         assert_eq!(since(1_000_000, 0), "");
+    }
+
+    #[test]
+    fn the_last_lines_are_taken_from_as_many_files_as_they_are_in() {
+        let dir = tempfile::tempdir().unwrap();
+        three_files(dir.path());
+        let last = |lines, previous| {
+            let request = LogRequest {
+                lines,
+                previous,
+                ..request("s", "k")
+            };
+            shown(dir.path(), &request, 65_000)
+        };
+        assert_eq!(last(0, false), "");
+        assert_eq!(last(1, false), "6\n");
+        assert_eq!(last(2, false), "5\n6\n");
+        assert_eq!(last(3, false), "4\n5\n6\n");
+        assert_eq!(last(100, false), "1\n2\n3\n4\n5\n6\n");
+        assert_eq!(last(100, true), "3\n4\n", "one file was named");
+        std::fs::remove_file(dir.path().join("current.log")).unwrap();
+        assert_eq!(last(3, false), "", "nothing is known of what follows");
     }
 
     #[test]
