@@ -170,7 +170,10 @@ async fn copy(place: Place, pipe: OwnedFd, buffer: &RefCell<Vec<u8>>) -> io::Res
         while turn < TURN_BYTES {
             let read = ready.try_io(|pipe| file.take(pipe.get_ref(), &mut buffer.borrow_mut()));
             match read {
-                Ok(Ok(0)) => return Ok(()),
+                Ok(Ok(0)) => {
+                    file.end_line();
+                    return Ok(());
+                }
                 Ok(Ok(count)) => turn += count,
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(error)) => return Err(error),
@@ -192,6 +195,8 @@ struct RotatingFile {
     open: Option<Open>,
     /// It was said that output is lost, and none could be written since.
     complained: bool,
+    /// What was written last did not end its line.
+    in_line: bool,
 }
 
 /// The current file.
@@ -218,6 +223,7 @@ impl RotatingFile {
             keep,
             open: None,
             complained: false,
+            in_line: false,
         }
     }
 
@@ -227,6 +233,13 @@ impl RotatingFile {
         let count = rustix::io::read(pipe, &mut *buffer)?;
         self.put(buffer.get(..count).unwrap_or_default());
         Ok(count)
+    }
+
+    /// The run has ended: what the next one prints begins on a line of its own.
+    fn end_line(&mut self) {
+        if self.in_line {
+            self.put(b"\n");
+        }
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -263,6 +276,7 @@ impl RotatingFile {
         }
         open.file.write_all(bytes)?;
         open.size += bytes.len() as u64;
+        self.in_line = !bytes.ends_with(b"\n");
         self.open = Some(open);
         Ok(())
     }
@@ -356,6 +370,25 @@ mod tests {
             .map(|file| file.unwrap().metadata().unwrap().len())
             .sum();
         assert!(bytes > 2 * 4096 && bytes <= 3 * (4096 + 17), "{bytes}");
+    }
+
+    #[tokio::test]
+    async fn what_a_run_leaves_unfinished_is_a_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["no end", "whole\n", "", "last"] {
+            let (reader, mut writer) = io::pipe().unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            drop(writer);
+            let place = Place {
+                folder: dir.path().to_owned(),
+                max_size: 1000,
+                keep: 1,
+            };
+            let buffer = RefCell::new(vec![0; 16]);
+            copy(place, reader.into(), &buffer).await.unwrap();
+        }
+        let text = fs::read_to_string(dir.path().join(CURRENT)).unwrap();
+        assert_eq!(text, "no end\nwhole\nlast\n");
     }
 
     #[test]
