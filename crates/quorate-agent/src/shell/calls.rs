@@ -202,7 +202,13 @@ impl Caller {
                 // Never an end of the session, whatever it says: a director that is behind may not know
                 // the session yet. The leader answers renewals.
                 Err(error) => {
-                    log("work", &error);
+                    if is_over(&error) {
+                        // So is every session that was closed in order; one that ended otherwise is told by
+                        // its renewal.
+                        tracing::debug!(%error, "no more work");
+                    } else {
+                        log("work", &error);
+                    }
                     if error.problem().is_some_and(|p| p.code == Code::Gone) {
                         index = 0;
                     }
