@@ -13,6 +13,7 @@ use quorate_core::checkpoint::Checkpoint;
 use quorate_core::cluster::{Agent, Cluster, Freed, Partition, Run, Service, State};
 use quorate_core::director::{self as machine, WorkDelta};
 use quorate_core::ids::PartitionId;
+use quorate_core::planner::given_up;
 use quorate_core::record::{
     Containment, Desired, Exit, ExitClass, ReleaseOutcome, RunPhase, Schedulable,
 };
@@ -210,10 +211,7 @@ pub(crate) fn waiting(
     };
     let text = match partition.state() {
         State::Unassigned(freed) => match partition.finished() {
-            Some(ReleaseOutcome::Failed) => format!(
-                "given up after {} failed attempts in a row; `quorate start` tries again",
-                partition.failures()
-            ),
+            Some(ReleaseOutcome::Failed) => given_up(service.name(), partition),
             Some(_) => "its work is done".to_owned(),
             None => down().map_or_else(|| unassigned(reading, freed), str::to_owned),
         },

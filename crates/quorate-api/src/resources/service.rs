@@ -209,6 +209,9 @@ pub struct Why {
     pub since: Option<String>,
     /// The reason in one sentence.
     pub reason: String,
+    /// How its last run ended, unless it is up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<ExitView>,
     /// Every agent that cannot have it, with the one rule that excludes it.
     pub excluded: Vec<ExcludedAgent>,
 }

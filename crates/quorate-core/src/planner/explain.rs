@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Freed, Partition, State};
-use crate::ids::{AgentName, PartitionId};
+use crate::cluster::{Cluster, Freed, Partition, Service, State};
+use crate::ids::{AgentName, PartitionId, ServiceName};
 use crate::lease::KEPT;
 use crate::placement::{AgentIndex, Misfit, PartitionIndex};
 use crate::record::{CloseReason, Desired, ReleaseOutcome, RunPhase, Schedulable};
@@ -349,7 +349,8 @@ fn not_wanted(cluster: &Cluster, partition: &Partition) -> String {
     if let Some(outcome) = partition.finished() {
         return match outcome {
             ReleaseOutcome::Failed => {
-                "it is given up after its failures; `quorate start` tries it again".to_owned()
+                let service = cluster.service_of(partition).map(Service::name);
+                service.map_or_else(String::new, |service| given_up(service, partition))
             }
             ReleaseOutcome::Done | ReleaseOutcome::Stopped | ReleaseOutcome::Move => {
                 "its work is done; `quorate start` runs it again".to_owned()
@@ -369,6 +370,21 @@ fn times(count: u32) -> String {
     } else {
         format!("{count} times")
     }
+}
+
+/// That a partition is left failed, how its last attempt ended, and what starts it again.
+#[must_use]
+pub fn given_up(service: &ServiceName, partition: &Partition) -> String {
+    // What is to fail at its first exit of some class may have had none that counts.
+    let failures = match partition.failures() {
+        0 => String::new(),
+        1 => " after 1 failed attempt".to_owned(),
+        n => format!(" after {n} failed attempts in a row"),
+    };
+    let exit = partition.run().and_then(|run| run.exit);
+    let exit = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
+    let key = partition.key();
+    format!("given up{failures}{exit}; `quorate start {service}/{key}` tries it again")
 }
 
 fn seconds(span: Duration) -> String {

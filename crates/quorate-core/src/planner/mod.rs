@@ -42,7 +42,7 @@ use crate::spec::backoff::BackoffRange;
 use crate::spec::constraint::Constraint;
 use crate::time::Moment;
 
-pub use explain::{AgentVerdict, Why};
+pub use explain::{AgentVerdict, Why, given_up};
 pub use rest::Settling;
 pub use what_if::{Move, Plan, what_if};
 

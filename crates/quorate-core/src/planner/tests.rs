@@ -12,7 +12,7 @@ use super::*;
 use crate::cluster::State;
 use crate::ids::PartitionKey;
 use crate::record::{
-    CloseReason, Desired, Exit, ExitClass, Record, ReleaseOutcome, RunPhase, RunReport,
+    Cause, CloseReason, Desired, Exit, ExitClass, Record, ReleaseOutcome, RunPhase, RunReport,
 };
 use crate::spec::{PartitionSpec, ServiceSpec, Span, Strategy};
 
@@ -599,11 +599,33 @@ fn stopped_and_failed_partitions_are_left_alone() {
         .holder()
         .unwrap()
         .token;
-    world.fold(vec![released(
-        PartitionId(0),
-        token,
-        ReleaseOutcome::Failed,
-    )]);
+    let partition = PartitionId(0);
+    let run = RunReport {
+        phase: RunPhase::Starting,
+        attempt: 1,
+        pid: None,
+        exit: None,
+    };
+    let exit = Exit {
+        class: ExitClass::Crash,
+        code: Some(3),
+        signal: None,
+        cause: Some(Cause::new("no such feed")),
+    };
+    world.fold(vec![
+        Record::Observed {
+            partition,
+            token,
+            run,
+        },
+        Record::Released {
+            partition,
+            token,
+            outcome: ReleaseOutcome::Failed,
+            exit: Some(exit),
+            failures: 1,
+        },
+    ]);
     assert_eq!(world.run(), 0);
     assert_eq!(
         (world.waiting(0), world.waiting(1)),
@@ -613,7 +635,11 @@ fn stopped_and_failed_partitions_are_left_alone() {
         .planner
         .why(world.now, &world.cluster, PartitionId(0))
         .unwrap();
-    assert!(why.because.contains("given up"), "{}", why.because);
+    assert_eq!(
+        why.because,
+        "given up after 1 failed attempt (crashed, code 3: no such feed); `quorate start feeds/p000` tries it \
+         again"
+    );
 }
 
 #[test]

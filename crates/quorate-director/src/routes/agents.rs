@@ -8,6 +8,7 @@ use quorate_core::cluster::Agent;
 use quorate_core::director::call::{Call, Object};
 use quorate_core::ids::AgentName;
 use quorate_core::record::{Cause, Schedulable};
+use quorate_core::spec::constraint::CONTAINMENT_LABEL;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -88,7 +89,10 @@ impl Filter {
         let labels = &agent.labels;
         let mut wanted = self.labels.iter();
         (!self.problems || agent.state != AgentState::Active)
-            && wanted.all(|(name, value)| labels.get(name) == Some(value))
+            && wanted.all(|(name, value)| match name.as_str() {
+                CONTAINMENT_LABEL => agent.containment.as_str() == value,
+                name => labels.get(name) == Some(value),
+            })
     }
 }
 

@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::services::desired;
-use super::{no_partition, no_service};
+use super::{no_agent, no_partition, no_service};
 use crate::clock;
 use crate::engine::Reading;
 use crate::history::Recorded;
@@ -118,6 +118,13 @@ async fn page(
         // Before the walk: what changes while it goes on has a later one.
         let known = app.query(move |reading| list_revision(reading, &name));
         revision = Some(known.await??);
+    }
+    if let Some(name) = filter.agent.clone() {
+        let known = app.query(move |reading| {
+            let known = reading.cluster().agents().contains_key(&name);
+            known.then_some(()).ok_or_else(|| no_agent(reading, &name))
+        });
+        known.await??;
     }
     let index = app.handle.seen().position.0;
     let mut items = Vec::new();
@@ -295,6 +302,7 @@ async fn why(
 
 fn reason(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Why {
     let view = views::partition(reading, service, partition);
+    let exit = view.exit.clone().filter(|_| !view.running);
     let explained = reading.director.planner().and_then(|planner| {
         let id = views::id(service, partition)?;
         planner.why(reading.now.moment, reading.cluster(), id)
@@ -310,6 +318,7 @@ fn reason(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Wh
             since: view.since,
             // The planner does not know how far a hook is.
             reason: views::of_the_silent(reading, service, partition).unwrap_or(why.because),
+            exit,
             excluded: excluded
                 .map(|agent| ExcludedAgent {
                     agent: agent.agent.to_string(),
@@ -331,6 +340,7 @@ fn reason(reading: &Reading<'_>, service: &Service, partition: &Partition) -> Wh
         token: view.token,
         since: view.since,
         reason,
+        exit,
         excluded: Vec::new(),
     }
 }
