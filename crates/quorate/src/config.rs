@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::cli::LogFormat;
 use crate::failure::{Code, Failure};
-use crate::files::Text;
+use crate::files::{Text, explain_in};
 
 /// One file, for either role.
 #[derive(Debug, Default, Deserialize)]
@@ -114,8 +114,10 @@ pub(crate) fn read(path: Option<&Path>) -> Result<ConfigFile, Failure> {
         )
     })?;
     toml::from_str(&content).map_err(|error: toml::de::Error| {
-        let sentence = format!("{name}: {}", error.message().trim());
-        let mut failure = Failure::new(Code::Config, sentence, next);
+        let found = error.span().and_then(|span| content.get(span));
+        let (what, step) = explain_in(error.message().trim(), found.unwrap_or_default());
+        let next = format!("{step}; {next}");
+        let mut failure = Failure::new(Code::Config, format!("{name}: {what}"), next);
         let text = Text { name, content };
         failure.first.place = error.span().map(|span| text.place(span));
         failure

@@ -154,6 +154,9 @@ codes! {
     /// A file cannot be read at all.
     FileUnreadable = "file_unreadable", Usage,
         "The file does not exist or cannot be read. Check its path and its permissions; `-` reads standard input.";
+    /// A file is larger than is read.
+    FileTooLarge = "file_too_large", Usage,
+        "The file is larger than the 16 MiB that are read and sent to the directors at once. Long lists belong into a file of their own (`partitions.file`, up to 64 MiB), which the directors read themselves.";
     /// A file is not TOML or JSON.
     FileSyntax = "file_syntax", Usage,
         "The file is not valid TOML or JSON. The message shows the line; what came before it may be at fault, such as a bracket or quote that was not closed.";
@@ -174,7 +177,7 @@ codes! {
         "The same service is described twice. Several files are put together before anything is applied, so each service may be in one of them only.";
     /// `${NAME}` of an undefined variable.
     EnvUndefined = "env_undefined", Usage,
-        "The file uses ${NAME}, and no such environment variable is defined where the command runs. Define it, or write $${NAME} for those characters themselves.";
+        "The file uses ${NAME}, and no such environment variable is defined where the command runs. Define it, or write $${NAME} for those characters themselves, such as in a command of a shell.";
     /// What was named does not exist.
     NotFound = "not_found", NotFound,
         "What was named does not exist. `quorate ls services`, `quorate ls partitions` and `quorate ls agents` list what does.";

@@ -19,7 +19,7 @@ use super::backoff::BackoffRange;
 use super::constraint::Constraint;
 use super::rate::Rate;
 use super::values::Span;
-use super::{File, Isolation, Restart, ServiceSpec, signal};
+use super::{File, Isolation, Ready, Restart, ServiceSpec, signal};
 use crate::ids::ServiceName;
 use crate::lease::LeaseTimes;
 use crate::record::ENTRY_BYTES_MAX;
@@ -173,6 +173,13 @@ fn run_settings(found: &mut Found, spec: &ServiceSpec) {
         );
     }
     stop_signal(found, &spec.stop.signal);
+    if spec.ready.notify && spec.ready.after != Ready::default().after {
+        found.add(
+            "ready.after",
+            "with notify = true a run is ready when it says so, and not after a time",
+            "leave one of them out; timeout limits how long a start may take",
+        );
+    }
     if spec.ready.notify && spec.ready.timeout.0.is_zero() {
         found.add(
             "ready.timeout",

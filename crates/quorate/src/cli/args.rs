@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorate_core::ids::{AgentName, DirectorName, PartitionKey, ServiceName};
 use quorate_core::spec::Span;
+use quorate_core::spec::constraint::CONTAINMENT_LABEL;
 
 use crate::output::Format;
 
@@ -184,6 +185,12 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// Reads an agent as `ls agents -o name` writes it, or its bare name.
+fn agent(text: &str) -> Result<AgentName, String> {
+    let name = text.strip_prefix("agent/").unwrap_or(text);
+    AgentName::new(name).map_err(|error| error.to_string())
+}
+
 /// One partition: NAME/KEY.
 #[derive(Clone, Debug)]
 pub(crate) struct OnePartition {
@@ -273,7 +280,7 @@ pub(crate) struct AgentArgs {
     /// Where it keeps its data
     #[arg(long, env = "QUORATE_AGENT__DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Where the directors are, comma-separated [default: 127.0.0.1:7400]
+    /// Where the directors are, comma-separated [default: those of QUORATE_ADDRESS, else 127.0.0.1:7400]
     #[arg(
         long,
         env = "QUORATE_AGENT__JOIN",
@@ -282,7 +289,7 @@ pub(crate) struct AgentArgs {
     )]
     pub(crate) join: Vec<String>,
     /// A label that services may require; may be given several times
-    #[arg(long = "label", env = "QUORATE_AGENT__LABEL", value_delimiter = ',', value_name = "K=V", value_parser = label)]
+    #[arg(long = "label", env = "QUORATE_AGENT__LABEL", value_delimiter = ',', value_name = "K=V", value_parser = own_label)]
     pub(crate) labels: Vec<(String, String)>,
     /// Most weight it holds [default: no limit]
     #[arg(long, env = "QUORATE_AGENT__CAPACITY", value_name = "N")]
@@ -325,6 +332,17 @@ pub(crate) struct LogsArgs {
     /// Show the file before the current one
     #[arg(long)]
     pub(crate) previous: bool,
+}
+
+/// Reads a label that an agent may be given.
+fn own_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = label(text)?;
+    if name == CONTAINMENT_LABEL {
+        return Err(format!(
+            "every agent has the label {name:?} by itself; leave it out, `quorate doctor` shows its value here"
+        ));
+    }
+    Ok((name, value))
 }
 
 /// Reads `k=v`.
@@ -425,7 +443,7 @@ pub(crate) struct LsArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<ServiceName>,
     /// Only partitions on this agent
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = agent)]
     pub(crate) agent: Option<AgentName>,
     /// List again at every change
     #[arg(short, long)]
@@ -455,7 +473,7 @@ pub(crate) struct EventsArgs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Only those of this agent
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = agent)]
     pub(crate) agent: Option<AgentName>,
     /// Only those of the last so long, such as 10m, or after this ledger position, such as 812
     #[arg(long, value_name = "TIME")]
@@ -506,7 +524,7 @@ pub(crate) struct RestartArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DrainArgs {
     /// The agent
-    #[arg(value_name = "AGENT")]
+    #[arg(value_name = "AGENT", value_parser = agent)]
     pub(crate) agent: AgentName,
     /// Wait until it holds nothing, at most this long [default: 5m]
     #[arg(long, num_args = 0..=1, default_missing_value = "5m", value_name = "TIME")]
@@ -516,14 +534,14 @@ pub(crate) struct DrainArgs {
 #[derive(Debug, Args)]
 pub(crate) struct AgentNameArgs {
     /// The agent
-    #[arg(value_name = "AGENT")]
+    #[arg(value_name = "AGENT", value_parser = agent)]
     pub(crate) agent: AgentName,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct EvictArgs {
     /// The agent
-    #[arg(value_name = "AGENT")]
+    #[arg(value_name = "AGENT", value_parser = agent)]
     pub(crate) agent: AgentName,
     /// Say that its work may run twice if it lives after all
     #[arg(long, required = true)]

@@ -1,15 +1,17 @@
 //! `director`, `agent`, `warden`: the daemons.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use quorate_core::ids::{AgentName, DirectorName, NameError};
+use quorate_core::spec::constraint::CONTAINMENT_LABEL;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{AgentArgs, DirectorArgs, Global};
-use super::remote::DEFAULT_ADDRESS;
+use super::remote::{DEFAULT_ADDRESS, addresses};
 use crate::config::{self, LogSection};
 use crate::daemon::{self, Director};
 use crate::failure::{Code, Exit, Failure, chain};
@@ -107,13 +109,23 @@ pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
         join = section.join;
     }
     if join.is_empty() {
+        join = addresses(global);
+    }
+    if join.is_empty() {
         join.push(DEFAULT_ADDRESS.to_owned());
     }
     let labels = if args.labels.is_empty() {
         section.label
     } else {
-        args.labels.into_iter().collect()
+        BTreeMap::from_iter(args.labels)
     };
+    if labels.contains_key(CONTAINMENT_LABEL) {
+        return Err(Failure::new(
+            Code::Config,
+            format!("agent.label.{CONTAINMENT_LABEL}: every agent has this label by itself"),
+            "leave it out; `quorate doctor` shows its value here",
+        ));
+    }
     let adopt_within = args.adopt_within.or(section.adopt_within);
     let config = quorate_agent::Config {
         name,

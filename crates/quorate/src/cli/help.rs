@@ -277,11 +277,72 @@ pub(super) const COMMANDS: &[Help] = &[
     },
 ];
 
+/// An option of all commands that means nothing to some.
+pub(super) struct Meaningless {
+    /// The option.
+    pub(super) option: &'static str,
+    /// The command.
+    pub(super) command: &'static str,
+    /// What to do instead.
+    pub(super) instead: &'static str,
+}
+
+const fn meaningless(
+    option: &'static str,
+    command: &'static str,
+    instead: &'static str,
+) -> Meaningless {
+    Meaningless {
+        option,
+        command,
+        instead,
+    }
+}
+
+/// What asks no cluster takes no address of one.
+const NO_CLUSTER: &str = "leave it out: no cluster is asked";
+/// Where it listens is said otherwise.
+const LISTENS: &str = "--listen ADDR says where its API listens";
+/// What gives no results takes no format of them.
+const NO_RESULTS: &str = "leave it out; --log-format json is for what is logged";
+/// What is made for another program has its own format.
+const OWN_FORMAT: &str = "leave it out: there is only one format";
+
+/// They are not shown there, and refused: what is ignored in silence misleads.
+pub(super) const MEANINGLESS: &[Meaningless] = &[
+    meaningless("address", "up", LISTENS),
+    meaningless("address", "director", LISTENS),
+    meaningless(
+        "address",
+        "agent",
+        "--join ADDR says where the directors are",
+    ),
+    meaningless("address", "validate", NO_CLUSTER),
+    meaningless("address", "completion", NO_CLUSTER),
+    meaningless("address", "man", NO_CLUSTER),
+    meaningless("address", "version", NO_CLUSTER),
+    meaningless("address", "explain", NO_CLUSTER),
+    meaningless("output", "up", NO_RESULTS),
+    meaningless("output", "director", NO_RESULTS),
+    meaningless("output", "agent", NO_RESULTS),
+    meaningless("output", "completion", OWN_FORMAT),
+    meaningless("output", "man", OWN_FORMAT),
+];
+
 /// The whole command line, with what stands below the options of each command.
 pub(super) fn command() -> clap::Command {
     let mut root = Root::command();
     for help in COMMANDS {
         root = root.mut_subcommand(help.name, |command| command.after_help(text(help)));
+    }
+    for Meaningless {
+        option, command, ..
+    } in MEANINGLESS
+    {
+        let found = root.get_arguments().find(|arg| arg.get_id() == option);
+        if let Some(hidden) = found.cloned().map(|arg| arg.hide(true)) {
+            root = root.mut_subcommand(command, |command| command.arg(hidden));
+        }
     }
     root
 }
@@ -342,7 +403,7 @@ mod tests {
                     Some(["quorate", name].as_slice()),
                     "{example}"
                 );
-                if let Err(error) = super::super::parse(&words) {
+                if let Err(error) = super::super::matches(&words) {
                     panic!("{example}: {error}");
                 }
             }
@@ -350,6 +411,32 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, COMMANDS.len());
+    }
+
+    #[test]
+    fn options_that_mean_nothing_to_a_command_are_neither_shown_nor_taken() {
+        let mut root = command();
+        root.build();
+        for Meaningless {
+            option, command, ..
+        } in MEANINGLESS
+        {
+            let long = format!("--{option}");
+            let shown = root.find_subcommand_mut(command).unwrap().render_help();
+            assert!(!shown.to_string().contains(&long), "{command}:\n{shown}");
+            let example = COMMANDS.iter().find(|help| help.name == *command);
+            let words = words(example.unwrap().examples[0]);
+            for at in [1, words.len()] {
+                let mut words = words.clone();
+                words.splice(at..at, [long.as_str(), "json"]);
+                let matches = super::super::matches(&words).unwrap();
+                let failure = super::super::usage::meaningless(&matches).unwrap();
+                assert!(failure.first.sentence.contains(&long), "{words:?}");
+                assert!(!failure.first.next.is_empty(), "{words:?}");
+            }
+            let matches = super::super::matches(&words).unwrap();
+            assert!(super::super::usage::meaningless(&matches).is_none());
+        }
     }
 
     /// The `quorate …` in the prose of a document; blocks are run by other tests.
@@ -368,7 +455,7 @@ mod tests {
         let words: Vec<&str> = line.split(' ').collect();
         let named = |help: &Help| words.as_slice() == ["quorate", help.name];
         COMMANDS.iter().any(named)
-            || super::super::parse(&words).map_or_else(|error| !error.use_stderr(), |_| true)
+            || super::super::matches(&words).map_or_else(|error| !error.use_stderr(), |_| true)
     }
 
     #[test]

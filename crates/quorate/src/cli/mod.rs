@@ -36,11 +36,19 @@ pub(crate) use settle::{Goal, counted, summary as progress_summary};
 /// Runs one command line.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     let args: Vec<OsString> = args.into_iter().collect();
-    let root = match parse(&args) {
+    let matches = match matches(&args) {
+        Ok(matches) => matches,
+        Err(error) => return refused(&error, &args),
+    };
+    let root = match Root::from_arg_matches(&matches) {
         Ok(root) => root,
         Err(error) => return refused(&error, &args),
     };
-    match dispatch(root) {
+    let done = match usage::meaningless(&matches) {
+        Some(failure) => Err(failure),
+        None => dispatch(root),
+    };
+    match done {
         Ok(exit) => exit,
         Err(failure) => {
             crate::output::report(&failure);
@@ -50,9 +58,8 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 /// Reads a command line, the program's own name first.
-fn parse<S: Clone + Into<OsString>>(args: &[S]) -> Result<Root, clap::Error> {
-    let matches = help::command().try_get_matches_from(args.iter().cloned())?;
-    Root::from_arg_matches(&matches)
+fn matches<S: Clone + Into<OsString>>(args: &[S]) -> Result<clap::ArgMatches, clap::Error> {
+    help::command().try_get_matches_from(args.iter().cloned())
 }
 
 /// Shows the help that was asked for on standard output, and what is wrong on standard error.

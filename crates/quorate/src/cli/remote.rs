@@ -24,8 +24,7 @@ impl Remote {
     /// # Errors
     /// When the address is none.
     pub(crate) fn new(global: &Global, output: Output) -> Result<Self, Failure> {
-        let mut addresses = global.address.clone();
-        addresses.retain(|address| !address.trim().is_empty());
+        let mut addresses = addresses(global);
         if addresses.is_empty() {
             addresses.push(DEFAULT_ADDRESS.to_owned());
         }
@@ -86,6 +85,13 @@ impl Remote {
         let near = closest(key.as_str(), keys)?;
         Some(format!("{service}/{near}"))
     }
+}
+
+/// Where the directors are, as `--address` or `QUORATE_ADDRESS` says; empty when neither does.
+pub(super) fn addresses(global: &Global) -> Vec<String> {
+    let mut addresses = global.address.clone();
+    addresses.retain(|address| !address.trim().is_empty());
+    addresses
 }
 
 /// A client's error in a person's words.

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 
 use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 
 use super::help;
 use crate::failure::{Code, Failure};
@@ -22,6 +23,21 @@ pub(super) fn failure(error: &Error, args: &[OsString]) -> Failure {
         None => "`quorate --help` lists the commands".to_owned(),
     });
     Failure::new(Code::Usage, sentence, next)
+}
+
+/// The failure that an option is which was typed and means nothing to the command. Of what comes from the
+/// environment nothing is said: it is there for the other commands.
+pub(super) fn meaningless(matches: &clap::ArgMatches) -> Option<Failure> {
+    let (command, _) = matches.subcommand()?;
+    let typed = |option| matches.value_source(option) == Some(ValueSource::CommandLine);
+    let found = help::MEANINGLESS
+        .iter()
+        .find(|known| known.command == command && typed(known.option))?;
+    Some(Failure::new(
+        Code::Usage,
+        format!("--{} means nothing to `quorate {command}`", found.option),
+        found.instead,
+    ))
 }
 
 /// The command that was meant: the first word that is one. clap itself does not tell where it stopped.
@@ -150,6 +166,9 @@ fn value(error: &Error) -> (String, Option<String>) {
                 Some(write.to_owned()),
             );
         }
+        if let Some(range) = range(&cause) {
+            return (format!("{argument}: {given} is not {range}"), None);
+        }
         return match cause.split_once("; ") {
             Some((cause, next)) => (format!("{argument}: {cause}"), Some(next.to_owned())),
             None if cause.contains(&format!("{given:?}")) || cause.contains(&given) => {
@@ -162,6 +181,16 @@ fn value(error: &Error) -> (String, Option<String>) {
         return (format!("{argument} lacks a value"), None);
     }
     (format!("{given:?} is no value of {argument}"), None)
+}
+
+/// What clap says of a number out of its range, `0 is not in 1..=256`, without the syntax of Rust.
+fn range(cause: &str) -> Option<String> {
+    let (_, range) = cause.split_once(" is not in ")?;
+    let (first, last) = range.split_once("..")?;
+    Some(match last.strip_prefix('=').unwrap_or(last) {
+        "" => format!("{first} or more"),
+        last => format!("from {first} to {last}"),
+    })
 }
 
 /// What the standard library says of a value that it cannot read, as a person says it: what the value is,
@@ -245,7 +274,7 @@ mod tests {
             .chain(line)
             .map(OsString::from)
             .collect();
-        let error = super::super::parse(&args).unwrap_err();
+        let error = super::super::matches(&args).unwrap_err();
         let failure = failure(&error, &args);
         assert_eq!(failure.exit(), Exit::Usage, "{line:?}");
         assert_eq!(failure.first.code, Code::Usage, "{line:?}");
@@ -298,7 +327,7 @@ mod tests {
             ),
             (
                 &["up", "f.toml", "--agents", "300"],
-                "--agents: 300 is not in 1..=256",
+                "--agents: 300 is not from 1 to 256",
                 help("up"),
             ),
             (

@@ -6,6 +6,9 @@ mod shape;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File as Opened, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use quorate_core::ids::ServiceName;
@@ -14,6 +17,7 @@ use quorate_director::duties::sources;
 
 use crate::failure::{Code, Failure, Problem};
 use shape::Shaped;
+pub(crate) use shape::explain_in;
 pub(crate) use text::Text;
 
 /// More than this is no job file.
@@ -160,9 +164,10 @@ fn read(path: &Path) -> Result<(Text, PathBuf), Problem> {
         let bytes = read_limited(std::io::stdin().lock(), FILE_BYTES_MAX);
         (bytes, std::env::current_dir())
     } else {
-        let bytes = std::fs::File::open(path).and_then(|file| {
+        // A pipe is as good as a file: `quorate validate <(make-service-file)`.
+        let bytes = Opened::open(path).and_then(|file| {
             if file.metadata()?.is_dir() {
-                return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory));
+                return Err(io::Error::from(io::ErrorKind::IsADirectory));
             }
             read_limited(file, FILE_BYTES_MAX)
         });
@@ -171,9 +176,18 @@ fn read(path: &Path) -> Result<(Text, PathBuf), Problem> {
         (bytes, folder)
     };
     let bytes = bytes.map_err(|error| {
-        if error.kind() == std::io::ErrorKind::NotFound {
+        if error.kind() == io::ErrorKind::NotFound {
             fail(format!("{name} does not exist"), "check the path")
-        } else if error.kind() == std::io::ErrorKind::IsADirectory {
+        } else if error.kind() == io::ErrorKind::FileTooLarge {
+            Problem {
+                code: Code::FileTooLarge,
+                ..fail(
+                    format!("{name} is {error}"),
+                    "put a long list into a file of its own and name it with partitions.file; or spread the \
+                     services over several files and apply one after the other",
+                )
+            }
+        } else if error.kind() == io::ErrorKind::IsADirectory {
             fail(format!("{name} is a folder"), "name the file in it")
         } else {
             fail(format!("{name} cannot be read: {error}"), check)
@@ -199,15 +213,13 @@ fn read(path: &Path) -> Result<(Text, PathBuf), Problem> {
     Ok((Text { name, content }, folder))
 }
 
-fn read_limited(reader: impl std::io::Read, most: u64) -> std::io::Result<Vec<u8>> {
+fn read_limited(reader: impl io::Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut reader = reader.take(most + 1);
-    std::io::Read::read_to_end(&mut reader, &mut bytes)?;
+    io::Read::read_to_end(&mut reader, &mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > most) {
-        return Err(std::io::Error::other(format!(
-            "it is larger than {} MiB",
-            most >> 20
-        )));
+        let said = format!("larger than the {} MiB that are read", most >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, said));
     }
     Ok(bytes)
 }
@@ -256,9 +268,18 @@ fn check_source(spec: &ServiceSpec) -> Result<Option<u64>, String> {
     else {
         return Ok(None);
     };
-    let bytes = std::fs::File::open(path)
-        .and_then(|file| read_limited(file, sources::FILE_BYTES_MAX))
-        .map_err(|error| format!("{path} cannot be read: {error}"))?;
+    let opened = OpenOptions::new()
+        .read(true)
+        // Opening a pipe would otherwise wait for somebody to write to it.
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path);
+    let unreadable = |error: io::Error| format!("{path} cannot be read: {error}");
+    let file = opened.map_err(unreadable)?;
+    // What a pipe holds is gone once it is read, and the directors read it again and again.
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(format!("{path} is not a file"));
+    }
+    let bytes = read_limited(file, sources::FILE_BYTES_MAX).map_err(unreadable)?;
     let all = sources::parse(path, &bytes, source)?;
     Ok(u64::try_from(all.len()).ok())
 }

@@ -34,13 +34,14 @@ pub(super) fn read(
         expand(value, env).unwrap_or_else(|undefined| {
             problems.extend(undefined.into_iter().map(|name| Problem {
                 code: Code::EnvUndefined,
-                sentence: format!("the environment variable {name} is not defined"),
+                sentence: undefined_sentence(&name),
                 place: spans.find(path).map(|range| text.place(range)),
-                next: format!("define it: {name}=… quorate …"),
+                next: undefined_next(&name),
             }));
             value.to_owned()
         })
     });
+    problems.extend(contradictions(text, &spans, &tree));
     let file = shape(text, &spans, tree, &mut problems);
     match file {
         Some(file) if problems.is_empty() => Ok(Shaped { file, spans }),
@@ -269,6 +270,53 @@ fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Ve
     }
 }
 
+/// Whether this can be the name of a variable; shells write more into the braces, such as `${#NAME}`.
+fn is_variable(name: &str) -> bool {
+    let word = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    !name.is_empty() && name.chars().all(word) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+fn undefined_sentence(name: &str) -> String {
+    if is_variable(name) {
+        format!("the environment variable {name} is not defined")
+    } else {
+        format!("${{{name}}} is no environment variable")
+    }
+}
+
+/// What a run is told is meant for its shell most often, and never known where the command runs.
+fn undefined_next(name: &str) -> String {
+    let escaped = format!("write $${{{name}}} to leave it to the shell of the run");
+    if is_variable(name) && !name.starts_with("QUORATE_") {
+        format!("define it: {name}=… quorate …; or {escaped}")
+    } else {
+        escaped
+    }
+}
+
+/// What is written and means nothing beside something else, also where it is the default: that it was
+/// written is known here only.
+fn contradictions(text: &Text, spans: &Spans, tree: &Value) -> Vec<Problem> {
+    let services = tree.get("service").and_then(Value::as_object);
+    let both = services.into_iter().flatten().filter(|(_, spec)| {
+        let ready = spec.get("ready");
+        let notifies = ready.and_then(|ready| ready.get("notify")) == Some(&Value::Bool(true));
+        notifies && ready.is_some_and(|ready| ready.get("after").is_some())
+    });
+    both.map(|(name, _)| {
+        let path = format!("service.{name}.ready.after");
+        Problem {
+            code: Code::FileInvalid,
+            place: spans.find(&path).map(|range| text.place(range)),
+            sentence: format!(
+                "{path}: with notify = true a run is ready when it says so, and not after a time"
+            ),
+            next: "leave one of them out; timeout limits how long a start may take".to_owned(),
+        }
+    })
+    .collect()
+}
+
 /// Makes the file of a tree. Unknown keys are taken out one after the other, so that all are told.
 fn shape(text: &Text, spans: &Spans, mut tree: Value, problems: &mut Vec<Problem>) -> Option<File> {
     for _ in 0..UNKNOWN_KEYS_MAX {
@@ -408,6 +456,21 @@ fn lookup<'a>(tree: &'a Value, path: &str) -> Option<&'a Value> {
     }
 }
 
+/// What is wrong with a value of another kind of file, and what to do: `found` is its text in that file.
+pub(crate) fn explain_in(message: &str, found: &str) -> (String, String) {
+    if let Some((key, known)) = unknown_field(message) {
+        let near = closest(&key, known.iter().map(String::as_str));
+        let next = near.map_or_else(
+            || format!("known here: {}", known.join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        );
+        return (format!("unknown key `{key}`"), next);
+    }
+    let value = format!("value = {found}").parse::<toml_edit::DocumentMut>();
+    let value = value.ok().map(|document| toml_table(document.as_table()));
+    explain(message, value.as_ref().and_then(|tree| tree.get("value")))
+}
+
 /// Turns serde's words into a person's: what is there, what is wanted, what to write.
 fn explain(message: &str, found: Option<&Value>) -> (String, String) {
     if let Some(field) = message.strip_prefix("missing field ") {
@@ -447,7 +510,7 @@ fn explain(message: &str, found: Option<&Value>) -> (String, String) {
         ),
         (Some(Value::Number(number)), Some(expected)) => (
             format!("{number} is not {expected}"),
-            String::from("write a number in that range"),
+            format!("write {expected}"),
         ),
         (Some(value), Some(expected)) => (
             format!("expected {expected}, found {}", kind(value)),
@@ -461,9 +524,13 @@ fn explain(message: &str, found: Option<&Value>) -> (String, String) {
 fn wanted(expected: &str) -> String {
     let text = match expected.trim() {
         "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
-        "u16" | "u64" | "usize" => "a whole number, 0 or more",
-        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "u64" | "usize" => "a whole number, 0 or more",
+        "i32" => "a whole number from -2147483648 to 2147483647",
+        "i8" | "i16" | "i64" => "a whole number",
+        "socket address" => "an address and a port, such as \"127.0.0.1:7400\"",
+        "path string" => "text",
         "f32" | "f64" => "a number",
         "a string" | "string" | "str" => "text",
         "a boolean" => "true or false",

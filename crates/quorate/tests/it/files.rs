@@ -265,3 +265,96 @@ fn a_file_may_come_from_standard_input_as_toml_or_json() {
         );
     }
 }
+
+#[test]
+fn a_pipe_is_no_list_of_partitions_but_may_be_a_service_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let list = dir.path().join("list.jsonl");
+    let made = std::process::Command::new("mkfifo").arg(&list).status();
+    assert!(made.expect("mkfifo is there").success());
+    let file = "[service.a]\ncommand = ['true']\npartitions = { file = 'list.jsonl' }\n";
+    std::fs::write(dir.path().join("f.toml"), file).expect("written");
+    let done = run(&["validate", "f.toml"], dir.path());
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    assert!(
+        done.err.contains("list.jsonl is not a file"),
+        "{}",
+        done.err
+    );
+
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    std::io::Write::write_all(&mut writer, b"[service.a]\ncommand = ['true']\n").expect("it fits");
+    drop(writer);
+    let piped = std::process::Command::new(env!("CARGO_BIN_EXE_quorate"))
+        .args(["validate", "/dev/stdin"])
+        .stdin(reader)
+        .output()
+        .expect("it starts");
+    assert_eq!(piped.status.code(), Some(0), "{piped:?}");
+}
+
+#[test]
+fn a_file_that_is_too_large_says_so_and_what_to_do() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = std::fs::File::create(dir.path().join("f.toml")).expect("made");
+    file.set_len((16 << 20) + 1).expect("sparse");
+    let done = run(&["validate", "f.toml"], dir.path());
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    assert!(
+        done.err.starts_with("error[file_too_large]"),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains("partitions.file"), "{}", done.err);
+}
+
+#[test]
+fn what_is_meant_for_the_shell_of_a_run_is_told_how_to_get_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (written, told) in [
+        ("${#QUORATE_DATA}", "write $${#QUORATE_DATA} to leave it"),
+        ("${QUORATE_KEY}", "write $${QUORATE_KEY} to leave it"),
+        (
+            "${NO_SUCH}",
+            "define it: NO_SUCH=… quorate …; or write $${NO_SUCH}",
+        ),
+    ] {
+        let file = format!("[service.a]\ncommand = ['sh', '-c', 'echo {written}']\n");
+        std::fs::write(dir.path().join("f.toml"), file).expect("written");
+        let done = run(&["validate", "f.toml"], dir.path());
+        assert!(done.err.contains(told), "{written}: {}", done.err);
+    }
+}
+
+#[test]
+fn numbers_out_of_range_are_told_the_range() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = "[service.a]\ncommand = ['x']\nplacement.priority = 9007199254740993\n";
+    std::fs::write(dir.path().join("f.toml"), file).expect("written");
+    let done = run(&["validate", "f.toml"], dir.path());
+    assert!(
+        done.err.contains("from -2147483648 to 2147483647"),
+        "{}",
+        done.err
+    );
+    let done = run(&["up", "f.toml", "--agents", "0"], dir.path());
+    assert!(
+        done.err.contains("--agents: 0 is not from 1 to 256"),
+        "{}",
+        done.err
+    );
+    let file = "[service.a]\ncommand = ['x']\nready = { notify = true, after = '1s' }\n";
+    std::fs::write(dir.path().join("f.toml"), file).expect("written");
+    let done = run(&["validate", "f.toml"], dir.path());
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    assert!(done.err.contains("service.a.ready.after: "), "{}", done.err);
+    std::fs::write(dir.path().join("q.toml"), "[director]\nlisten = 5\n").expect("written");
+    let done = run(&["director", "--config", "q.toml"], dir.path());
+    assert!(
+        done.err.contains("5 is not an address and a port"),
+        "{}",
+        done.err
+    );
+    let done = run(&["agent", "--label", "containment=x"], dir.path());
+    assert!(done.err.contains("by itself"), "{}", done.err);
+}

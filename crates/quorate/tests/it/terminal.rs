@@ -199,7 +199,7 @@ fn what_is_wrong_in_a_configuration_is_shown_with_its_line() {
         );
         assert!(done.err.contains(shown), "{}", done.err);
         assert!(
-            done.err.contains("next: every key is also a flag"),
+            done.err.contains("; every key is also a flag"),
             "{}",
             done.err
         );

@@ -188,6 +188,11 @@ fn every_bad_value_is_told_with_its_place_and_its_next_step() {
             "ready.timeout: no run can be ready within 0s; write how long",
         ),
         (
+            "ready",
+            json!({ "notify": true, "after": "2s" }),
+            "ready.after: with notify = true a run is ready when it says so, and not after a time; leave one",
+        ),
+        (
             "restart.backoff",
             json!("1m..1s"),
             "restart.backoff: \"1m..1s\" is not a back-off; write the shortest and the longest wait, such as 1s..1m",
