@@ -412,12 +412,12 @@ impl Client {
         Ok(())
     }
 
-    /// Any path as it is, for looking: the body as text.
+    /// Any path as it is, for looking: the body as text, which is JSON at most paths.
     ///
     /// # Errors
     /// As [`Error`] says.
-    pub async fn get_raw(&self, path: &str) -> Result<serde_json::Value, Error> {
-        Ok(self.call(Call::get(path.to_owned())).await?.1)
+    pub async fn get_raw(&self, path: &str) -> Result<String, Error> {
+        self.text(Call::get(path.to_owned())).await
     }
 
     async fn operate(

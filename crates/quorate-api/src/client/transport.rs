@@ -125,6 +125,27 @@ enum NotHere {
 impl Client {
     /// Makes a call and reads its answer, with the ledger index that it shows.
     pub(super) async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<(u64, T), Error> {
+        let (index, address, bytes) = self.bytes(call).await?;
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok((index, value)),
+            Err(error) => Err(Error::Unreadable {
+                address,
+                what: error.to_string(),
+            }),
+        }
+    }
+
+    /// The same, with the body as it is.
+    pub(super) async fn text(&self, call: Call) -> Result<String, Error> {
+        let (_, address, bytes) = self.bytes(call).await?;
+        String::from_utf8(bytes).map_err(|error| Error::Unreadable {
+            address,
+            what: error.to_string(),
+        })
+    }
+
+    /// The index of an answer, who gave it, and its body.
+    async fn bytes(&self, call: Call) -> Result<(u64, String, Vec<u8>), Error> {
         let repeat = call.repeat;
         let response = self.send(call).await?;
         let address = response.url().authority().to_owned();
@@ -145,13 +166,7 @@ impl Client {
                     what: format!("longer than {ANSWER_BYTES_MAX} bytes"),
                 },
             })?;
-        match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok((index, value)),
-            Err(error) => Err(Error::Unreadable {
-                address,
-                what: error.to_string(),
-            }),
-        }
+        Ok((index, address, bytes))
     }
 
     /// Makes a call at whichever director takes it.

@@ -2,17 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use quorate_api::client::Wait;
+use quorate_api::client::{PartitionFilter, Wait};
 use quorate_api::resources::{Done, EvictRequest};
 use quorate_core::ids::AgentName;
 
 use super::args::{AgentNameArgs, DrainArgs, EvictArgs};
-use super::remote::Remote;
+use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
-use crate::output::{Bar, say};
+use crate::output::{Bar, one_line, say};
 
 /// One blocking query at most.
 const ROUND: Duration = Duration::from_secs(5);
+/// Partitions that stay are named, but not all of a thousand.
+const NAMED_MAX: u32 = 5;
 
 pub(super) async fn drain(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
     let name = args.agent.as_str();
@@ -39,6 +41,7 @@ pub(super) async fn drain(args: &DrainArgs, remote: &Remote) -> Result<Exit, Fai
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             drop(bar);
+            say_what_stays(remote, name).await?;
             return Err(Failure::new(
                 Code::WaitRanOut,
                 format!(
@@ -56,6 +59,34 @@ pub(super) async fn drain(args: &DrainArgs, remote: &Remote) -> Result<Exit, Fai
     drop(bar);
     told(remote, &args.agent, &done, "is drained")?;
     Ok(Exit::Done)
+}
+
+/// Names what an agent still holds, and why: nothing else may be able to take it.
+async fn say_what_stays(remote: &Remote, agent: &str) -> Result<(), Failure> {
+    let filter = PartitionFilter {
+        agent: Some(agent.to_owned()),
+        ..PartitionFilter::default()
+    };
+    let page = remote.client.partitions_page(&filter, NAMED_MAX, None);
+    for partition in page.await.map_err(failure_of)?.items {
+        let why = remote.client.why(&partition.service, &partition.key).await;
+        let why = why.map_err(failure_of)?;
+        say(&format!(
+            "{}/{}: {}",
+            why.service,
+            why.key,
+            one_line(&why.reason)
+        ));
+        let others = why.excluded.iter().filter(|other| other.agent != agent);
+        for other in others {
+            say(&format!(
+                "  not on {}: {}",
+                other.agent,
+                one_line(&other.rule)
+            ));
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn cordon(args: &AgentNameArgs, remote: &Remote) -> Result<Exit, Failure> {

@@ -31,12 +31,41 @@ pub(super) async fn events(args: &EventsArgs, remote: &Remote) -> Result<Exit, F
         Some(Since::Ago(_)) | None => None,
     };
     if args.follow {
+        exist(args, remote).await?;
         follow(&filter, after, remote).await
     } else {
         let all = args.since.is_none();
         let after = after.or_else(|| all.then(|| BEGINNING.to_owned()));
-        past(&filter, after, remote).await
+        let all = past(&filter, after, remote).await?;
+        // What was removed may still have events; what has none may never have been.
+        if all.is_empty() {
+            exist(args, remote).await?;
+        }
+        show(&all, remote.output)
     }
+}
+
+/// Whether what is named is there: a misspelt name would be silent for ever.
+async fn exist(args: &EventsArgs, remote: &Remote) -> Result<(), Failure> {
+    if let Some(target) = &args.target {
+        let service = target.service.as_str();
+        let found = match &target.key {
+            None => remote.client.service(service).await.map(drop),
+            Some(key) => {
+                let found = remote.client.partition(service, key.as_str(), None).await;
+                found.map(drop)
+            }
+        };
+        if let Err(error) = found {
+            return Err(remote.about(target, error).await);
+        }
+    }
+    if let Some(agent) = &args.agent
+        && let Err(error) = remote.client.agent(agent.as_str(), None).await
+    {
+        return Err(remote.about_agent(agent.as_str(), error).await);
+    }
+    Ok(())
 }
 
 async fn follow(
@@ -61,7 +90,7 @@ async fn past(
     filter: &EventFilter,
     after: Option<String>,
     remote: &Remote,
-) -> Result<Exit, Failure> {
+) -> Result<Vec<Event>, Failure> {
     let now = remote
         .client
         .progress(None, None)
@@ -87,14 +116,16 @@ async fn past(
             Ok(Err(_)) | Err(_) => break,
         }
     }
-    if remote.output.format == Some(Format::Json) {
-        return remote
-            .output
-            .one(&all, "events", String::new)
-            .map(|()| Exit::Done);
+    Ok(all)
+}
+
+fn show(all: &[Event], output: Output) -> Result<Exit, Failure> {
+    if output.format == Some(Format::Json) {
+        output.one(&all, "events", String::new)?;
+        return Ok(Exit::Done);
     }
-    for event in &all {
-        print(event, remote.output)?;
+    for event in all {
+        print(event, output)?;
     }
     Ok(Exit::Done)
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use quorate_api::client::{Client, LogFilter, PartitionFilter};
 use quorate_api::resources::PartitionState;
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::args::{LogsArgs, Target};
 use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
-use crate::output::{Style, report};
+use crate::output::{Format, Output, Style, report};
 
 /// Logs of more partitions at once would only scroll by; each is a connection.
 const PARTITIONS_MAX: usize = 64;
@@ -37,9 +38,7 @@ pub(super) async fn logs(args: &LogsArgs, remote: &Remote) -> Result<Exit, Failu
         previous: args.previous,
         since: args.since.map(|since| since.0),
     };
-    let prefixed = keys.len() > 1;
-    let width = keys.iter().map(|key| key.chars().count()).max();
-    let width = width.unwrap_or_default();
+    let mut printer = Printer::new(service, &keys, remote.output);
     let (sender, mut pieces) = mpsc::channel::<Piece>(PIECES_MAX);
     let mut readers = JoinSet::new();
     for key in keys {
@@ -49,21 +48,9 @@ pub(super) async fn logs(args: &LogsArgs, remote: &Remote) -> Result<Exit, Failu
     }
     drop(sender);
     let mut exit = Exit::Done;
-    // Lines of several partitions must not mix, and pieces end anywhere.
-    let mut begun: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     while let Some((key, piece)) = pieces.recv().await {
         match piece {
-            Ok(bytes) if prefixed => {
-                let head = format!("{key:<width$} | ");
-                let head = Style::Faint.paint(&head, remote.output.color);
-                let begun = begun.entry(key).or_default();
-                begun.extend(bytes);
-                for line in whole_lines(begun).split_inclusive(|&byte| byte == b'\n') {
-                    remote.output.text(&head)?;
-                    remote.output.bytes(line)?;
-                }
-            }
-            Ok(bytes) => remote.output.bytes(&bytes)?,
+            Ok(bytes) => printer.take(&key, &bytes)?,
             Err(failure) => {
                 exit = failure.exit();
                 report(&failure);
@@ -71,12 +58,105 @@ pub(super) async fn logs(args: &LogsArgs, remote: &Remote) -> Result<Exit, Failu
         }
     }
     readers.join_all().await;
-    for (key, line) in begun.iter().filter(|(_, line)| !line.is_empty()) {
-        remote.output.text(&format!("{key:<width$} | "))?;
-        remote.output.bytes(line)?;
-        remote.output.text("\n")?;
-    }
+    printer.end()?;
     Ok(exit)
+}
+
+/// How lines are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// As they were printed.
+    Bare,
+    /// With the key before each, in a column of this width.
+    Keyed(usize),
+    /// One JSON object for each.
+    Objects,
+}
+
+/// One line for a program. When it was printed, and to which of the two outputs, is not kept.
+#[derive(Serialize)]
+struct Line<'a> {
+    service: &'a str,
+    key: &'a str,
+    line: &'a str,
+}
+
+/// Puts the logs of partitions on standard output.
+struct Printer<'a> {
+    service: &'a str,
+    shown: Shown,
+    output: Output,
+    /// Lines of several partitions must not mix, and pieces end anywhere.
+    begun: BTreeMap<String, Vec<u8>>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(service: &'a str, keys: &[String], output: Output) -> Self {
+        let width = keys.iter().map(|key| key.chars().count()).max();
+        let shown = if output.is_json() {
+            Shown::Objects
+        } else if keys.len() > 1 {
+            Shown::Keyed(width.unwrap_or_default())
+        } else {
+            Shown::Bare
+        };
+        Self {
+            service,
+            shown,
+            output,
+            begun: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, key: &str, bytes: &[u8]) -> Result<(), Failure> {
+        if self.shown == Shown::Bare {
+            return self.output.bytes(bytes);
+        }
+        let begun = self.begun.entry(key.to_owned()).or_default();
+        begun.extend(bytes);
+        let whole = whole_lines(begun);
+        self.lines(key, &whole)
+    }
+
+    /// Shows what has no line break at its end.
+    fn end(mut self) -> Result<(), Failure> {
+        for (key, mut line) in std::mem::take(&mut self.begun) {
+            if !line.is_empty() {
+                line.push(b'\n');
+                self.lines(&key, &line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lines(&self, key: &str, whole: &[u8]) -> Result<(), Failure> {
+        for line in whole.split_inclusive(|&byte| byte == b'\n') {
+            match self.shown {
+                Shown::Bare => self.output.bytes(line)?,
+                Shown::Keyed(width) => {
+                    let head = format!("{key:<width$} | ");
+                    let head = Style::Faint.paint(&head, self.output.color);
+                    self.output.text(&head)?;
+                    self.output.bytes(line)?;
+                }
+                Shown::Objects => {
+                    let text = String::from_utf8_lossy(line);
+                    let line = Line {
+                        service: self.service,
+                        key,
+                        line: text.strip_suffix('\n').unwrap_or(&text),
+                    };
+                    let format = Some(Format::Ndjson);
+                    let output = Output {
+                        format,
+                        ..self.output
+                    };
+                    output.one(&line, key, String::new)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Takes out all whole lines; a line that is too long to wait for its end is cut.

@@ -1,6 +1,7 @@
 //! Commands about the program itself, and `api`.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::args::{ApiArgs, CompletionArgs, ExplainArgs, ManArgs, Method};
 use super::help;
@@ -174,8 +175,12 @@ pub(super) async fn api(args: &ApiArgs, remote: &Remote) -> Result<Exit, Failure
             .await
             .map_err(failure_of)?,
     };
-    remote.output.one(&answer, &args.path, || {
-        serde_json::to_string_pretty(&answer).unwrap_or_default() + "\n"
-    })?;
+    // Some paths answer with plain text, such as /metrics.
+    match serde_json::from_str::<Value>(&answer) {
+        Ok(json) => remote.output.one(&json, &args.path, || {
+            serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"
+        })?,
+        Err(_) => remote.output.one(&answer, &args.path, || answer.clone())?,
+    }
     Ok(Exit::Done)
 }

@@ -145,3 +145,84 @@ fn what_cannot_be_started_says_why_wherever_a_person_looks() {
     assert_eq!(all["exit"]["class"], "not_started", "{all}");
     assert_eq!(all["exit"]["cause"], why, "{all}");
 }
+
+#[test]
+fn names_are_taken_as_lists_write_them_and_those_that_are_none_are_told() {
+    let one = started();
+    let agent = one.ok(&["ls", "agents", "-o", "name"]);
+    let agent = agent.lines().next().expect("an agent");
+    assert!(agent.starts_with("agent/"), "{agent}");
+    one.ok(&["cordon", agent]);
+    one.ok(&["uncordon", agent]);
+    one.ok(&["ls", "partitions", "--agent", agent]);
+    for args in [
+        &["events", "nosuch"][..],
+        &["events", "--agent", "nosuch"],
+        &["events", "-f", "s/nosuch"],
+        &["ls", "partitions", "--agent", "nosuch"],
+    ] {
+        let done = one.run(args);
+        assert_eq!(done.code, Some(3), "{args:?}: {}{}", done.out, done.err);
+    }
+    let metrics = one.ok(&["api", "GET", "/metrics"]);
+    assert!(metrics.starts_with("# HELP quorate_"), "{metrics}");
+    assert_eq!(one.ok(&["api", "GET", "/livez"]), "ok\n");
+    let kernel = one.ok(&["ls", "agents", "-o", "json"]);
+    let kernel: Value = serde_json::from_str(&kernel).expect("JSON");
+    let grade = kernel[0]["containment"].as_str().expect("a grade");
+    let label = format!("containment={grade}");
+    assert_eq!(
+        one.ok(&["ls", "agents", "-l", &label, "-o", "name"]).trim(),
+        agent
+    );
+    assert_eq!(
+        one.ok(&["ls", "agents", "-l", "containment=none", "-o", "name"]),
+        ""
+    );
+}
+
+#[test]
+fn logs_for_programs_are_one_object_a_line() {
+    let one = started();
+    let line = eventually("it has printed", || {
+        let logs = one.ok(&["logs", "s/a", "-n", "1", "-o", "ndjson"]);
+        Some(logs.lines().next()?.to_owned())
+    });
+    let line: Value = serde_json::from_str(&line).expect("an object");
+    assert_eq!((&line["service"], &line["key"]), (&"s".into(), &"a".into()));
+    assert!(
+        line["line"].as_str().expect("text").contains("line "),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_was_given_up_says_how_it_ended_and_what_starts_it() {
+    let one = started();
+    let job = format!(
+        "{JOB}\n[service.over]\ncommand = [\"/bin/sh\", \"-c\", \"exit 3\"]\nrestart.give_up_after = 1\nrestart.move_after = 0\n"
+    );
+    std::fs::write(one.dir().join("job.toml"), job).expect("written");
+    one.ok(&["apply", "job.toml"]);
+    let why = "given up after 1 failed attempt (crashed, code 3); `quorate start over/over` tries it again";
+    for look in [
+        &["why", "over/over"][..],
+        &["status", "over/over"],
+        &["status"],
+    ] {
+        eventually(&format!("{look:?}"), || {
+            one.ok(look).contains(why).then_some(())
+        });
+    }
+    let all = one.ok(&["why", "over/over", "-o", "json"]);
+    let all: Value = serde_json::from_str(&all).expect("JSON");
+    assert_eq!(all["exit"]["code"], 3, "{all}");
+    let history = one.ok(&["history", "over/over", "-o", "json"]);
+    let history: Value = serde_json::from_str(&history).expect("JSON");
+    let kinds = history.as_array().expect("a list").iter();
+    let kinds: Vec<&str> = kinds.filter_map(|entry| entry["kind"].as_str()).collect();
+    assert!(
+        kinds.contains(&"started") && kinds.contains(&"exited"),
+        "{kinds:?}"
+    );
+}
