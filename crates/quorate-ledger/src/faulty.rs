@@ -111,12 +111,12 @@ impl<L: Ledger> FaultyLedger<L> {
     /// that passes hints on.
     pub fn new(within: Arc<L>, faults: Faults, seed: u64) -> Self {
         let mut source = within.hints();
-        let hints = watch::Sender::new(*source.borrow_and_update());
+        let hints = watch::Sender::new(source.borrow_and_update().clone());
         let passing = hints.clone();
         let mut dice = Dice(seed ^ 0x6869_6e74);
         let forwarder = tokio::spawn(async move {
             while source.changed().await.is_ok() {
-                let hint = *source.borrow_and_update();
+                let hint = source.borrow_and_update().clone();
                 tokio::time::sleep(dice.up_to(faults.delay_max)).await;
                 if !dice.happens(faults.hint_lost) {
                     passing.send_replace(hint);

@@ -142,13 +142,24 @@ pub struct Snapshot {
 }
 
 /// Hints of a ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     /// Some position that was seen to be occupied; reading up to it may show something new.
     pub occupied: Position,
     /// Whether this director should lead (embedded quorum); `None` on shared stores, where only
     /// silence tells.
     pub should_lead: Option<bool>,
+    /// Who leads (embedded quorum), as far as this director knows; perhaps itself.
+    pub leader: Option<Leader>,
+}
+
+/// The director that leads an embedded quorum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// Its name.
+    pub name: String,
+    /// Where the other directors reach it; empty while it is alone.
+    pub address: String,
 }
 
 /// What a caller cannot mend: text for people.

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 #[cfg(test)]
+pub(crate) mod hung;
+#[cfg(test)]
 pub(crate) mod watched;
 
 /// An open file of the ledger.
@@ -18,14 +20,22 @@ pub(crate) struct Handle {
     file: File,
     #[cfg(test)]
     watched: Option<watched::Open>,
+    #[cfg(test)]
+    dir: std::path::PathBuf,
 }
 
 impl Handle {
-    fn new(file: File, #[cfg(test)] watched: Option<watched::Open>) -> Self {
+    fn new(
+        file: File,
+        #[cfg(test)] path: &Path,
+        #[cfg(test)] watched: Option<watched::Open>,
+    ) -> Self {
         Self {
             file,
             #[cfg(test)]
             watched,
+            #[cfg(test)]
+            dir: path.parent().unwrap_or(path).to_owned(),
         }
     }
 
@@ -44,6 +54,8 @@ impl Handle {
 
     /// Makes what was written durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        hung::wait(&self.dir);
         self.file.sync_data()?;
         #[cfg(test)]
         watched::synced(self.watched.as_ref());
@@ -63,6 +75,8 @@ pub(crate) fn create(path: &Path) -> io::Result<Handle> {
     Ok(Handle::new(
         file,
         #[cfg(test)]
+        path,
+        #[cfg(test)]
         watched::created(path),
     ))
 }
@@ -72,6 +86,8 @@ pub(crate) fn open(path: &Path) -> io::Result<Handle> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     Ok(Handle::new(
         file,
+        #[cfg(test)]
+        path,
         #[cfg(test)]
         watched::opened(path),
     ))

@@ -1,13 +1,11 @@
 //! The embedded ledger as its callers see it.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::{Config, EntryPayload, ReadPolicy, SnapshotPolicy};
-use quorate_core::ids::{DirectorName, Epoch, Position};
+use openraft::{EntryPayload, ReadPolicy};
+use quorate_core::ids::{Epoch, Position};
 use quorate_core::record::ENTRY_BYTES_MAX;
 use quorate_ledger::{
     AppendError, Appended, Cause, Committed, Hints, Ledger, READ_BYTES_MAX, ReadError, Snapshot,
@@ -17,14 +15,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::error::{Failure, OpenError};
-use crate::files;
-use crate::identity::{self, Identity};
+use crate::identity::Identity;
 use crate::keeper::{Keeper, Save};
-use crate::log::{self, LogStore, Sizes};
-use crate::machine::{Machine, View};
-use crate::network::NoPeers;
+use crate::link::{Link, LinkedPeers, Serving};
+use crate::log::LogStore;
+use crate::machine::View;
+use crate::options::{Options, Timing};
+use crate::peer::{Answer, Contact, Request};
 use crate::snapshot;
-use crate::types::{Entry, Member, Outcome, Proposal, Raft};
+use crate::start;
+use crate::types::{Entry, Outcome, Proposal, Raft};
 use crate::watch::Watcher;
 
 /// An append that takes longer has an unknown outcome.
@@ -34,48 +34,15 @@ const READ_LIMIT: Duration = Duration::from_secs(2);
 /// A large snapshot on a slow disk takes its time.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Bytes of a segment of the log: large enough that a new one is rare, small enough that the folder of a
-/// trial on one machine stays small.
-const SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
-/// Bytes of entries kept in memory, so that directors that follow closely are served without the disk.
-const CACHE_BYTES: usize = 32 * 1024 * 1024;
-
-/// How to open the embedded ledger.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The folder that holds everything; made if need be, locked while the ledger is open.
-    pub dir: PathBuf,
-    /// The name of this director, which the folder belongs to.
-    pub name: DirectorName,
-    /// Where the other directors reach this one; empty while it is alone.
-    pub address: String,
-    /// Bytes of a segment file of the log, at least 64 KiB.
-    pub segment_bytes: u32,
-    /// Bytes of entries kept in memory.
-    pub cache_bytes: usize,
-}
-
-impl Options {
-    /// The usual options of a director that is alone.
-    #[must_use]
-    pub const fn new(dir: PathBuf, name: DirectorName) -> Self {
-        Self {
-            dir,
-            name,
-            address: String::new(),
-            segment_bytes: SEGMENT_BYTES,
-            cache_bytes: CACHE_BYTES,
-        }
-    }
-}
-
 /// The ledger on this machine's disk, replicated by Raft.
 #[derive(Debug)]
 pub struct Embedded {
-    identity: Identity,
-    raft: Raft,
+    pub(crate) identity: Identity,
+    pub(crate) raft: Raft,
     view: Arc<View>,
     log: LogStore,
+    pub(crate) peers: Option<LinkedPeers>,
+    pub(crate) timing: Timing,
     running: Mutex<Option<Running>>,
 }
 
@@ -88,6 +55,7 @@ struct Running {
     /// Dropping it ends the watcher.
     stop: oneshot::Sender<()>,
     watcher: JoinHandle<()>,
+    server: Option<Serving>,
 }
 
 impl Embedded {
@@ -100,10 +68,15 @@ impl Embedded {
     /// that could lose what was acknowledged; then nothing in it was changed.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let on_disk = options.clone();
-        let opened = tokio::task::spawn_blocking(move || open_disk(&on_disk)).await;
+        let opened = tokio::task::spawn_blocking(move || start::open_disk(&on_disk)).await;
         let (identity, view, log) =
             opened.map_err(|panicked| OpenError::Start(panicked.into()))??;
-        let raft = start(&identity, &options, &view, &log)
+        let link = match &options.peers {
+            Some(peers) => Some(Link::new(&identity, peers).await?),
+            None => None,
+        };
+        let client = link.as_ref().map(|link| Arc::clone(&link.client));
+        let raft = start::raft(&identity, &options, &view, &log, client)
             .await
             .map_err(OpenError::Start)?;
         tracing::info!(
@@ -112,6 +85,7 @@ impl Embedded {
             id = identity.node,
             "the ledger is open"
         );
+        let contact = Contact::new();
         // One at a time: the next snapshot makes the one that waits needless.
         let (saves, received) = mpsc::channel(1);
         let keeper = Keeper {
@@ -119,10 +93,20 @@ impl Embedded {
             log: log.clone(),
             raft: raft.clone(),
         };
+        let (peers, server) = match link {
+            Some(link) => {
+                let (peers, server) = link.serve(&options, &raft, &contact);
+                (Some(peers), Some(server))
+            }
+            None => (None, None),
+        };
         let watcher = Watcher {
             view: Arc::clone(&view),
             log: log.clone(),
             raft: raft.clone(),
+            contact,
+            timing: options.timing,
+            client: peers.as_ref().map(|peers| Arc::clone(&peers.client)),
         };
         let (stop, stopped) = oneshot::channel();
         let running = Running {
@@ -130,12 +114,15 @@ impl Embedded {
             keeper: tokio::spawn(keeper.run(received)),
             stop,
             watcher: tokio::spawn(watcher.run(stopped)),
+            server,
         };
         Ok(Self {
             identity,
             raft,
             view,
             log,
+            peers,
+            timing: options.timing,
             running: Mutex::new(Some(running)),
         })
     }
@@ -174,6 +161,12 @@ impl Embedded {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let Some(running) = running else { return };
+        if let Some(Serving { stop, server }) = running.server {
+            drop(stop);
+            if let Err(error) = server.await {
+                tracing::warn!(%error, "the port for other directors was not closed well");
+            }
+        }
         drop(running.stop);
         drop(running.saves);
         for (task, done) in [
@@ -215,6 +208,29 @@ impl Embedded {
         }
     }
 
+    /// Waits until everything is applied here that was committed anywhere when this was called: by a
+    /// round with a majority that begins after the call, here or, if another director leads, there.
+    async fn confirm_read(&self) -> Result<(), Cause> {
+        let Some((leader, peers)) = self.other_leader() else {
+            self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await?;
+            return Ok(());
+        };
+        let asked = peers.client.ask(&leader, &Request::ReadIndex, READ_LIMIT);
+        match asked.await? {
+            Answer::ReadIndex(index) => {
+                self.raft
+                    .wait(Some(READ_LIMIT))
+                    .applied_index_at_least(Some(index), "what the leader committed is applied")
+                    .await?;
+                Ok(())
+            }
+            Answer::Failed(why) => Err(why.into()),
+            Answer::Append(_) | Answer::Vote(_) | Answer::Snapshot(_) | Answer::Transfer(_) => {
+                Err("the leader answered another question".into())
+            }
+        }
+    }
+
     async fn read_entries(&self, indices: Vec<u64>) -> Result<Vec<Entry>, Cause> {
         if self.log.in_memory(&indices) {
             return Ok(self.log.read(indices, READ_BYTES_MAX)?);
@@ -227,69 +243,6 @@ impl Embedded {
 
 fn gap(next: Position) -> Cause {
     format!("position {next} before it is still free").into()
-}
-
-fn open_disk(options: &Options) -> Result<(Identity, Arc<View>, LogStore), OpenError> {
-    let dir = &options.dir;
-    let lock = files::lock(dir)?;
-    let identity = identity::load_or_mint(dir, options.name.as_str())?;
-    let head = snapshot::load_newest(dir)?;
-    let sizes = Sizes {
-        segment: options.segment_bytes.max(64 * 1024),
-        cache: options.cache_bytes,
-    };
-    let log = log::open(dir, sizes, lock)?;
-    if let Some(purged) = log.purged()
-        && head
-            .as_ref()
-            .is_none_or(|head| head.last.index < purged.index)
-    {
-        let what = "does not reach the records that were purged, or is missing";
-        return Err(OpenError::damaged(&snapshot::path(dir), what));
-    }
-    let view = View::restore(dir.clone(), head, &log).map_err(|error| {
-        OpenError::damaged(
-            &snapshot::path(dir),
-            format!("does not fit the log: {error}"),
-        )
-    })?;
-    Ok((identity, view, log))
-}
-
-async fn start(
-    identity: &Identity,
-    options: &Options,
-    view: &Arc<View>,
-    log: &LogStore,
-) -> Result<Raft, Cause> {
-    let config = Config {
-        cluster_name: format!("{:x}", identity.cluster),
-        heartbeat_interval: 50,
-        election_timeout_min: 150,
-        election_timeout_max: 300,
-        enable_pre_vote: Some(true),
-        // A leader that comes back asks again, since others may have followed it.
-        enable_leader_restore: Some(false),
-        // Snapshots are made of the fold, which only the director has.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: u64::MAX,
-        // Who lags behind gets the log as long as the log has it.
-        replication_lag_threshold: u64::MAX / 2,
-        install_snapshot_timeout: 60_000,
-        ..Config::default()
-    };
-    let config = Arc::new(config.validate()?);
-    let machine = Machine::new(Arc::clone(view));
-    let raft = Raft::new(identity.node, config, NoPeers, log.clone(), machine).await?;
-    if !raft.is_initialized().await? {
-        let member = Member {
-            name: identity.name.clone(),
-            address: options.address.clone(),
-        };
-        raft.initialize(BTreeMap::from([(identity.node, member)]))
-            .await?;
-    }
-    Ok(raft)
 }
 
 impl Ledger for Embedded {
@@ -321,19 +274,16 @@ impl Ledger for Embedded {
     }
 
     async fn tail(&self) -> Result<Tail, ReadError> {
-        let confirmed = tokio::time::timeout(
-            READ_LIMIT,
-            self.raft.ensure_linearizable(ReadPolicy::ReadIndex),
-        );
+        let confirmed = tokio::time::timeout(READ_LIMIT, self.confirm_read());
         match confirmed.await {
-            Ok(Ok(_)) => {
+            Ok(Ok(())) => {
                 let applied = self.view.applied();
                 Ok(Tail {
                     next: applied.next,
                     epoch: applied.epoch,
                 })
             }
-            Ok(Err(error)) => Err(ReadError::Unavailable(error.into())),
+            Ok(Err(cause)) => Err(ReadError::Unavailable(cause)),
             Err(elapsed) => Err(ReadError::Unavailable(elapsed.into())),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,6 +73,34 @@ pub enum OpenError {
         found: u32,
         /// The highest format that this build reads.
         known: u32,
+    },
+    /// The folder belongs to another cluster.
+    #[error(
+        "the folder {} belongs to cluster {owner}, not to cluster {cluster}; give this director an empty \
+         folder to add it",
+        dir.display()
+    )]
+    OtherCluster {
+        /// The folder.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u64,
+        /// Which one it should be added to.
+        cluster: u64,
+    },
+    /// What is shown to the other directors is not fit for it.
+    #[error("the other directors would refuse this one: {0}; renew its certificate")]
+    Certificate(String),
+    /// The port for the other directors cannot be had.
+    #[error(
+        "cannot listen for other directors on {address}; choose another port, or stop what has it"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// The Raft library did not start.
     #[error("the replicated log did not start")]

@@ -5,10 +5,12 @@
 
 use std::path::Path;
 
+use quorate_core::ids::DirectorName;
 use serde::{Deserialize, Serialize};
 
 use crate::error::OpenError;
 use crate::files::{self, Kind};
+use crate::options::Start;
 
 const FILE: &str = "identity";
 
@@ -24,10 +26,33 @@ pub(crate) struct Identity {
     pub(crate) cluster: u64,
     /// Its name when the folder was made.
     pub(crate) name: String,
+    /// It was made to be added to a cluster, so it never founds one.
+    #[serde(default)]
+    pub(crate) awaits: bool,
+}
+
+/// Who a folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// The director.
+    pub node: u64,
+    /// The cluster that it belongs to.
+    pub cluster: u64,
+}
+
+/// The identity of a folder, which is minted if the folder is new, so that certificates can be made for it
+/// before it is opened.
+///
+/// # Errors
+/// As [`Embedded::open`](crate::Embedded::open).
+pub fn ids(dir: &Path, name: &DirectorName, start: Start) -> Result<Ids, OpenError> {
+    let _lock = files::lock(dir)?;
+    let Identity { node, cluster, .. } = load_or_mint(dir, name.as_str(), start)?;
+    Ok(Ids { node, cluster })
 }
 
 /// Loads the identity of a folder, or mints one if the folder is new.
-pub(crate) fn load_or_mint(dir: &Path, name: &str) -> Result<Identity, OpenError> {
+pub(crate) fn load_or_mint(dir: &Path, name: &str, start: Start) -> Result<Identity, OpenError> {
     let path = dir.join(FILE);
     if let Some(payload) = files::read_sealed(&path, Kind::Identity)? {
         let identity: Identity = rmp_serde::from_slice(&payload)
@@ -39,7 +64,7 @@ pub(crate) fn load_or_mint(dir: &Path, name: &str) -> Result<Identity, OpenError
                 name: name.to_owned(),
             });
         }
-        return Ok(identity);
+        return belongs(dir, &identity, start).map(|()| identity);
     }
     let ours = |name: &&String| OURS.iter().any(|ours| name.starts_with(ours));
     if let Some(left) = files::names(dir)?.iter().find(ours) {
@@ -47,14 +72,31 @@ pub(crate) fn load_or_mint(dir: &Path, name: &str) -> Result<Identity, OpenError
         return Err(OpenError::damaged(&path, what));
     }
     let mint = || -> std::io::Result<Identity> {
+        let (cluster, awaits) = match start {
+            Start::Found => (files::random_id()?, false),
+            Start::Await { cluster } => (cluster, true),
+        };
         let identity = Identity {
             node: files::random_id()?,
-            cluster: files::random_id()?,
+            cluster,
             name: name.to_owned(),
+            awaits,
         };
         let payload = rmp_serde::to_vec_named(&identity).map_err(std::io::Error::other)?;
         files::replace(dir, FILE, &files::seal(Kind::Identity, &[&payload]))?;
         Ok(identity)
     };
     mint().map_err(OpenError::disk("write", &path))
+}
+
+/// A folder of one cluster is not added to another.
+fn belongs(dir: &Path, identity: &Identity, start: Start) -> Result<(), OpenError> {
+    match start {
+        Start::Await { cluster } if cluster != identity.cluster => Err(OpenError::OtherCluster {
+            dir: dir.to_owned(),
+            owner: identity.cluster,
+            cluster,
+        }),
+        Start::Found | Start::Await { .. } => Ok(()),
+    }
 }

@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::log::LogStore;
 use crate::machine::View;
-use crate::snapshot;
 use crate::types::Raft;
 
 /// How long the Raft library may take to notice a snapshot that is already on disk.
@@ -61,10 +60,8 @@ impl Keeper {
                 .ok_or_else(|| format!("nothing can be cut before position {next} yet"))?;
             (head, applied.kept.clone())
         };
-        let (view, written) = (Arc::clone(&self.view), head.clone());
-        tokio::task::spawn_blocking(move || snapshot::save(view.dir(), &written, &fold)).await??;
-        let last = head.last;
-        self.view.applied().keep(head);
+        let (view, last) = (Arc::clone(&self.view), head.last);
+        tokio::task::spawn_blocking(move || view.keep(head, &fold)).await??;
         self.raft.trigger().snapshot().await?;
         self.raft
             .wait(Some(NOTICE_LIMIT))

@@ -34,6 +34,9 @@ pub(crate) struct View {
     dir: PathBuf,
     applied: Mutex<Applied>,
     hints: watch::Sender<Hints>,
+    /// Held while a snapshot is written, so that the newest file is always the newest snapshot: one from
+    /// another director may arrive while one of this director is on its way.
+    writing: Mutex<()>,
 }
 
 /// The state after the last applied record.
@@ -188,11 +191,13 @@ impl View {
         let hints = Hints {
             occupied: Position(applied.next.0 - 1),
             should_lead: Some(false),
+            leader: None,
         };
         Ok(Arc::new(Self {
             dir,
             applied: Mutex::new(applied),
             hints: watch::Sender::new(hints),
+            writing: Mutex::new(()),
         }))
     }
 
@@ -207,6 +212,48 @@ impl View {
 
     pub(crate) fn dir(&self) -> &std::path::Path {
         &self.dir
+    }
+
+    /// Writes a snapshot of this director's own durably and takes it for the newest, unless a later one
+    /// came in between. Blocks.
+    pub(crate) fn keep(&self, head: Head, fold: &[u8]) -> io::Result<()> {
+        let _alone = self.alone();
+        let later = |kept: &Head| kept.next >= head.next;
+        if self.applied().kept.as_ref().is_some_and(later) {
+            return Ok(());
+        }
+        snapshot::save(&self.dir, &head, fold)?;
+        self.applied().keep(head);
+        Ok(())
+    }
+
+    /// Makes a snapshot of another director the state of this one; until it is durable, the one before
+    /// is. Blocks.
+    fn install(&self, meta: &SnapshotMeta, mut received: File) -> io::Result<()> {
+        let loaded = snapshot::read(&mut received)?;
+        let head = Head {
+            kept: loaded.head.next,
+            kept_after: Some(loaded.head.last.index),
+            ..loaded.head
+        };
+        if head.meta() != *meta {
+            return Err(io::Error::other(
+                "a snapshot holds another state than was announced",
+            ));
+        }
+        let _alone = self.alone();
+        snapshot::save(&self.dir, &head, &loaded.fold)?;
+        // What was kept before may lead elsewhere than the history of this snapshot.
+        snapshot::forget_before(&self.dir)?;
+        let next = head.next;
+        *self.applied() = Applied::from_snapshot(head);
+        self.hint_occupied(next);
+        Ok(())
+    }
+
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        // It guards files, which are whole whatever happened to who held it.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hint_occupied(&self, next: Position) {
@@ -315,26 +362,11 @@ impl RaftStateMachine<Types> for Machine {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        mut received: File,
+        received: File,
     ) -> Result<(), io::Error> {
-        let loaded = snapshot::read(&mut received)?;
-        let head = Head {
-            kept: loaded.head.next,
-            kept_after: Some(loaded.head.last.index),
-            ..loaded.head
-        };
-        if head.meta() != *meta {
-            return Err(io::Error::other(
-                "a snapshot holds another state than was announced",
-            ));
-        }
-        snapshot::save(&self.view.dir, &head, &loaded.fold)?;
-        // What was kept before may lead elsewhere than the history of this snapshot.
-        snapshot::forget_before(&self.view.dir)?;
-        let next = head.next;
-        *self.view.applied() = Applied::from_snapshot(head);
-        self.view.hint_occupied(next);
-        Ok(())
+        let (view, meta) = (Arc::clone(&self.view), meta.clone());
+        let installed = tokio::task::spawn_blocking(move || view.install(&meta, received));
+        installed.await.map_err(io::Error::other)?
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<Types, File>>, io::Error> {

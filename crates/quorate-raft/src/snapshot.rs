@@ -183,6 +183,18 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join(NEWEST)
 }
 
+/// Checks that a file holds the snapshot that was announced. Blocks.
+pub(crate) fn check(file: &mut File, announced: &SnapshotMeta) -> io::Result<()> {
+    if read(file)?.head.meta() == *announced {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it holds another state than was announced",
+        ))
+    }
+}
+
 /// Reads and checks a whole snapshot.
 pub(crate) fn read(file: &mut File) -> io::Result<Loaded> {
     file.rewind()?;

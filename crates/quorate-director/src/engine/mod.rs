@@ -205,7 +205,7 @@ impl<L: Ledger> Engine<L> {
     }
 
     fn hint(&mut self) {
-        let hints = *self.hints.borrow_and_update();
+        let hints = self.hints.borrow_and_update().clone();
         self.step(Event::Hint {
             should_lead: hints.should_lead,
             occupied: hints.occupied,
