@@ -135,6 +135,13 @@ impl Planner {
                 }
                 (Some(_) | None, _) => text.push_str("; it is to be stopped there"),
             }
+        } else {
+            match row.facts.schedulable {
+                Schedulable::Draining => {
+                    text.push_str("; that agent drains, and no other may take it");
+                }
+                Schedulable::Active | Schedulable::Cordoned => {}
+            }
         }
         text
     }

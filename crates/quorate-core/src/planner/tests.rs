@@ -643,6 +643,22 @@ fn stopped_and_failed_partitions_are_left_alone() {
 }
 
 #[test]
+fn what_a_drain_leaves_where_it_is_says_so() {
+    let mut world = running(&["a1"], 1, |_| {});
+    world.fold(vec![Record::AgentSet {
+        agent: AgentName::new("a1").unwrap(),
+        schedulable: Schedulable::Draining,
+    }]);
+    assert_eq!(world.run(), 0);
+    let why = world
+        .planner
+        .why(world.now, &world.cluster, PartitionId(0))
+        .unwrap();
+    let stays = "; that agent drains, and no other may take it";
+    assert!(why.because.ends_with(stays), "{}", why.because);
+}
+
+#[test]
 fn a_plan_tells_the_moves_starts_stops_and_what_would_wait() {
     let world = running(&["a1", "a2"], 4, |_| {});
     let drain = Record::AgentSet {

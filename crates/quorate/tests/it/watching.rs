@@ -164,6 +164,11 @@ fn names_are_taken_as_lists_write_them_and_those_that_are_none_are_told() {
         let done = one.run(args);
         assert_eq!(done.code, Some(3), "{args:?}: {}{}", done.out, done.err);
     }
+    let drained = one.run(&["drain", agent, "--wait", "1s"]);
+    assert_eq!(drained.code, Some(7), "{}", drained.err);
+    let stays = "that agent drains, and no other may take it";
+    assert_eq!(drained.err.matches(stays).count(), 2, "{}", drained.err);
+    one.ok(&["uncordon", agent]);
     let metrics = one.ok(&["api", "GET", "/metrics"]);
     assert!(metrics.starts_with("# HELP quorate_"), "{metrics}");
     assert_eq!(one.ok(&["api", "GET", "/livez"]), "ok\n");
