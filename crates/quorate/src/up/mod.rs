@@ -15,7 +15,7 @@ mod tell;
 
 use std::time::{Duration, Instant};
 
-use quorate_api::client::{Client, EventFilter, Wait};
+use quorate_api::client::{Client, EventFilter, Followed, Wait};
 use quorate_api::resources::{AgentState, AgentView, Progress};
 use quorate_core::ids::DirectorName;
 use tokio_util::sync::CancellationToken;
@@ -175,8 +175,7 @@ impl Up<'_> {
                 say("standard output is gone: nothing more is shown there, and everything goes on");
                 return;
             }
-            // More happened at once than is kept for those who watch.
-            say("some events are left out here:");
+            say("what happens cannot be shown for now:");
             crate::output::report(&failure);
             tokio::time::sleep(ROUND).await;
         }
@@ -253,10 +252,14 @@ impl Up<'_> {
         let mut events = opened.map_err(failure_of)?;
         loop {
             tokio::select! {
-                event = events.next() => {
-                    let line = event_line(&event.map_err(failure_of)?, self.output.color);
-                    self.output.text(&(line + "\n"))?;
-                }
+                followed = events.follow() => match followed.map_err(failure_of)? {
+                    Followed::Event(event) => {
+                        let line = event_line(&event, self.output.color);
+                        self.output.text(&(line + "\n"))?;
+                    }
+                    // More happened at once than is kept for those who watch.
+                    Followed::Skipped(problem) => say(&format!("skipped: {}", problem.detail)),
+                },
                 ended = self.agents.ended() => self.agents.told(&ended),
             }
         }
