@@ -76,7 +76,7 @@ fn kill_an_agent_and_start_it_again(cluster: &mut Cluster, before: &All) {
 }
 
 fn drain_one_and_take_it_back(cluster: &Cluster) {
-    let drained = cluster.run(&["drain", "a1", "--wait", "60s"]);
+    let drained = cluster.run(&["drain", "a1", "--wait", "180s"]);
     assert_eq!(drained.code, Some(0), "{}", drained.err);
     cluster.until("all run on the other two", |all| {
         all_run(all) && !Cluster::spread(all).contains_key("a1")

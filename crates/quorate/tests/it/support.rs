@@ -45,8 +45,9 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("it has an address").port()
 }
 
-/// How long anything may take that takes well under a second on an idle machine.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long anything may take that takes seconds at most on an idle machine. The workers of the
+/// demonstration alone keep two processors busy, and other tests run beside them.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(180);
 
 /// Waits until a condition gives a value.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
