@@ -323,9 +323,8 @@ pub(crate) fn agent(reading: &Reading<'_>, agent: &Agent, weight: u64) -> AgentV
             .iter()
             .filter_map(|id| cluster.session(*id))
     };
-    // In order of their ids: of each lease class the newest is the one that it uses. One of an earlier life
-    // that has yet to expire does not make it silent.
-    let newest: BTreeMap<_, _> = sessions().map(|s| (s.lease().lease, s.id())).collect();
+    // A session of an earlier life that has yet to expire does not make it silent.
+    let newest = cluster.sessions_in_use(agent);
     let expiries = newest
         .values()
         .filter_map(|id| reading.director.expires(*id));

@@ -36,6 +36,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -345,6 +346,15 @@ impl Cluster {
     #[must_use]
     pub fn agent_of(&self, id: SessionId) -> Option<&Agent> {
         self.agents.get(&self.sessions.get(&id)?.agent)
+    }
+
+    /// Of each lease class the open session that an agent uses: the newest, as ids rise. Others are of an
+    /// earlier life of it.
+    #[must_use]
+    pub fn sessions_in_use(&self, agent: &Agent) -> BTreeMap<Duration, SessionId> {
+        let open = agent.sessions.iter().filter_map(|id| self.session(*id));
+        open.map(|session| (session.lease().lease, session.id()))
+            .collect()
     }
 
     /// The open session with this secret: the answer to a repeated registration.

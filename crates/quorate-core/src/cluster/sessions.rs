@@ -245,8 +245,7 @@ impl Cluster {
         }
         let longest = gone.min_by_key(|agent| (agent.last_seen, agent.joined));
         if let Some(name) = longest.map(|agent| agent.name().clone()) {
-            self.agents.remove(&name);
-            fold.changes.push(Change::AgentForgotten { agent: name });
+            self.forget(fold, name);
         }
     }
 
@@ -255,9 +254,13 @@ impl Cluster {
         if !agent.is_gone() {
             return Err(Refused::Held);
         }
+        self.forget(fold, name);
+        Ok(())
+    }
+
+    fn forget(&mut self, fold: &mut Fold, name: AgentName) {
         self.agents.remove(&name);
         fold.changes.push(Change::AgentForgotten { agent: name });
-        Ok(())
     }
 
     pub(super) fn set_agent(

@@ -20,7 +20,7 @@ use crate::time::Moment;
 
 use super::explain::Exclusion;
 use super::paged::Paged;
-use super::{Facts, Planner, ServiceRow};
+use super::{AgentRow, Facts, Planner, ServiceRow};
 
 /// An agent opens a session for a new lease class in well under a second; one that has not done so after
 /// this long will not.
@@ -188,20 +188,18 @@ impl Planner {
     /// its balance is another.
     fn is_opening(&self, now: Moment, cluster: &Cluster, only: Option<ServiceId>) -> bool {
         let opening = self.unrest.opening.iter();
-        let mut opening = opening.filter(|(_, until)| **until > now);
-        opening.any(|(name, _)| {
-            let row = self.agents.get(name);
-            row.is_some_and(|row| {
-                let asked = self.services.iter();
-                let mut asked = asked.filter(|(id, _)| only.is_none_or(|only| **id == only));
-                let active = row.facts.schedulable == Schedulable::Active;
-                active
-                    && asked.any(|(id, service)| {
-                        let kept = cluster.service_by_id(*id).is_some_and(|s| !s.removed());
-                        kept && matches!(service.exclusion(&row.facts), Some(Exclusion::Lease))
-                    })
+        let opening = opening.filter(|(_, until)| **until > now);
+        let opening = opening.filter_map(|(name, _)| self.agents.get(name));
+        let mut active = opening.filter(|row| row.facts.schedulable == Schedulable::Active);
+        let lacks_its_class = |row: &AgentRow| {
+            let asked = self.services.iter();
+            let mut asked = asked.filter(|(id, _)| only.is_none_or(|only| **id == only));
+            asked.any(|(id, service)| {
+                let kept = cluster.service_by_id(*id).is_some_and(|s| !s.removed());
+                kept && matches!(service.exclusion(&row.facts), Some(Exclusion::Lease))
             })
-        })
+        };
+        active.any(lacks_its_class)
     }
 
     fn verdict_of(

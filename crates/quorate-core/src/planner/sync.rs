@@ -2,7 +2,7 @@
 //! every partition that changed into the list it belongs to.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -199,13 +199,7 @@ impl Planner {
     }
 
     fn facts(&self, cluster: &Cluster, agent: &cluster::Agent) -> Facts {
-        let mut sessions = BTreeMap::new();
-        for id in agent.sessions() {
-            if let Some(session) = cluster.session(*id) {
-                // In order of their ids: the newest of each class stays.
-                sessions.insert(session.lease().lease, *id);
-            }
-        }
+        let mut sessions = cluster.sessions_in_use(agent);
         let silent = sessions.values().any(|id| self.silent.contains(id));
         if let Some(any) = sessions.values().next().copied() {
             for lease in &self.foreseen {

@@ -175,7 +175,7 @@ impl Up<'_> {
                 say("standard output is gone: nothing more is shown there, and everything goes on");
                 return;
             }
-            say("what happens cannot be shown for now:");
+            say("what happens cannot be shown; it is tried again:");
             crate::output::report(&failure);
             tokio::time::sleep(ROUND).await;
         }
