@@ -6,3 +6,4 @@
 pub mod etcd;
 pub mod load;
 pub mod program;
+pub mod warden;

@@ -20,7 +20,6 @@
 
 use std::error::Error;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,6 +27,7 @@ use quorate_agent::warden::client::{Client, Terms};
 use quorate_agent::warden::protocol::{Order, Reply, RunId, StartRun};
 use quorate_agent::warden::{Options, run};
 use quorate_benches::program::processor_time;
+use quorate_benches::warden::Warden;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -157,7 +157,7 @@ async fn ours(count: u64, report: bool) -> Outcome<Sample> {
     let (timekeeper, containment) = (client.state.pid, client.state.containment.clone());
     let (mut sender, mut receiver) = (client.sender, client.receiver);
     sender.send(&Order::Arm { deadline: u64::MAX }).await?;
-    let empty = Memory::of(timekeeper)?;
+    let empty = Warden::of(timekeeper)?;
     let began = Instant::now();
     let (sent, held) = tokio::join!(
         async {
@@ -181,8 +181,9 @@ async fn ours(count: u64, report: bool) -> Outcome<Sample> {
     let _outputs = held?;
     let started = began.elapsed();
     if report {
-        Memory::of(timekeeper)?.print(&empty, count, &containment);
-        print_idle(timekeeper).await?;
+        let warden = Warden::of(timekeeper)?;
+        print(&warden, &empty, count, &containment);
+        print_idle(&warden).await?;
     }
     let began = Instant::now();
     for token in 1..=count {
@@ -222,82 +223,30 @@ fn sleep(token: u64) -> StartRun {
     }
 }
 
-/// Memory of a warden's processes in KiB.
-struct Memory {
-    timekeeper: Kib,
-    holder: Kib,
-    inits: Kib,
-    inits_count: u64,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Kib {
-    pss: u64,
-    rss: u64,
-}
-
-impl Memory {
-    fn of(timekeeper: u32) -> Outcome<Self> {
-        let holder = children(timekeeper)?[0];
-        let inits = children(holder)?;
-        let mut all = Kib::default();
-        for &init in &inits {
-            let kib = kib(init)?;
-            all.pss += kib.pss;
-            all.rss += kib.rss;
-        }
-        Ok(Self {
-            timekeeper: kib(timekeeper)?,
-            holder: kib(holder)?,
-            inits: all,
-            inits_count: u64::try_from(inits.len())?,
-        })
-    }
-
-    fn print(&self, empty: &Self, count: u64, containment: &str) {
-        let each = |kib: u64| kib as f64 / self.inits_count.max(1) as f64;
-        println!(
-            "containment {containment}: timekeeper PSS {} RSS {} KiB; holder PSS {} RSS {} KiB, \
+fn print(warden: &Warden, empty: &Warden, count: u64, containment: &str) {
+    let each = |kib: u64| kib as f64 / warden.inits.max(1) as f64;
+    println!(
+        "containment {containment}: timekeeper PSS {} RSS {} KiB; holder PSS {} RSS {} KiB, \
              {:.2} KiB RSS more for each of {count} runs; init of a run PSS {:.1} RSS {:.1} KiB",
-            self.timekeeper.pss,
-            self.timekeeper.rss,
-            self.holder.pss,
-            self.holder.rss,
-            self.holder.rss.saturating_sub(empty.holder.rss) as f64 / count as f64,
-            each(self.inits.pss),
-            each(self.inits.rss),
-        );
-    }
+        warden.of_timekeeper.proportional,
+        warden.of_timekeeper.resident,
+        warden.of_holder.proportional,
+        warden.of_holder.resident,
+        warden
+            .of_holder
+            .resident
+            .saturating_sub(empty.of_holder.resident) as f64
+            / count as f64,
+        each(warden.of_inits.proportional),
+        each(warden.of_inits.resident),
+    );
 }
 
-async fn print_idle(timekeeper: u32) -> Outcome<()> {
-    let holder = children(timekeeper)?[0];
-    let before = processor_time(timekeeper)? + processor_time(holder)?;
+async fn print_idle(warden: &Warden) -> Outcome<()> {
+    let used = || anyhow::Ok(processor_time(warden.timekeeper)? + processor_time(warden.holder)?);
+    let before = used()?;
     tokio::time::sleep(IDLE).await;
-    let used = processor_time(timekeeper)? + processor_time(holder)? - before;
-    let share = used.as_secs_f64() / IDLE.as_secs_f64();
+    let share = (used()? - before).as_secs_f64() / IDLE.as_secs_f64();
     println!("idle: {:.2} % of a core", share * 100.0);
     Ok(())
-}
-
-fn children(pid: u32) -> Outcome<Vec<u32>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    Ok(text
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?)
-}
-
-fn kib(pid: u32) -> Outcome<Kib> {
-    let text = std::fs::read_to_string(Path::new("/proc").join(format!("{pid}/smaps_rollup")))?;
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name))
-            .and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok())
-            .unwrap_or(0)
-    };
-    Ok(Kib {
-        pss: field("Pss:"),
-        rss: field("Rss:"),
-    })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use quorate_benches::warden::{Footprint, Warden, children};
 
 /// Most that an agent may hold resident, with its warden; goals of this bench.
 const RESIDENT_MAX_KIB: u64 = 12 * 1024;
@@ -13,50 +14,35 @@ const IDLE_MAX: f64 = 0.001;
 /// Until what follows starts is over.
 const CALM: Duration = Duration::from_secs(5);
 
-/// One process.
-#[derive(Clone, Copy, Debug)]
-struct Process {
-    pid: u32,
-    resident_kib: u64,
-    /// The same with what it shares divided by how many share it.
-    proportional_kib: u64,
-}
-
 /// What an agent with its runs holds.
 #[derive(Debug)]
 pub(crate) struct Cost {
-    agent: Process,
-    timekeeper: Process,
-    holder: Process,
-    inits_kib: u64,
-    inits: usize,
+    agent: u32,
+    of_agent: Footprint,
+    warden: Warden,
 }
 
 impl Cost {
     /// Of the agent with this process, which has one warden.
     pub(crate) fn of(agent: u32) -> anyhow::Result<Self> {
         let timekeeper = *children(agent)?.first().context("no warden")?;
-        let holder = *children(timekeeper)?.first().context("no holder of runs")?;
-        let inits = children(holder)?;
-        let mut inits_kib = 0;
-        for &init in &inits {
-            inits_kib += Process::of(init)?.proportional_kib;
-        }
         Ok(Self {
-            agent: Process::of(agent)?,
-            timekeeper: Process::of(timekeeper)?,
-            holder: Process::of(holder)?,
-            inits_kib,
-            inits: inits.len(),
+            agent,
+            of_agent: Footprint::of(agent)?,
+            warden: Warden::of(timekeeper)?,
         })
     }
 
-    fn ours(&self) -> [Process; 3] {
-        [self.agent, self.timekeeper, self.holder]
+    fn ours(&self) -> [Footprint; 3] {
+        [
+            self.of_agent,
+            self.warden.of_timekeeper,
+            self.warden.of_holder,
+        ]
     }
 
     fn resident_kib(&self) -> u64 {
-        self.ours().iter().map(|process| process.resident_kib).sum()
+        self.ours().iter().map(|process| process.resident).sum()
     }
 
     /// What it is with `count` runs, and what each costs beyond the one of `first`.
@@ -64,7 +50,7 @@ impl Cost {
         for (name, process) in ["agent", "timekeeper", "holder"].iter().zip(self.ours()) {
             println!(
                 "{name:<10} {:>6} KiB resident, {:>6} KiB proportional",
-                process.resident_kib, process.proportional_kib
+                process.resident, process.proportional
             );
         }
         let more = self.resident_kib().saturating_sub(first.resident_kib());
@@ -73,7 +59,7 @@ impl Cost {
              the init of a run {:.1} KiB proportional",
             self.resident_kib(),
             more as f64 / count as f64,
-            self.inits_kib as f64 / self.inits.max(1) as f64
+            self.warden.of_inits.proportional as f64 / self.warden.inits.max(1) as f64
         );
     }
 
@@ -94,49 +80,20 @@ impl Cost {
 
     fn processor_time(&self) -> anyhow::Result<Duration> {
         let mut all = Duration::ZERO;
-        for process in self.ours() {
-            all += process.processor_time()?;
+        for pid in [self.agent, self.warden.timekeeper, self.warden.holder] {
+            all += threads_time(pid)?;
         }
         Ok(all)
     }
 }
 
-impl Process {
-    fn of(pid: u32) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
-            let number = number.with_context(|| format!("no {name} of {pid}"))?;
-            anyhow::Ok(number.trim().parse()?)
-        };
-        Ok(Self {
-            pid,
-            resident_kib: field("Rss:")?,
-            proportional_kib: field("Pss:")?,
-        })
-    }
-
-    /// What all of its threads have used. `/proc/PID/stat` counts hundredths of a second: too coarse for this.
-    fn processor_time(&self) -> anyhow::Result<Duration> {
-        let mut all = 0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid))? {
-            let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-            let first = text.split_whitespace().next();
-            all += first.context("schedstat is empty")?.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(all))
-    }
-}
-
-/// Children of a process, of whichever of its threads.
-fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
-    let mut all = Vec::new();
+/// What all threads of a process have used. `/proc/PID/stat` counts hundredths of a second: too coarse for this.
+fn threads_time(pid: u32) -> anyhow::Result<Duration> {
+    let mut all = 0;
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = std::fs::read_to_string(thread?.path().join("children"))?;
-        for word in text.split_whitespace() {
-            all.push(word.parse()?);
-        }
+        let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        let first = text.split_whitespace().next();
+        all += first.context("schedstat is empty")?.parse::<u64>()?;
     }
-    Ok(all)
+    Ok(Duration::from_nanos(all))
 }
