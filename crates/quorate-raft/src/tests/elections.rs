@@ -83,14 +83,20 @@ async fn vote(cluster: &Cluster, from: usize, voter: usize, term: u64, last: u64
     .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vote_is_given_once_in_a_term_also_across_a_restart() {
+/// A voter that has everything, and the two others, which have crashed.
+async fn lone_voter() -> (Cluster, [usize; 3]) {
     let mut cluster = Cluster::of(3).await;
     let last = cluster.fill(3).await;
-    let (voter, one, other) = (0, 1, 2);
+    let [voter, one, other] = [0, 1, 2];
     cluster.check(&[voter], last).await;
     cluster.crash(one);
     cluster.crash(other);
+    (cluster, [voter, one, other])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vote_is_given_once_in_a_term_also_across_a_restart() {
+    let (mut cluster, [voter, one, other]) = lone_voter().await;
     let term = cluster.term(voter) + 100;
     let far = 1_000_000;
     // As long as it is loyal to a leader that it heard, it refuses; then it grants.
@@ -120,12 +126,7 @@ async fn a_vote_is_given_once_in_a_term_also_across_a_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_who_lacks_something_committed_gets_a_vote_and_seeing_a_term_is_not_voting_in_it() {
-    let mut cluster = Cluster::of(3).await;
-    let last = cluster.fill(3).await;
-    let (voter, one, other) = (0, 1, 2);
-    cluster.check(&[voter], last).await;
-    cluster.crash(one);
-    cluster.crash(other);
+    let (cluster, [voter, one, other]) = lone_voter().await;
     let loyal = cluster.ledger(voter);
     // It forgets its leader first, so that the log alone decides.
     let forgotten = async || loyal.tail().await.is_err().then_some(());

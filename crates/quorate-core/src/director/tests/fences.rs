@@ -3,6 +3,7 @@
 use super::*;
 use crate::checkpoint::Content;
 use crate::director::call::{Checkpoints, Refusal, Written};
+use crate::director::event::ProofId;
 use crate::lease::KEPT;
 use crate::record::{CloseReason, Place};
 
@@ -344,8 +345,8 @@ fn a_leader_that_was_deposed_without_knowing_begins_no_hook() {
     }
 }
 
-#[test]
-fn a_hook_waits_while_nobody_can_say_who_leads() {
+/// Kept work whose agent is silent: its hook waits for the proof that this director leads.
+fn before_a_hook() -> (World, ProofId) {
     let kept = serde_json::json!({ "isolation": "keep", "fence": "power-off" });
     let (mut world, ..) = running(&kept, KEPT);
     world.proofs_held = true;
@@ -354,6 +355,12 @@ fn a_hook_waits_while_nobody_can_say_who_leads() {
         panic!("a hook begins with a proof")
     };
     world.proofs_held = false;
+    (world, proof)
+}
+
+#[test]
+fn a_hook_waits_while_nobody_can_say_who_leads() {
+    let (mut world, proof) = before_a_hook();
     world.tell(0, Event::TailAnswered { proof, tail: None });
     assert_eq!(world.nodes[0].fenced, []);
     world.pass(Duration::from_secs(1));
@@ -366,14 +373,7 @@ fn a_hook_waits_while_nobody_can_say_who_leads() {
 
 #[test]
 fn a_hook_does_not_begin_when_its_agent_is_heard_during_the_proof() {
-    let kept = serde_json::json!({ "isolation": "keep", "fence": "power-off" });
-    let (mut world, ..) = running(&kept, KEPT);
-    world.proofs_held = true;
-    world.pass(X);
-    let Effect::ProveTail { proof } = world.held(0) else {
-        panic!("a hook begins with a proof")
-    };
-    world.proofs_held = false;
+    let (mut world, proof) = before_a_hook();
     world.renew_later(0, renewal(5));
     let tail = Some(world.tail());
     world.tell(0, Event::TailAnswered { proof, tail });
