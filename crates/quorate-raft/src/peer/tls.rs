@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use quorate_core::ids::ClusterId;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -22,15 +23,15 @@ pub const DIRECTOR_DNS_NAME: &str = "director.quorate.internal";
 /// Told in the TLS handshake, so that a client of another protocol is turned away there.
 const PROTOCOL: &[u8] = b"quorate-peer";
 
-/// The URI that the certificate of a director carries among its alternative names: its cluster, its role
-/// and its name.
+/// The URI that the certificate of a director carries among its alternative names: its cluster in 16
+/// hexadecimal digits, its role and its name.
 #[must_use]
 pub fn director_uri(cluster: u64, name: &str) -> String {
     format!("{}{name}", prefix(cluster))
 }
 
 fn prefix(cluster: u64) -> String {
-    format!("quorate://{cluster}/director/")
+    format!("quorate://{}/director/", ClusterId(cluster))
 }
 
 /// What a director shows to the others and checks them by, each as PEM.

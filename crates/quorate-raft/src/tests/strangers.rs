@@ -272,7 +272,7 @@ async fn papers_that_the_others_would_refuse_are_refused_before() {
         other_key,
         authority.director(cluster.id, "d2"),
         authority.director(cluster.id + 1, "d1"),
-        authority.sign(&format!("quorate://{}/agent/d1", cluster.id)),
+        authority.sign(&format!("quorate://{:016x}/agent/d1", cluster.id)),
         authority.sign("https://example.org/"),
     ] {
         let refused = ledger.renew_certificate(&papers);
