@@ -26,6 +26,20 @@ pub enum Change {
         /// Its term.
         epoch: Epoch,
     },
+    /// A director has told where it is, or that something about it is new.
+    DirectorKnown {
+        /// Its name.
+        name: DirectorName,
+        /// Where its API is reached.
+        address: String,
+        /// Version of its program.
+        version: String,
+    },
+    /// A director is known no longer.
+    DirectorForgotten {
+        /// Its name.
+        name: DirectorName,
+    },
     /// A service was created, or came back while its last partitions still stopped.
     ServiceCreated {
         /// Its name.
@@ -236,6 +250,8 @@ impl Change {
             | Self::SourceRecovered { service } => Some(service),
             Self::Partition { subject, .. } => Some(&subject.service),
             Self::Elected { .. }
+            | Self::DirectorKnown { .. }
+            | Self::DirectorForgotten { .. }
             | Self::SessionOpened { .. }
             | Self::SessionResumed { .. }
             | Self::SessionClosed { .. }
@@ -254,6 +270,8 @@ impl Change {
         match self {
             Self::Partition { subject, .. } => Some(subject),
             Self::Elected { .. }
+            | Self::DirectorKnown { .. }
+            | Self::DirectorForgotten { .. }
             | Self::ServiceCreated { .. }
             | Self::ServiceChanged { .. }
             | Self::ServiceRemoved { .. }
@@ -297,6 +315,8 @@ impl Change {
             | Self::AgentSet { agent, .. }
             | Self::AgentForgotten { agent } => Some(agent),
             Self::Elected { .. }
+            | Self::DirectorKnown { .. }
+            | Self::DirectorForgotten { .. }
             | Self::ServiceCreated { .. }
             | Self::ServiceChanged { .. }
             | Self::ServiceRemoved { .. }
@@ -311,6 +331,8 @@ impl Change {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Elected { .. } => "director.elected",
+            Self::DirectorKnown { .. } => "director.known",
+            Self::DirectorForgotten { .. } => "director.forgotten",
             Self::ServiceCreated { .. } => "service.created",
             Self::ServiceChanged { .. } => "service.changed",
             Self::ServiceRemoved { .. } => "service.removed",
@@ -398,6 +420,12 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Elected { name, epoch } => write!(f, "director {name} leads, epoch {epoch}"),
+            Self::DirectorKnown {
+                name,
+                address,
+                version,
+            } => write!(f, "director {name} is at {address}, version {version}"),
+            Self::DirectorForgotten { name } => write!(f, "director {name} forgotten"),
             Self::ServiceCreated { service } => write!(f, "service {service} created"),
             Self::ServiceChanged { service } => write!(f, "service {service} changed"),
             Self::ServiceRemoved { service } => write!(f, "service {service} removed"),

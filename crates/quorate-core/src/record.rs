@@ -64,6 +64,16 @@ pub enum Record {
     },
     /// The leader is alive though it has nothing to say (shared stores only).
     Beat,
+    /// A director tells where it is reached and what it can read.
+    DirectorKnown {
+        /// The director as it describes itself.
+        director: DirectorInfo,
+    },
+    /// A director that was removed is to be known no longer.
+    DirectorForgotten {
+        /// Its name.
+        director: DirectorName,
+    },
 
     /// A service is created or its specification replaced; its partitions are set on their own.
     ServicePut {
@@ -307,6 +317,21 @@ pub enum Schedulable {
     Cordoned,
     /// No new work, and what it has moves away.
     Draining,
+}
+
+/// A director as it describes itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectorInfo {
+    /// Its name in the cluster.
+    pub name: DirectorName,
+    /// Its random identity, minted with its data folder.
+    pub id: u64,
+    /// Where its API is reached.
+    pub address: String,
+    /// Version of its program, for people.
+    pub version: String,
+    /// Highest format of records that it reads.
+    pub format: u16,
 }
 
 /// An agent as it describes itself when a session opens.

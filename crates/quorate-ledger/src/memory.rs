@@ -11,10 +11,12 @@ use quorate_core::record::ENTRY_BYTES_MAX;
 use tokio::sync::watch;
 
 use crate::{
-    AppendError, Appended, Committed, Hints, Ledger, READ_BYTES_MAX, ReadError, Snapshot, Tail,
+    AppendError, Appended, Committed, Hints, Leader, Ledger, READ_BYTES_MAX, ReadError, Snapshot,
+    Tail,
 };
 
-/// A ledger in memory. Clones are further clients of the same store.
+/// A ledger in memory. Clones are the same client of the store; [`another`](MemoryLedger::another) makes one
+/// more.
 #[derive(Clone, Debug)]
 pub struct MemoryLedger {
     store: Arc<Mutex<Store>>,
@@ -28,6 +30,8 @@ struct Store {
     first: Position,
     entries: VecDeque<(Epoch, Vec<u8>)>,
     snapshot: Option<Snapshot>,
+    /// The hints of every client.
+    clients: Vec<watch::Sender<Hints>>,
 }
 
 impl Store {
@@ -51,20 +55,47 @@ impl MemoryLedger {
     /// An empty store that gives no hint who should lead, as a shared store does.
     #[must_use]
     pub fn new() -> Self {
+        let hints = watch::Sender::new(Hints::default());
         Self {
             store: Arc::new(Mutex::new(Store {
                 first: Position(1),
                 entries: VecDeque::new(),
                 snapshot: None,
+                clients: vec![hints.clone()],
             })),
-            hints: watch::Sender::new(Hints::default()),
+            hints,
         }
     }
 
-    /// Hints to all clients of this store whether they should lead, as the embedded quorum does.
+    /// One more client of this store, which is hinted at by itself: that of another director.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        let mut store = self.lock();
+        let occupied = Position(store.next().0 - 1);
+        let hints = watch::Sender::new(Hints {
+            occupied,
+            ..Hints::default()
+        });
+        store.clients.push(hints.clone());
+        drop(store);
+        Self {
+            store: Arc::clone(&self.store),
+            hints,
+        }
+    }
+
+    /// Hints to this client whether it should lead, as the embedded quorum does.
     pub fn hint_leadership(&self, should_lead: Option<bool>) {
         self.hints
             .send_modify(|hints| hints.should_lead = should_lead);
+    }
+
+    /// Hints to this client whether it should lead, and who does.
+    pub fn hint_leader(&self, should_lead: bool, leader: Option<Leader>) {
+        self.hints.send_modify(|hints| {
+            hints.should_lead = Some(should_lead);
+            hints.leader = leader;
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
@@ -97,9 +128,9 @@ impl MemoryLedger {
             return Err(refused(format!("position {next} before it is still free")));
         }
         store.entries.push_back((epoch, entry));
-        drop(store);
-        self.hints
-            .send_modify(|hints| hints.occupied = hints.occupied.max(at));
+        for client in &store.clients {
+            client.send_modify(|hints| hints.occupied = hints.occupied.max(at));
+        }
         Ok(Appended::Appended)
     }
 

@@ -109,6 +109,8 @@ impl Cluster {
         match record {
             Record::Elected { .. } => Err(Refused::Epoch),
             Record::Beat => Ok(()),
+            Record::DirectorKnown { director } => self.know_director(fold, director),
+            Record::DirectorForgotten { director } => self.forget_director(fold, director),
             Record::ServicePut { name, spec } => {
                 self.put_service(fold, name, *spec);
                 Ok(())
@@ -275,6 +277,8 @@ impl Cluster {
                 | Record::SourceStatus { service, .. } => service,
                 Record::Elected { .. }
                 | Record::Beat
+                | Record::DirectorKnown { .. }
+                | Record::DirectorForgotten { .. }
                 | Record::ServiceRemoved { .. }
                 | Record::Staged { .. }
                 | Record::DesiredSet { .. }

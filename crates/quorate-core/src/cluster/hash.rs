@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::checkpoint::Checkpoint;
 use crate::ids::PartitionId;
 use crate::lease::LeaseTimes;
-use crate::record::{AgentInfo, Place};
+use crate::record::{AgentInfo, DirectorInfo, Place};
 
 use super::partition::{Extra, Freed, Partition, State};
 use super::run::Told;
@@ -88,6 +88,7 @@ impl Cluster {
             last_hash,
             epoch,
             leader,
+            directors,
             era,
             last_token,
             last_session,
@@ -124,6 +125,18 @@ impl Cluster {
             sum.number(*id);
             sum.number(elected_by.writer);
             sum.number(elected_by.sequence);
+        }
+        for DirectorInfo {
+            name,
+            id,
+            address: _,
+            version: _,
+            format,
+        } in directors.values()
+        {
+            sum.text(name.as_str());
+            sum.number(*id);
+            sum.number(*format);
         }
         slab(&mut sum, services, service);
         service_ids.values().for_each(|id| sum.number(id.0));

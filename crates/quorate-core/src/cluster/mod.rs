@@ -16,6 +16,7 @@
 mod apply;
 mod check;
 mod checkpoints;
+mod directors;
 mod fencing;
 mod hash;
 mod kept;
@@ -45,9 +46,10 @@ use crate::ids::{
     AgentName, BatchId, DirectorName, Epoch, Era, Incarnation, PartitionId, PartitionKey, Position,
     ServiceId, ServiceName, SessionId, Token,
 };
-use crate::record::{Desired, Record};
+use crate::record::{Desired, DirectorInfo, Record};
 
 pub use apply::FoldError;
+pub use directors::DIRECTORS_MAX;
 pub use partition::{Freed, Holder, Partition, State};
 pub use run::Run;
 pub use service::Service;
@@ -63,6 +65,7 @@ pub struct Cluster {
     last_hash: u64,
     epoch: Epoch,
     leader: Option<Leader>,
+    directors: BTreeMap<DirectorName, DirectorInfo>,
     era: Era,
     last_token: Token,
     last_session: SessionId,
@@ -126,6 +129,10 @@ pub enum Refused {
     NoPartition,
     /// There is no such agent.
     NoAgent,
+    /// There is no such director.
+    NoDirector,
+    /// As many directors are known as may be.
+    DirectorsMax,
     /// The session is over or never was.
     NoSession,
     /// Somebody holds the partition.
@@ -155,6 +162,8 @@ impl fmt::Display for Refused {
             Self::NoService => "the service does not exist",
             Self::NoPartition => "the partition does not exist",
             Self::NoAgent => "the agent is not known",
+            Self::NoDirector => "the director is not known",
+            Self::DirectorsMax => "as many directors are known as may be",
             Self::NoSession => "the session is over",
             Self::Held => "the partition is held under another token",
             Self::NotWanted => "the partition is not to run",

@@ -72,7 +72,9 @@ impl Cluster {
                         agent.revision = at;
                     }
                 }
-                Change::Elected { .. } => {}
+                Change::Elected { .. }
+                | Change::DirectorKnown { .. }
+                | Change::DirectorForgotten { .. } => {}
             }
         }
     }

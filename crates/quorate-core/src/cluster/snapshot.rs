@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     Epoch, Era, Incarnation, PartitionId, Position, ServiceId, ServiceName, SessionId, Token,
 };
-use crate::record::Desired;
+use crate::record::{Desired, DirectorInfo};
 use crate::spec::ServiceSpec;
 
 use super::partition::Partition;
@@ -49,6 +49,9 @@ struct Head<'a> {
     last_hash: u64,
     epoch: Epoch,
     leader: Option<Leader>,
+    /// Not in snapshots from before directors told of themselves.
+    #[serde(default)]
+    directors: Vec<Cow<'a, DirectorInfo>>,
     era: Era,
     last_token: Token,
     last_session: SessionId,
@@ -112,6 +115,7 @@ impl Cluster {
             last_hash: self.last_hash,
             epoch: self.epoch,
             leader: self.leader.clone(),
+            directors: self.directors.values().map(Cow::Borrowed).collect(),
             era: self.era,
             last_token: self.last_token,
             last_session: self.last_session,
@@ -194,6 +198,7 @@ fn build(head: Head<'_>, partitions: Vec<(u32, Partition)>) -> Result<Cluster, S
         return Err(slots);
     };
     let agents = head.agents.into_iter().map(Cow::into_owned);
+    let directors = head.directors.into_iter().map(Cow::into_owned);
     let by_id = |sessions: Vec<Cow<'_, Session>>| {
         let sessions = sessions.into_iter().map(Cow::into_owned);
         sessions.map(|session| (session.id, session)).collect()
@@ -203,6 +208,9 @@ fn build(head: Head<'_>, partitions: Vec<(u32, Partition)>) -> Result<Cluster, S
         last_hash: head.last_hash,
         epoch: head.epoch,
         leader: head.leader,
+        directors: directors
+            .map(|director| (director.name.clone(), director))
+            .collect(),
         era: head.era,
         last_token: head.last_token,
         last_session: head.last_session,

@@ -261,6 +261,8 @@ pub(super) fn weigh(record: &Record) -> usize {
         }
         Record::Staged { records, .. } => 112 + records.iter().map(weigh).sum::<usize>(),
         Record::Elected { .. }
+        | Record::DirectorKnown { .. }
+        | Record::DirectorForgotten { .. }
         | Record::ServicePut { .. }
         | Record::ServiceRemoved { .. }
         | Record::SourceStatus { .. }

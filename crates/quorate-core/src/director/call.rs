@@ -2,11 +2,13 @@
 
 use crate::checkpoint::Content;
 use crate::ids::{
-    AgentName, Era, Incarnation, PartitionId, PartitionKey, Position, ServiceName, SessionId, Token,
+    AgentName, DirectorName, Era, Incarnation, PartitionId, PartitionKey, Position, ServiceName,
+    SessionId, Token,
 };
 use crate::lease::LeaseTimes;
 use crate::record::{
-    AgentInfo, Cause, CloseReason, Desired, Exit, ReleaseOutcome, RunReport, Schedulable,
+    AgentInfo, Cause, CloseReason, Desired, DirectorInfo, Exit, ReleaseOutcome, RunReport,
+    Schedulable,
 };
 use crate::spec::{PartitionSpec, Problem, ServiceSpec};
 
@@ -62,6 +64,16 @@ pub enum Call {
     ForgetAgent {
         /// Which.
         agent: AgentName,
+    },
+    /// A director tells where it is reached and what it can read.
+    Announce {
+        /// The director as it describes itself.
+        director: DirectorInfo,
+    },
+    /// Forgets a director that was removed.
+    ForgetDirector {
+        /// Which.
+        director: DirectorName,
     },
     /// Takes everything from an agent that is silent, at the risk that its processes still execute.
     Evict {

@@ -93,6 +93,8 @@ impl Director {
             Call::Restart { service, key } => self.decide_restart(service, key),
             Call::SetAgent { agent, schedulable } => self.decide_agent(batch, agent, schedulable),
             Call::ForgetAgent { agent } => self.decide_forget(agent),
+            Call::Announce { director } => self.decide_announce(director),
+            Call::ForgetDirector { director } => self.decide_forget_director(director),
             Call::Evict { agent, reason } => self.decide_evict(now, agent, reason),
             Call::Register {
                 agent,
@@ -430,6 +432,8 @@ fn compares(call: &Call) -> bool {
         | Call::Restart { .. }
         | Call::SetAgent { .. }
         | Call::ForgetAgent { .. }
+        | Call::Announce { .. }
+        | Call::ForgetDirector { .. }
         | Call::Evict { .. }
         | Call::Register { .. }
         | Call::Resume { .. }
@@ -453,6 +457,8 @@ fn speaks_for(call: &Call) -> Option<SessionId> {
         | Call::Restart { .. }
         | Call::SetAgent { .. }
         | Call::ForgetAgent { .. }
+        | Call::Announce { .. }
+        | Call::ForgetDirector { .. }
         | Call::Evict { .. }
         | Call::Conditional(_)
         | Call::PutCheckpoint { .. }

@@ -292,6 +292,8 @@ fn too_large(record: &Record, bytes: usize) -> Refusal {
         },
         Record::Elected { .. }
         | Record::Beat
+        | Record::DirectorKnown { .. }
+        | Record::DirectorForgotten { .. }
         | Record::ServiceRemoved { .. }
         | Record::PartitionsRemoved { .. }
         | Record::Staged { .. }

@@ -79,6 +79,8 @@ impl Director {
             Record::Staged { .. } => true,
             Record::Elected { .. }
             | Record::Beat
+            | Record::DirectorKnown { .. }
+            | Record::DirectorForgotten { .. }
             | Record::Silent { .. }
             | Record::Heard { .. }
             // How far a run has come is no new revision of its partition.

@@ -112,6 +112,8 @@ impl Director {
                     self.session_ended(*session, agent);
                 }
                 Change::Elected { .. }
+                | Change::DirectorKnown { .. }
+                | Change::DirectorForgotten { .. }
                 | Change::ServiceCreated { .. }
                 | Change::ServiceChanged { .. }
                 | Change::ServiceRemoved { .. }

@@ -368,6 +368,8 @@ impl Planner {
                 | Change::AgentFenced { .. }
                 | Change::AgentDrifts { .. }
                 | Change::Elected { .. }
+                | Change::DirectorKnown { .. }
+                | Change::DirectorForgotten { .. }
                 | Change::SourceRefused { .. }
                 | Change::SourceRecovered { .. } => {}
             }

@@ -74,6 +74,8 @@ pub(super) fn stirs(change: &Change) -> bool {
             | What::Closed(_) => false,
         },
         Change::Elected { .. }
+        | Change::DirectorKnown { .. }
+        | Change::DirectorForgotten { .. }
         | Change::SourceRefused { .. }
         | Change::SourceRecovered { .. }
         | Change::SessionOpened { .. }

@@ -60,6 +60,8 @@ impl Secrets {
                     });
                 }
                 Change::Elected { .. }
+                | Change::DirectorKnown { .. }
+                | Change::DirectorForgotten { .. }
                 | Change::ServiceCreated { .. }
                 | Change::ServiceChanged { .. }
                 | Change::ServiceRemoved { .. }

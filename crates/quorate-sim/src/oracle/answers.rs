@@ -181,6 +181,8 @@ fn resumed(call: Option<&Call>) -> Option<SessionId> {
         | Call::Restart { .. }
         | Call::SetAgent { .. }
         | Call::ForgetAgent { .. }
+        | Call::Announce { .. }
+        | Call::ForgetDirector { .. }
         | Call::Evict { .. }
         | Call::Conditional(_)
         | Call::Register { .. }

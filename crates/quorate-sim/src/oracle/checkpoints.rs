@@ -111,6 +111,8 @@ impl Oracle {
             }
             Record::Elected { .. }
             | Record::Beat
+            | Record::DirectorKnown { .. }
+            | Record::DirectorForgotten { .. }
             | Record::ServicePut { .. }
             | Record::PartitionsPut { .. }
             | Record::Staged { .. }

@@ -98,6 +98,8 @@ impl Oracle {
             }
             Record::Elected { .. }
             | Record::Beat
+            | Record::DirectorKnown { .. }
+            | Record::DirectorForgotten { .. }
             | Record::ServicePut { .. }
             | Record::ServiceRemoved { .. }
             | Record::PartitionsPut { .. }

@@ -169,6 +169,8 @@ impl Oracle {
             Record::Silent { session, for_ms } => self.silent(now, *session, *for_ms),
             Record::Elected { .. }
             | Record::Beat
+            | Record::DirectorKnown { .. }
+            | Record::DirectorForgotten { .. }
             | Record::ServiceRemoved { .. }
             | Record::PartitionsPut { .. }
             | Record::PartitionsRemoved { .. }

@@ -5,10 +5,10 @@
 use super::{Log, assumed, key, opened, partition, service, spec};
 use crate::checkpoint::Content;
 use crate::cluster::Cluster;
-use crate::ids::{AgentName, BatchId, Incarnation, Token};
+use crate::ids::{AgentName, BatchId, DirectorName, Incarnation, Token};
 use crate::record::{
-    Cause, CloseReason, Desired, Entry, Exit, ExitClass, MoveReason, Record, ReleaseOutcome,
-    RunPhase, RunReport, Schedulable,
+    Cause, CloseReason, Desired, DirectorInfo, Entry, Exit, ExitClass, MoveReason, Record,
+    ReleaseOutcome, RunPhase, RunReport, Schedulable,
 };
 use crate::spec::PartitionSpec;
 
@@ -43,10 +43,12 @@ fn kind(record: &Record) -> usize {
         Record::Drifts { .. } => 25,
         Record::CheckpointPut { .. } => 26,
         Record::AgentForgotten { .. } => 27,
+        Record::DirectorKnown { .. } => 28,
+        Record::DirectorForgotten { .. } => 29,
     }
 }
 
-const KINDS: usize = 28;
+const KINDS: usize = 30;
 
 fn put(partitions: Vec<PartitionSpec>) -> Record {
     Record::PartitionsPut {
@@ -126,7 +128,25 @@ fn everything() -> Log {
     log.accept(vec![Record::AgentForgotten {
         agent: AgentName::new("z").unwrap(),
     }]);
+    directors(&mut log);
     log
+}
+
+fn directors(log: &mut Log) {
+    for name in ["d1", "d2"] {
+        log.accept(vec![Record::DirectorKnown {
+            director: DirectorInfo {
+                name: DirectorName::new(name).unwrap(),
+                id: 7,
+                address: format!("{name}:7400"),
+                version: "0.1.0".to_owned(),
+                format: 1,
+            },
+        }]);
+    }
+    log.accept(vec![Record::DirectorForgotten {
+        director: DirectorName::new("d1").unwrap(),
+    }]);
 }
 
 fn what_people_want(log: &mut Log) {
