@@ -53,6 +53,18 @@ pub const AGENT_UNCORDON: &str = "/v1/agents/{name}/uncordon";
 pub const AGENT_EVICT: &str = "/v1/agents/{name}/evict";
 /// The directors.
 pub const DIRECTORS: &str = "/v1/directors";
+/// One director, as it tells of itself.
+pub const DIRECTOR: &str = "/v1/directors/{name}";
+/// The quorum of directors.
+pub const CLUSTER: &str = "/v1/cluster";
+/// Its members.
+pub const CLUSTER_MEMBERS: &str = "/v1/cluster/members";
+/// One of them.
+pub const CLUSTER_MEMBER: &str = "/v1/cluster/members/{name}";
+/// Gives a member a vote.
+pub const CLUSTER_PROMOTE: &str = "/v1/cluster/members/{name}/promote";
+/// Hands leadership over.
+pub const CLUSTER_TRANSFER: &str = "/v1/cluster/transfer-leader";
 /// What happens, as it happens.
 pub const EVENTS: &str = "/v1/events";
 /// How far everything has come up.
@@ -67,6 +79,8 @@ pub const SESSION_LOG_CHUNKS: &str = "/v1/sessions/{id}/log-chunks";
 pub const SESSION_RESUME: &str = "/v1/sessions/{id}/resume";
 /// Renews leases.
 pub const SESSION_RENEW: &str = "/v1/sessions/{id}/renew";
+/// Renewals that one director passes on to another, many at once.
+pub const SESSION_RENEWALS: &str = "/v1/sessions/renewals";
 /// Reports what happened.
 pub const SESSION_REPORT: &str = "/v1/sessions/{id}/report";
 /// Keeps how far runs of a session have come.
@@ -86,6 +100,8 @@ pub const METRICS: &str = "/metrics";
 
 /// Header of every read: the ledger position that the answer shows. Pass it as `index` to wait for more.
 pub const INDEX_HEADER: &str = "quorate-index";
+/// Header of a request that a director has passed on, with that director's name. It is passed on once only.
+pub const RELAYED_HEADER: &str = "quorate-relayed-by";
 /// Header that makes a repeated write harmless.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 

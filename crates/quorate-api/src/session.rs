@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::checkpoint::{CheckpointView, Content};
+use crate::problem::Problem;
 
 /// `POST /v1/sessions`: a warden begins a session. Frees nothing of an older one.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -110,6 +111,42 @@ pub struct RenewResponse {
     pub lost: Vec<LostSession>,
 }
 
+/// `POST /v1/sessions/renewals`: renewals that came to a director that does not lead.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PassedRenewals {
+    /// Each as it came.
+    pub renewals: Vec<PassedRenewal>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PassedRenewal {
+    /// The session of its path.
+    pub session: u64,
+    /// The secret of that session.
+    pub secret: String,
+    /// Its body.
+    pub request: RenewRequest,
+}
+
+/// Answer to them, in the same order.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PassedAnswers {
+    /// One for each.
+    pub answers: Vec<PassedAnswer>,
+}
+
+/// Answer to one of them: one or the other.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PassedAnswer {
+    /// What the agent is to hear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<RenewResponse>,
+    /// Why it hears nothing of the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Box<Problem>>,
+}
+
 /// A session that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LostSession {
@@ -136,6 +173,9 @@ pub struct WorkResponse {
     /// for each that it has none of.
     #[serde(default)]
     pub leases_ms: Vec<u64>,
+    /// Where the directors are reached, all that are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directors: Vec<String>,
 }
 
 /// One partition in the hands of a session.

@@ -17,6 +17,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where it listens. Loopback only, until TLS and tokens protect it.
     pub listen: SocketAddr,
+    /// Where others reach it, `host:port`, when that is not where it listens.
+    pub advertise: Option<String>,
     /// Folders that the `file` sources of specifications may be read from.
     pub source_roots: Vec<PathBuf>,
     /// How many agents to wait for before the very first placement, if that is known.
@@ -38,6 +40,7 @@ impl Config {
             name,
             data_dir,
             listen,
+            advertise: None,
             source_roots: Vec::new(),
             expect_agents: None,
             fences: BTreeMap::new(),
@@ -176,6 +179,9 @@ pub enum RunError {
         /// What is wrong.
         what: String,
     },
+    /// The way to other directors cannot be set up.
+    #[error("the way to other directors cannot be set up")]
+    Client(#[source] reqwest::Error),
     /// Going on could do harm; a person must look.
     #[error("the director has stopped for safety: {reason}")]
     Halted {

@@ -16,10 +16,12 @@ mod engine;
 mod history;
 mod http;
 mod identity;
+pub mod quorum;
 mod routes;
 mod run;
 mod tally;
 mod views;
 
 pub use config::{Config, FenceHook, Limits, RunError};
+pub use duties::join::Joining;
 pub use run::{Bound, bind, run};

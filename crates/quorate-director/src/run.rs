@@ -6,21 +6,27 @@ use std::sync::Arc;
 use quorate_core::director;
 use quorate_core::ids::ClusterId;
 use quorate_core::planner::PlannerConfig;
+use quorate_core::record::{DirectorInfo, FORMAT};
 use quorate_ledger::Ledger;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, RunError};
 use crate::descriptors::{self, Budget};
+use crate::duties::announce::announce;
+use crate::duties::join::{Joining, join};
 use crate::duties::readings;
 use crate::duties::sources::{self, Roots};
 use crate::engine::{Engine, Handle};
 use crate::history::{self, History, Recorder};
 use crate::http::places::Places;
+use crate::http::relay::{Relay, Renewals};
 use crate::http::{App, server};
 use crate::identity::{self, Identity};
+use crate::quorum::Quorum;
 use crate::routes;
 
 /// Calls that wait to be decided. A leader takes thousands a second, so this is some seconds of them.
@@ -39,6 +45,8 @@ pub struct Bound {
     identity: Identity,
     history: (History, Recorder),
     budget: Budget,
+    quorum: Option<Arc<dyn Quorum>>,
+    joining: Option<Joining>,
 }
 
 /// Opens the address and the data folder.
@@ -72,6 +80,8 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
         identity,
         history,
         budget,
+        quorum: None,
+        joining: None,
     })
 }
 
@@ -95,6 +105,17 @@ impl Bound {
         self.address
     }
 
+    /// Its ledger is an embedded quorum, whose members are shown and changed by this; a new director comes
+    /// into it as `joining` says.
+    #[must_use]
+    pub fn in_quorum(self, quorum: Arc<dyn Quorum>, joining: Option<Joining>) -> Self {
+        Self {
+            quorum: Some(quorum),
+            joining,
+            ..self
+        }
+    }
+
     /// Runs until it is told to stop, or must. `cluster` is that of the ledger, the same in all its
     /// directors.
     ///
@@ -108,7 +129,8 @@ impl Bound {
     ) -> Result<(), RunError> {
         // A director that ends by itself takes its server with it.
         let shutdown = shutdown.child_token();
-        let address = self.address.to_string();
+        let address = self.config.advertise.clone();
+        let address = address.unwrap_or_else(|| self.address.to_string());
         let machine = director::Config {
             name: self.config.name.clone(),
             id: self.identity.id,
@@ -138,15 +160,29 @@ impl Bound {
         let sources = tokio::spawn(sources::run(roots, wanted, to_readings));
         let readings = tokio::spawn(readings::hand_in(handle.clone(), readings));
         let places = Arc::new(Places::new(self.budget, &limits));
+        let relays = relays(&self.config, &handle).map_err(RunError::Client)?;
         let app = app(
             &self.config,
             cluster,
             (self.budget, &places),
-            &address,
-            handle,
+            (&address, relays),
+            (handle, self.quorum.clone()),
             &shutdown,
         );
         let writes = app.writes.clone();
+        let mut duties = JoinSet::new();
+        let own = DirectorInfo {
+            name: self.config.name.clone(),
+            id: self.identity.id,
+            address: address.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            format: FORMAT,
+        };
+        duties.spawn(announce(app.clone(), own, shutdown.clone()));
+        if let (Some(quorum), Some(joining)) = (self.quorum, self.joining) {
+            let name = self.config.name.clone();
+            duties.spawn(join(joining, name, quorum, shutdown.clone()));
+        }
         let server = server::serve(
             self.listener,
             routes::router(app),
@@ -185,11 +221,19 @@ impl Bound {
         };
         // Both end with the loop: the one when nobody tells it what to read, the other with it.
         let sources = sources.await.and(readings.await);
+        // They have been told, and wait for nothing that takes long.
+        duties.shutdown().await;
         drop(self.identity);
         sources.map_err(|_| RunError::Broken { part: "sources" })?;
         served.map_err(|_| RunError::Broken { part: "server" })?;
         ended.map_err(|_| RunError::Broken { part: "loop" })?
     }
+}
+
+fn relays(config: &Config, handle: &Handle) -> Result<(Relay, Renewals), reqwest::Error> {
+    let relay = Relay::new(config.name.clone())?;
+    let renewals = Renewals::start(handle.clone(), config.name.clone())?;
+    Ok((relay, renewals))
 }
 
 fn planner(config: &Config) -> PlannerConfig {
@@ -203,8 +247,8 @@ fn app(
     config: &Config,
     cluster: ClusterId,
     (budget, places): (Budget, &Arc<Places>),
-    address: &str,
-    handle: Handle,
+    (address, (relay, renewals)): (&str, (Relay, Renewals)),
+    (handle, quorum): (Handle, Option<Arc<dyn Quorum>>),
     shutdown: &CancellationToken,
 ) -> App {
     App {
@@ -224,6 +268,9 @@ fn app(
         writes: TaskTracker::new(),
         repeats: Arc::default(),
         logs: Arc::default(),
+        quorum,
+        relay: Arc::new(relay),
+        renewals,
         openapi: routes::document(),
     }
 }

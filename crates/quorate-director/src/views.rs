@@ -357,7 +357,7 @@ pub(crate) fn agent(reading: &Reading<'_>, agent: &Agent, weight: u64) -> AgentV
 }
 
 /// Work as it is told to an agent.
-pub(crate) fn work(delta: WorkDelta, leases_ms: Vec<u64>) -> WorkResponse {
+pub(crate) fn work(delta: WorkDelta, leases_ms: Vec<u64>, directors: Vec<String>) -> WorkResponse {
     let items = delta.items.into_iter().map(|item| WorkItem {
         partition: item.partition.0,
         token: item.token.0,
@@ -387,6 +387,7 @@ pub(crate) fn work(delta: WorkDelta, leases_ms: Vec<u64>) -> WorkResponse {
         gone: delta.gone.into_iter().map(|token| token.0).collect(),
         services: services.collect(),
         leases_ms,
+        directors,
     }
 }
 

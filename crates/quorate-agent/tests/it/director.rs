@@ -214,6 +214,7 @@ async fn work(
             })
             .collect(),
         leases_ms: Vec::new(),
+        directors: Vec::new(),
     }))
 }
 

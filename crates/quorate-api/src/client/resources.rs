@@ -9,8 +9,9 @@ use super::transport::Call;
 use super::{Client, Error, EventStream};
 use crate::checkpoint::{CheckpointView, Content};
 use crate::resources::{
-    AgentView, ApplyAnswer, ApplyRequest, DirectorView, Done, EvictRequest, HistoryView, Page,
-    PartitionState, PartitionView, Plan, Progress, ServiceView, Why,
+    AddMember, AgentView, ApplyAnswer, ApplyRequest, ClusterView, DirectorView, Done, EvictRequest,
+    HistoryView, Page, PartitionState, PartitionView, Plan, Progress, ServiceView, TransferLeader,
+    Why,
 };
 use crate::routes::{self, fill};
 
@@ -357,6 +358,53 @@ impl Client {
     pub async fn directors(&self) -> Result<Indexed<Vec<DirectorView>>, Error> {
         self.list(routes::DIRECTORS.to_owned(), Vec::new(), None)
             .await
+    }
+
+    /// The quorum of directors, as the leader sees it.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn cluster(&self) -> Result<ClusterView, Error> {
+        Ok(self.call(Call::get(routes::CLUSTER.to_owned())).await?.1)
+    }
+
+    /// Adds a director that waits to be added; it does not vote yet.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn add_member(&self, member: &AddMember) -> Result<Done, Error> {
+        let call = Call::post(routes::CLUSTER_MEMBERS.to_owned()).json(member);
+        Ok(self.call(call).await?.1)
+    }
+
+    /// Gives a member of the quorum that has caught up a vote.
+    ///
+    /// # Errors
+    /// As [`Error`] says; `Unavailable` while it has not caught up.
+    pub async fn promote_member(&self, name: &str) -> Result<Done, Error> {
+        let call = Call::post(fill(routes::CLUSTER_PROMOTE, &[name]));
+        Ok(self.call(call).await?.1)
+    }
+
+    /// Removes a member of the quorum for good.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn remove_member(&self, name: &str) -> Result<Done, Error> {
+        let call = Call::write(Method::DELETE, fill(routes::CLUSTER_MEMBER, &[name]));
+        Ok(self.call(call).await?.1)
+    }
+
+    /// Hands leadership over, to a member or to the one that lacks least.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn transfer_leader(&self, to: Option<&str>) -> Result<Done, Error> {
+        let to = TransferLeader {
+            to: to.map(str::to_owned),
+        };
+        let call = Call::post(routes::CLUSTER_TRANSFER.to_owned()).json(&to);
+        Ok(self.call(call).await?.1)
     }
 
     /// How far everything has come up: of one service, or of all.

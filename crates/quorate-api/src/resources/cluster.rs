@@ -86,8 +86,12 @@ pub struct DirectorView {
     pub role: DirectorRole,
     /// The term that it knows.
     pub epoch: u64,
-    /// How far it has folded the ledger.
-    pub position: u64,
+    /// How far it has folded the ledger; each knows that of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// Version of its program, when it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// What a director does.
@@ -158,4 +162,80 @@ pub struct Progress {
     /// start, stop, restart or move that is under way or waits for its turn is not settled. Only the
     /// leader knows; it is false elsewhere, so ask with `leader=true`.
     pub settled: bool,
+}
+
+/// `PUT /v1/directors/{name}`: where a director is reached, as it tells itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DirectorAnnouncement {
+    /// Its random identity.
+    pub id: u64,
+    /// Where its API is reached.
+    pub address: String,
+    /// Version of its program.
+    pub version: String,
+    /// Highest format of records that it reads.
+    pub format: u16,
+}
+
+/// `GET /v1/cluster`: the quorum of directors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClusterView {
+    /// Ledger position that this shows.
+    pub index: u64,
+    /// Random identity of the cluster, in hexadecimal.
+    pub cluster: String,
+    /// The term.
+    pub epoch: u64,
+    /// How many directors vote.
+    pub voters: u32,
+    /// How many of them may be lost, and the others go on.
+    pub losses: u32,
+    /// Voters and learners.
+    pub members: Vec<MemberView>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// A member of the quorum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemberView {
+    /// Its name.
+    pub name: String,
+    /// Its random identity in the quorum, in hexadecimal.
+    pub id: String,
+    /// What it does.
+    pub role: DirectorRole,
+    /// Where its API is reached, when it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Where the other directors reach it.
+    pub peer_address: String,
+    /// Version of its program, when it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How many records it lacks; only the leader knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<u64>,
+    /// How long ago it last answered the leader, in milliseconds; only the leader knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<u64>,
+}
+
+/// `POST /v1/cluster/members`: a director that waits to be added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AddMember {
+    /// Its name.
+    pub name: String,
+    /// Its random identity in the quorum, in hexadecimal.
+    pub id: String,
+    /// Where the other directors reach it, `host:port`.
+    pub peer_address: String,
+}
+
+/// `POST /v1/cluster/transfer-leader`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TransferLeader {
+    /// Who is to lead; without it the voter that lacks least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
 }

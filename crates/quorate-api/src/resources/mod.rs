@@ -14,7 +14,10 @@ pub use change::{
     AppliedKind, AppliedService, ApplyAnswer, ApplyRequest, Done, Event, HistoryEntry, HistoryView,
     Plan, PlannedMove, PlannedStart, PlannedStop, PlannedWait, ServiceChange, ServiceChangeKind,
 };
-pub use cluster::{AgentState, AgentView, DirectorRole, DirectorView, EvictRequest, Progress};
+pub use cluster::{
+    AddMember, AgentState, AgentView, ClusterView, DirectorAnnouncement, DirectorRole,
+    DirectorView, EvictRequest, MemberView, Progress, TransferLeader,
+};
 pub use service::{
     Counts, ExcludedAgent, ExitView, PartitionState, PartitionView, ServiceState, ServiceView,
     SourceView, Why,

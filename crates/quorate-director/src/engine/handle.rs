@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use quorate_core::director::call::{Answer, Call, Renewal, RenewalAnswer};
-use quorate_core::ids::{Epoch, Position, SessionId};
+use quorate_core::ids::{DirectorName, Epoch, Position, SessionId};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Reading, Secrets, WorkAsk};
+use super::{Reading, Secrets, WorkAsk, confirm};
 use crate::history::History;
 
 /// What of the loop's state everybody may see at any time.
@@ -21,6 +21,23 @@ pub(crate) struct Seen {
     pub(crate) epoch: Epoch,
     /// Whether this director decides.
     pub(crate) leading: bool,
+}
+
+/// Who decides, as far as this director knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Led {
+    /// This director.
+    Here,
+    /// Another one, which is in office.
+    By {
+        /// Its name.
+        name: DirectorName,
+        /// Where its API is reached.
+        address: String,
+    },
+    /// Nobody at the moment.
+    #[default]
+    Nobody,
 }
 
 /// A message to the loop.
@@ -65,9 +82,20 @@ pub(crate) enum AskError {
 pub(crate) struct Handle {
     messages: mpsc::Sender<Message>,
     renewals: mpsc::Sender<RenewalAsk>,
+    confirms: mpsc::Sender<confirm::Ask>,
     seen: watch::Receiver<Seen>,
+    led: watch::Receiver<Led>,
     secrets: Arc<Secrets>,
     history: History,
+}
+
+/// The ends of the channels to the loop and from it.
+pub(super) struct Ends {
+    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) renewals: mpsc::Sender<RenewalAsk>,
+    pub(super) confirms: mpsc::Sender<confirm::Ask>,
+    pub(super) seen: watch::Receiver<Seen>,
+    pub(super) led: watch::Receiver<Led>,
 }
 
 impl fmt::Debug for Handle {
@@ -79,17 +107,20 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    pub(super) fn new(
-        messages: mpsc::Sender<Message>,
-        renewals: mpsc::Sender<RenewalAsk>,
-        seen: watch::Receiver<Seen>,
-        secrets: Arc<Secrets>,
-        history: History,
-    ) -> Self {
+    pub(super) fn new(ends: Ends, secrets: Arc<Secrets>, history: History) -> Self {
+        let Ends {
+            messages,
+            renewals,
+            confirms,
+            seen,
+            led,
+        } = ends;
         Self {
             messages,
             renewals,
+            confirms,
             seen,
+            led,
             secrets,
             history,
         }
@@ -165,6 +196,30 @@ impl Handle {
     /// Tells when that changes.
     pub(crate) fn watch(&self) -> watch::Receiver<Seen> {
         self.seen.clone()
+    }
+
+    /// Who decides.
+    pub(crate) fn led(&self) -> Led {
+        self.led.borrow().clone()
+    }
+
+    /// Tells when that changes.
+    pub(crate) fn watch_led(&self) -> watch::Receiver<Led> {
+        self.led.clone()
+    }
+
+    /// The last position that is occupied, or was at some moment after this call began. `None`: the ledger
+    /// does not tell. The caller sets the time limit.
+    ///
+    /// # Errors
+    /// When too many ask or the director has ended.
+    pub(crate) async fn confirm(&self) -> Result<Option<Position>, AskError> {
+        let (ask, answered) = oneshot::channel();
+        self.confirms.try_send(ask).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => AskError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => AskError::Ended,
+        })?;
+        answered.await.map_err(|_| AskError::Ended)
     }
 
     pub(crate) fn secrets(&self) -> &Secrets {

@@ -11,6 +11,7 @@
 //!  hints, timer ─┘◄─────────────────────────────────────────────────────────┘
 //! ```
 
+mod confirm;
 mod handle;
 mod hooks;
 mod ledger;
@@ -37,11 +38,12 @@ use crate::config::{FenceHook, RunError};
 use crate::duties::sources::{Follow, Wanted};
 use crate::history::{History, Recorder};
 
-pub(crate) use handle::{Ask, AskError, Handle, Message, RenewalAsk, Seen};
+pub(crate) use handle::{Ask, AskError, Handle, Led, Message, RenewalAsk, Seen};
 pub(crate) use reading::Reading;
 pub(crate) use secrets::{Checked, Secrets, hash as secret_hash};
 pub(crate) use waiters::WorkAsk;
 
+use handle::Ends;
 use hooks::Hooks;
 use ledger::LedgerTasks;
 use reading::Tracker;
@@ -52,6 +54,8 @@ use waiters::Waiters;
 const MESSAGES_MAX: usize = 1024;
 /// Renewals that may wait: one of each session that a cluster may have.
 const RENEWALS_MAX: usize = 32_768;
+/// Questions for the end of the ledger that may wait: one of each request that may be open.
+const CONFIRMS_MAX: usize = 32_768;
 /// How many messages are taken in before the ledger's answers have their turn again.
 const TURN: usize = 64;
 
@@ -71,6 +75,7 @@ pub(crate) struct Engine<L> {
     recorder: Recorder,
     secrets: Arc<Secrets>,
     seen: watch::Sender<Seen>,
+    led: watch::Sender<Led>,
     wanted: watch::Sender<Wanted>,
     /// Where `wanted` was last computed.
     wanted_at: Option<Position>,
@@ -104,9 +109,20 @@ impl<L: Ledger> Engine<L> {
         let (to_messages, messages) = mpsc::channel(MESSAGES_MAX);
         let (seen, see) = watch::channel(Seen::default());
         let (wanted, want) = watch::channel(Wanted::default());
+        let (led, see_led) = watch::channel(Led::default());
+        let (to_confirms, confirms) = mpsc::channel(CONFIRMS_MAX);
         let secrets = Arc::new(Secrets::default());
         let hints = ledger.hints();
-        let handle = Handle::new(to_messages, to_renewals, see, Arc::clone(&secrets), history);
+        // It ends with the last handle.
+        tokio::spawn(confirm::run(Arc::clone(&ledger), confirms));
+        let ends = Ends {
+            messages: to_messages,
+            renewals: to_renewals,
+            confirms: to_confirms,
+            seen: see,
+            led: see_led,
+        };
+        let handle = Handle::new(ends, Arc::clone(&secrets), history);
         let engine = Self {
             machine: Director::new(config),
             ledger: LedgerTasks::new(ledger),
@@ -122,6 +138,7 @@ impl<L: Ledger> Engine<L> {
             recorder,
             secrets,
             seen,
+            led,
             wanted,
             wanted_at: None,
             wake: None,
@@ -309,8 +326,40 @@ impl<L: Ledger> Engine<L> {
         }
     }
 
+    /// Who decides. Over an embedded quorum its own word counts, too: the last one elected may be dead.
+    fn led_by(&self) -> Led {
+        match self.machine.role() {
+            Role::Leader => return Led::Here,
+            Role::Candidate | Role::Halted(_) => return Led::Nobody,
+            Role::Follower => {}
+        }
+        let leader = self.machine.cluster().leader();
+        let Some((leader, address)) = leader.zip(self.machine.leader_address()) else {
+            return Led::Nobody;
+        };
+        let hints = self.hints.borrow();
+        let in_office = hints.should_lead.is_none()
+            || hints
+                .leader
+                .as_ref()
+                .is_some_and(|hinted| hinted.name == leader.name.as_str());
+        if !in_office {
+            return Led::Nobody;
+        }
+        Led::By {
+            name: leader.name.clone(),
+            address,
+        }
+    }
+
     /// Tells those who wait what is new.
     fn publish(&mut self) {
+        let led = self.led_by();
+        self.led.send_if_modified(|before| {
+            let differs = *before != led;
+            *before = led;
+            differs
+        });
         let cluster = self.machine.cluster();
         let leading = *self.machine.role() == Role::Leader;
         let now = Seen {

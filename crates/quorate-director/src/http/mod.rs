@@ -11,6 +11,7 @@ pub(crate) mod idempotency;
 pub(crate) mod json;
 mod once;
 pub(crate) mod places;
+pub(crate) mod relay;
 pub(crate) mod server;
 mod words;
 
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Limits;
 use crate::duties::sources::Roots;
 use crate::engine::Handle;
+use crate::quorum::Quorum;
 use crate::routes::LogHub;
 
 /// What every handler may use. It holds no state of the cluster: that is behind `handle`.
@@ -55,5 +57,11 @@ pub(crate) struct App {
     pub(crate) writes: TaskTracker,
     pub(crate) repeats: Arc<idempotency::Repeats>,
     pub(crate) logs: Arc<LogHub>,
+    /// The members of the ledger's quorum, when it has some.
+    pub(crate) quorum: Option<Arc<dyn Quorum>>,
+    /// The way to the leader, when it is another director.
+    pub(crate) relay: Arc<relay::Relay>,
+    /// The same for renewals.
+    pub(crate) renewals: relay::Renewals,
     pub(crate) openapi: Arc<str>,
 }

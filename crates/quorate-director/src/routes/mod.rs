@@ -4,6 +4,7 @@
 mod agents;
 mod apply;
 mod checkpoints;
+mod cluster;
 mod directors;
 mod document;
 mod events;
@@ -24,7 +25,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::engine::Reading;
 use crate::http::answer::Failure;
-use crate::http::{App, guard, idempotency};
+use crate::http::{App, guard, idempotency, relay};
 
 pub(crate) use document::document;
 pub(crate) use logs::LogHub;
@@ -48,6 +49,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(plan::router())
         .merge(agents::router())
         .merge(directors::router())
+        .merge(cluster::router())
         .merge(events::router())
         .merge(progress::router())
         .merge(sessions::router())
@@ -65,6 +67,8 @@ pub(crate) fn router(app: App) -> Router {
             app.clone(),
             idempotency::remember,
         ))
+        // The answers to repeats are where they were first given.
+        .layer(middleware::from_fn_with_state(app.clone(), relay::relay))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)
 }

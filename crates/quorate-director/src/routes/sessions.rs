@@ -10,11 +10,12 @@ use quorate_api::resources::Done;
 use quorate_api::routes;
 use quorate_api::session as wire;
 use quorate_api::session::{
-    CloseRequest, LostSession, RegisterRequest, RenewRequest, RenewResponse, ReportRequest,
-    ReportResponse, ResumeRequest, SessionOpened, WorkResponse,
+    CloseRequest, LostSession, PassedAnswer, PassedAnswers, PassedRenewal, PassedRenewals,
+    RegisterRequest, RenewRequest, RenewResponse, ReportRequest, ReportResponse, ResumeRequest,
+    SessionOpened, WorkResponse,
 };
+use quorate_core::director::WorkDelta;
 use quorate_core::director::call::{Answer, Call, Release, Renewal, RenewalAnswer, Report};
-use quorate_core::director::{Role, WorkDelta};
 use quorate_core::ids::{AgentName, Incarnation, PartitionId, Position, SessionId, Token};
 use quorate_core::lease::{KEPT, LeaseTimes};
 use quorate_core::record::{
@@ -27,10 +28,11 @@ use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::engine::{Checked, Message, WorkAsk, secret_hash};
+use crate::engine::{Checked, Led, Message, WorkAsk, secret_hash};
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed, not_leader, unexpected};
 use crate::http::extract::{JsonBody, Names, Params};
+use crate::http::relay::unproven;
 use crate::views;
 
 /// How long a renewal may wait for the proof of leadership: longer, and the agent has given it up.
@@ -43,6 +45,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(register))
         .routes(routes!(resume))
         .routes(routes!(renew))
+        .routes(routes!(renewals))
         .routes(routes!(report))
         .routes(routes!(close))
         .routes(routes!(work))
@@ -137,10 +140,67 @@ async fn renew(
     headers: HeaderMap,
     JsonBody(request): JsonBody<RenewRequest>,
 ) -> Result<Indexed<RenewResponse>, Failure> {
-    if request.also.len() > ALSO_MAX {
+    let renewal = PassedRenewal {
+        session: id,
+        secret: secret_of(&headers)?.to_owned(),
+        request,
+    };
+    let renewed = match app.handle.led() {
+        // The machine tells who leads, when it is nobody here.
+        Led::Here | Led::Nobody => renew_here(&app, renewal).await?,
+        Led::By { .. } => {
+            check(&renewal)?;
+            app.renewals.pass(renewal).await?
+        }
+    };
+    Ok(Indexed(app.handle.seen().position.0, renewed))
+}
+
+/// Renewals that another director passes on.
+#[utoipa::path(
+    post, path = routes::SESSION_RENEWALS, tag = "sessions", operation_id = "renewals",
+    request_body = PassedRenewals,
+    responses((status = 200, body = PassedAnswers), (status = "default", body = Problem))
+)]
+async fn renewals(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<PassedRenewals>,
+) -> Result<Indexed<PassedAnswers>, Failure> {
+    let each = request.renewals.into_iter();
+    let each = each.map(|renewal| renew_here(&app, renewal));
+    let answers = futures::future::join_all(each).await.into_iter();
+    let answers = answers.map(|answer| match answer {
+        Ok(renewed) => PassedAnswer {
+            renewed: Some(renewed),
+            problem: None,
+        },
+        Err(Failure(problem)) => PassedAnswer {
+            renewed: None,
+            problem: Some(problem),
+        },
+    });
+    let answers = PassedAnswers {
+        answers: answers.collect(),
+    };
+    Ok(Indexed(app.handle.seen().position.0, answers))
+}
+
+fn check(renewal: &PassedRenewal) -> Result<(), Failure> {
+    if renewal.request.also.len() > ALSO_MAX {
         let message = format!("at most {ALSO_MAX} further sessions");
         return Err(wrong("also", &message));
     }
+    Ok(())
+}
+
+/// Renews as the leader, or tells who leads.
+async fn renew_here(app: &App, renewal: PassedRenewal) -> Result<RenewResponse, Failure> {
+    check(&renewal)?;
+    let PassedRenewal {
+        session: id,
+        secret,
+        request,
+    } = renewal;
     let mut sessions = Vec::new();
     let mut unknown = Vec::new();
     let mut sort = |id: u64, secret: &str| {
@@ -153,7 +213,7 @@ async fn renew(
         }
         checked
     };
-    if sort(id, secret_of(&headers)?) == Checked::Wrong {
+    if sort(id, &secret) == Checked::Wrong {
         return Err(wrong_secret(id));
     }
     for proof in &request.also {
@@ -168,12 +228,6 @@ async fn renew(
         sent_ms: request.sent_ms,
     };
     let asked = app.handle.renew(renewal, unknown);
-    let unproven = || {
-        Failure::new(
-            Code::TimedOut,
-            "leadership was not proven in time; nothing was renewed",
-        )
-    };
     match tokio::time::timeout(RENEWAL_TIME, asked).await {
         Err(_) => Err(unproven()),
         Ok(Err(error)) => Err(error.into()),
@@ -183,12 +237,11 @@ async fn renew(
                 session: session.0,
                 reason,
             });
-            let answer = RenewResponse {
+            Ok(RenewResponse {
                 counter: request.counter,
                 renewed: renewed.into_iter().map(|session| session.0).collect(),
                 lost: lost.collect(),
-            };
-            Ok(Indexed(app.handle.seen().position.0, answer))
+            })
         }
     }
 }
@@ -320,14 +373,6 @@ async fn work(
     let session = authorize(&app, id, &headers).await?;
     let since = Position(blocking.index.unwrap_or_default());
     let until = Instant::now() + blocking.wait;
-    // What a director has not folded yet it would tell as not held, and the agent would end it.
-    let leader = app.query(|reading| match reading.director.role() {
-        Role::Leader => Ok(()),
-        Role::Follower | Role::Candidate | Role::Halted(_) => {
-            Err(not_leader(reading.director.leader_address()))
-        }
-    });
-    leader.await??;
     let (answer, answered) = oneshot::channel();
     let ask = WorkAsk {
         session,
@@ -351,6 +396,8 @@ async fn work(
         },
         () = tokio::time::sleep_until(until) => nothing,
         () = app.shutdown.cancelled() => nothing,
+        // One that is cut off from the others must not keep the agent from asking them.
+        () = led_anew(&app) => nothing,
     };
     let leases = app.query(|reading| {
         let services = reading.cluster().services();
@@ -360,10 +407,23 @@ async fn work(
             .collect();
         leases.sort_unstable();
         leases.dedup();
-        leases
+        let directors = reading.cluster().directors().values();
+        let directors = directors.map(|director| director.address.clone());
+        (leases, directors.collect())
     });
-    let response = views::work(delta, leases.await?);
+    let (leases, directors) = leases.await?;
+    let response = views::work(delta, leases, directors);
     Ok(Indexed(response.index, response))
+}
+
+/// Returns when another director leads than now, or none.
+async fn led_anew(app: &App) {
+    let mut led = app.handle.watch_led();
+    led.mark_unchanged();
+    if led.changed().await.is_err() {
+        // The loop has ended, which is told otherwise.
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Checks that whoever asks speaks for the session. One that is not known here is let through: the

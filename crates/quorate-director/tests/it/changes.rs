@@ -141,7 +141,8 @@ async fn only_the_leader_says_that_everything_has_settled() {
         ask("/v1/progress?leader=true").await.status() == 503
     })
     .await;
-    let answer = ask("/v1/progress").await;
+    assert_eq!(ask("/v1/progress").await.status(), 503);
+    let answer = ask("/v1/progress?stale=true").await;
     assert_eq!(answer.status(), 200);
     let progress: Value = answer.json().await.unwrap();
     assert_eq!(progress["settled"], json!(false));

@@ -29,9 +29,15 @@ pub(crate) struct Desk {
 }
 
 pub(crate) fn config(folder: &TempDir, limits: Limits) -> Config {
-    let name = DirectorName::new("d1").unwrap();
+    named("d1", folder, limits)
+}
+
+/// The same under another name.
+pub(crate) fn named(name: &str, folder: &TempDir, limits: Limits) -> Config {
+    let folder_of_it = folder.path().join(name);
+    let name = DirectorName::new(name).unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let mut config = Config::new(name, folder.path().join("d1"), listen);
+    let mut config = Config::new(name, folder_of_it, listen);
     config.source_roots = vec![folder.path().to_owned()];
     config.limits = limits;
     config

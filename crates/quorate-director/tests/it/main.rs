@@ -16,6 +16,7 @@ mod job_files;
 mod life;
 mod openapi;
 mod operations;
+mod relay;
 mod sessions;
 mod sources;
 mod watching;

@@ -1,0 +1,184 @@
+//! Renewals that come to a director that does not lead, passed on many at a time.
+//!
+//! The leader stamps them at its own receipt (R4) and answers each after its proof (R5), so nothing is
+//! decided here. They are gathered for a moment: one request for all of them costs the leader far less than
+//! one for each. A lane of their own (R18) keeps them apart from everything else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_api::problem::{Code, Problem};
+use quorate_api::routes;
+use quorate_api::session::{PassedAnswers, PassedRenewal, PassedRenewals, RenewResponse};
+use quorate_core::ids::DirectorName;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::lanes;
+use crate::engine::{AskError, Handle, Led};
+use crate::http::answer::{Failure, not_leader};
+
+/// How long they are gathered: a hundredth of the shortest time between two renewals of a session.
+const GATHER: Duration = Duration::from_millis(10);
+/// Most in one request, which then stays far below the longest body.
+const TOGETHER_MAX: usize = 1024;
+/// Requests under way: a leader that is slow to answer must not hold up those that come after.
+const UNDER_WAY_MAX: usize = 16;
+/// Renewals that may wait: one of each session that a cluster may have.
+const WAITING_MAX: usize = 32_768;
+/// After this an agent asks another director.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// A renewal that waits for its answer.
+#[derive(Debug)]
+struct Waiting {
+    renewal: PassedRenewal,
+    answer: oneshot::Sender<Result<RenewResponse, Box<Problem>>>,
+}
+
+/// The way in. Clones lead to the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewals(mpsc::Sender<Waiting>);
+
+impl Renewals {
+    /// Starts the task that passes them on. It ends when nobody can renew here any more.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be set up.
+    pub(crate) fn start(handle: Handle, by: DirectorName) -> Result<Self, reqwest::Error> {
+        let (renewals, waiting) = mpsc::channel(WAITING_MAX);
+        let way = Way {
+            http: lanes::client()?,
+            by,
+        };
+        tokio::spawn(gather(handle, Arc::new(way), waiting));
+        Ok(Self(renewals))
+    }
+
+    /// Passes one on, with others that come at about the same time.
+    ///
+    /// # Errors
+    /// With what the leader says, or that nothing was renewed.
+    pub(crate) async fn pass(&self, renewal: PassedRenewal) -> Result<RenewResponse, Failure> {
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { renewal, answer };
+        self.0.try_send(waiting).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Failure::from(AskError::Overloaded),
+            mpsc::error::TrySendError::Closed(_) => Failure::stopping(),
+        })?;
+        match answered.await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(problem)) => Err(Failure(problem)),
+            Err(_) => Err(Failure::stopping()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Way {
+    http: reqwest::Client,
+    by: DirectorName,
+}
+
+async fn gather(handle: Handle, way: Arc<Way>, mut waiting: mpsc::Receiver<Waiting>) {
+    let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+    let mut gathered = Vec::new();
+    while waiting.recv_many(&mut gathered, TOGETHER_MAX).await > 0 {
+        let until = Instant::now() + GATHER;
+        while gathered.len() < TOGETHER_MAX {
+            let room = TOGETHER_MAX - gathered.len();
+            let more = waiting.recv_many(&mut gathered, room);
+            match tokio::time::timeout_at(until, more).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        let batch = std::mem::take(&mut gathered);
+        let address = match handle.led() {
+            Led::By { address, .. } => address,
+            // Whoever leads here now is asked again in a moment.
+            Led::Here | Led::Nobody => {
+                turn_away(batch, &not_leader(None));
+                continue;
+            }
+        };
+        let (way, places) = (Arc::clone(&way), Arc::clone(&under_way));
+        // The semaphore is never closed.
+        let Ok(place) = places.acquire_owned().await else {
+            return;
+        };
+        tokio::spawn(async move {
+            way.send(&address, batch).await;
+            drop(place);
+        });
+    }
+}
+
+impl Way {
+    async fn send(&self, address: &str, batch: Vec<Waiting>) {
+        let (renewals, answers): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|waiting| (waiting.renewal, waiting.answer))
+            .unzip();
+        let answered = self.ask(address, &PassedRenewals { renewals }).await;
+        let answered = answered.unwrap_or_else(|why| {
+            tracing::debug!(address, why, "renewals were not passed on");
+            Vec::new()
+        });
+        let unanswered = not_leader(None);
+        let mut answered = answered.into_iter();
+        for answer in answers {
+            let said = match answered.next() {
+                Some(said) => match (said.renewed, said.problem) {
+                    (Some(renewed), _) => Ok(renewed),
+                    (None, Some(problem)) => Err(problem),
+                    (None, None) => Err(unanswered.0.clone()),
+                },
+                None => Err(unanswered.0.clone()),
+            };
+            // The agent may have given up.
+            let _ = answer.send(said);
+        }
+    }
+
+    async fn ask(
+        &self,
+        address: &str,
+        renewals: &PassedRenewals,
+    ) -> Result<Vec<quorate_api::session::PassedAnswer>, String> {
+        let uri = axum::http::Uri::from_static(routes::SESSION_RENEWALS);
+        let response = self
+            .http
+            .post(super::url(address, &uri))
+            .header(routes::RELAYED_HEADER, self.by.as_str())
+            .timeout(ANSWER_TIME)
+            .json(renewals)
+            .send()
+            .await
+            .map_err(|error| error.to_string())?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(status.to_string());
+        }
+        let answers: PassedAnswers = response.json().await.map_err(|e| e.to_string())?;
+        if answers.answers.len() != renewals.renewals.len() {
+            return Err(String::from("another number of answers"));
+        }
+        Ok(answers.answers)
+    }
+}
+
+fn turn_away(batch: Vec<Waiting>, failure: &Failure) {
+    for waiting in batch {
+        // The agent may have given up.
+        let _ = waiting.answer.send(Err(failure.0.clone()));
+    }
+}
+
+/// What a leader says when it could not prove in time that it is one.
+pub(crate) fn unproven() -> Failure {
+    Failure::new(
+        Code::TimedOut,
+        "leadership was not proven in time; nothing was renewed",
+    )
+}

@@ -1,0 +1,235 @@
+//! The quorum of directors: who belongs to it, how far each has come, and changing it.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use quorate_api::problem::{Code, Problem};
+use quorate_api::resources::{
+    AddMember, ClusterView, DirectorRole, Done, MemberView, TransferLeader,
+};
+use quorate_api::routes;
+use quorate_core::director::call::{Answer, Call};
+use quorate_core::ids::DirectorName;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::sessions::wrong;
+use crate::engine::Led;
+use crate::http::App;
+use crate::http::answer::{Failure, Indexed, not_leader};
+use crate::http::extract::{JsonBody, Names, NoBody, Params};
+use crate::quorum::{Member, Quorum, QuorumError};
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(show))
+        .routes(routes!(add))
+        .routes(routes!(promote))
+        .routes(routes!(remove))
+        .routes(routes!(transfer))
+}
+
+/// The members of the quorum as the leader sees them.
+#[utoipa::path(
+    get, path = routes::CLUSTER, tag = "directors", operation_id = "get_cluster",
+    responses((status = 200, body = ClusterView), (status = "default", body = Problem))
+)]
+async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterView>, Failure> {
+    params.end()?;
+    let members = app.quorum.as_ref().map(|quorum| quorum.members());
+    let cluster = app.cluster;
+    let view = app.query(move |reading| {
+        let state = reading.cluster();
+        let view = |member: &Member| {
+            let known = state.directors().values();
+            let known = known.into_iter().find(|d| d.name.as_str() == member.name);
+            member_view(
+                member,
+                known.map(|d| (d.address.clone(), d.version.clone())),
+            )
+        };
+        let members = members.unwrap_or_default();
+        let voters = members.iter().filter(|member| member.voter).count();
+        ClusterView {
+            index: reading.index(),
+            cluster: format!("{:x}", cluster.0),
+            epoch: state.epoch().0,
+            voters: u32::try_from(voters).unwrap_or(u32::MAX),
+            losses: u32::try_from(voters.saturating_sub(1) / 2).unwrap_or(u32::MAX),
+            members: members.iter().map(view).collect(),
+            warnings: warnings(&members),
+        }
+    });
+    let view = view.await?;
+    Ok(Indexed(view.index, view))
+}
+
+fn member_view(member: &Member, known: Option<(String, String)>) -> MemberView {
+    let (address, version) = known.unzip();
+    MemberView {
+        name: member.name.clone(),
+        id: format!("{:x}", member.id),
+        role: match (member.leads, member.voter) {
+            (true, _) => DirectorRole::Leader,
+            (false, true) => DirectorRole::Follower,
+            (false, false) => DirectorRole::Learner,
+        },
+        address,
+        peer_address: member.peer_address.clone(),
+        version,
+        behind: member.behind,
+        silent_ms: member
+            .silent_for
+            .map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
+/// What a person should know about who votes.
+fn warnings(members: &[Member]) -> Vec<String> {
+    let voters = members.iter().filter(|member| member.voter).count();
+    if voters < 2 || voters % 2 == 1 {
+        return Vec::new();
+    }
+    let bears = (voters - 1) / 2;
+    vec![format!(
+        "{voters} directors vote, which bears the loss of {bears}, no more than {} would; add one or remove one",
+        voters - 1
+    )]
+}
+
+/// Adds a director that waits to be added. It follows, and does not vote yet.
+#[utoipa::path(
+    post, path = routes::CLUSTER_MEMBERS, tag = "directors", operation_id = "add_member",
+    request_body = AddMember,
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn add(
+    State(app): State<App>,
+    JsonBody(member): JsonBody<AddMember>,
+) -> Result<Indexed<Done>, Failure> {
+    let name = DirectorName::new(&member.name).map_err(|e| wrong("name", &e.to_string()))?;
+    let id = u64::from_str_radix(&member.id, 16)
+        .map_err(|_| wrong("id", "it is a number in hexadecimal"))?;
+    if member.peer_address.is_empty() || member.peer_address.len() > 300 {
+        return Err(wrong("peer_address", "write host:port"));
+    }
+    let quorum = quorum(&app)?;
+    changed(&app, quorum.add(id, &name, &member.peer_address).await)
+}
+
+/// Gives a director that has caught up a vote.
+#[utoipa::path(
+    post, path = routes::CLUSTER_PROMOTE, tag = "directors", operation_id = "promote_member",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn promote(
+    State(app): State<App>,
+    Names(name): Names<DirectorName>,
+    _: NoBody,
+) -> Result<Indexed<Done>, Failure> {
+    let quorum = quorum(&app)?;
+    let member = find(&*quorum, &name)?;
+    changed(&app, quorum.promote(member.id).await)
+}
+
+/// Removes a director for good. One that leads hands over first, and the next leader removes it.
+#[utoipa::path(
+    delete, path = routes::CLUSTER_MEMBER, tag = "directors", operation_id = "remove_member",
+    params(("name" = String, Path)),
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn remove(
+    State(app): State<App>,
+    Names(name): Names<DirectorName>,
+) -> Result<Indexed<Done>, Failure> {
+    let quorum = quorum(&app)?;
+    let member = find(&*quorum, &name)?;
+    if member.id == quorum.id() && app.handle.led() == Led::Here {
+        let heir = heir(&*quorum)?;
+        quorum.transfer(heir).await.map_err(failure)?;
+        return Err(not_leader(None));
+    }
+    quorum.remove(member.id).await.map_err(failure)?;
+    match app.call(Call::ForgetDirector { director: name }).await {
+        Ok(Answer::Done { .. }) => changed(&app, Ok(())),
+        Ok(answer) => Err(crate::http::answer::unexpected(&answer)),
+        // It never told of itself.
+        Err(failure) if failure.0.code == Code::NotFound => changed(&app, Ok(())),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The voter that lacks least.
+fn heir(quorum: &dyn Quorum) -> Result<u64, Failure> {
+    let own = quorum.id();
+    let members = quorum.members().into_iter();
+    let voters = members.filter(|member| member.voter && member.id != own);
+    let heir = voters.min_by_key(|member| member.behind.unwrap_or(u64::MAX));
+    heir.map(|member| member.id).ok_or_else(|| {
+        let detail = "it is the only director that votes, and the cluster is in it";
+        Failure::new(Code::Conflict, detail).next_step("add another director first")
+    })
+}
+
+/// Hands leadership over.
+#[utoipa::path(
+    post, path = routes::CLUSTER_TRANSFER, tag = "directors", operation_id = "transfer_leader",
+    request_body = TransferLeader,
+    responses((status = 200, body = Done), (status = "default", body = Problem))
+)]
+async fn transfer(
+    State(app): State<App>,
+    JsonBody(to): JsonBody<TransferLeader>,
+) -> Result<Indexed<Done>, Failure> {
+    let quorum = quorum(&app)?;
+    let heir = match to.to {
+        Some(name) => {
+            let name = DirectorName::new(&name).map_err(|e| wrong("to", &e.to_string()))?;
+            find(&*quorum, &name)?.id
+        }
+        None => heir(&*quorum)?,
+    };
+    changed(&app, quorum.transfer(heir).await)
+}
+
+fn quorum(app: &App) -> Result<Arc<dyn Quorum>, Failure> {
+    app.quorum.clone().ok_or_else(|| {
+        let detail = "the ledger of this cluster is a shared store, which has no members";
+        Failure::new(Code::Conflict, detail)
+            .next_step("start another director on the same store, or stop one")
+    })
+}
+
+fn find(quorum: &dyn Quorum, name: &DirectorName) -> Result<Member, Failure> {
+    let members = quorum.members();
+    let found = members.iter().find(|member| member.name == name.as_str());
+    found.cloned().ok_or_else(|| {
+        let names = members.iter().map(|member| member.name.as_str());
+        Failure::not_found("director", name.as_str(), names)
+    })
+}
+
+fn changed(app: &App, outcome: Result<(), QuorumError>) -> Result<Indexed<Done>, Failure> {
+    outcome.map_err(failure)?;
+    let index = app.handle.seen().position.0;
+    let members = app.quorum.as_ref().map(|quorum| quorum.members());
+    let done = Done {
+        index,
+        notes: warnings(&members.unwrap_or_default()),
+        changed: true,
+    };
+    Ok(Indexed(index, done))
+}
+
+fn failure(error: QuorumError) -> Failure {
+    match error {
+        QuorumError::NotLeading => not_leader(None),
+        QuorumError::NotYet(why) => {
+            Failure::new(Code::Unavailable, why).next_step("try again in a moment")
+        }
+        QuorumError::Refused(why) => Failure::new(Code::Conflict, why),
+        QuorumError::Unknown(why) => Failure::new(Code::OutcomeUnknown, why)
+            .next_step("`quorate cluster status` shows whether it was done"),
+    }
+}
