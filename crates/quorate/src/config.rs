@@ -31,6 +31,12 @@ pub(crate) struct DirectorSection {
     pub(crate) name: Option<DirectorName>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) listen: Option<SocketAddr>,
+    pub(crate) advertise: Option<String>,
+    pub(crate) peer_listen: Option<SocketAddr>,
+    pub(crate) peer_advertise: Option<String>,
+    pub(crate) join: Vec<String>,
+    pub(crate) learner: bool,
+    pub(crate) priority: Option<u8>,
     pub(crate) source_root: Vec<PathBuf>,
     pub(crate) fence: BTreeMap<HookName, FenceSection>,
 }

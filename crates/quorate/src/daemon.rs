@@ -1,11 +1,8 @@
-//! What the daemons have in common: signals, threads, and a director with its ledger.
+//! What the daemons have in common: signals, threads, and their errors in a person's words.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use quorate_core::ids::{ClusterId, DirectorName};
-use quorate_director::{Bound, Config, RunError};
-use quorate_raft::{Embedded, OpenError, Options};
+use quorate_director::RunError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -66,65 +63,8 @@ pub(crate) fn leave_on_signal(
     Ok(leave)
 }
 
-/// A director that has its folder and its address, and its ledger.
-#[derive(Debug)]
-pub(crate) struct Director {
-    bound: Bound,
-    ledger: Arc<Embedded>,
-}
-
-impl Director {
-    /// Opens everything that a director alone needs, below its data folder.
-    ///
-    /// # Errors
-    /// When the folder or the address cannot be used.
-    pub(crate) async fn open(config: Config) -> Result<Self, Failure> {
-        let (name, ledger) = (config.name.clone(), config.data_dir.join("ledger"));
-        let bound = quorate_director::bind(config).await.map_err(of_director)?;
-        let ledger = open_ledger(name, &ledger).await?;
-        Ok(Self { bound, ledger })
-    }
-
-    /// Where it listens.
-    pub(crate) fn address(&self) -> std::net::SocketAddr {
-        self.bound.address()
-    }
-
-    /// Runs it until it is told to stop, and closes its ledger.
-    ///
-    /// # Errors
-    /// When it must end by itself.
-    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
-        let ledger = Arc::clone(&self.ledger);
-        let cluster = ClusterId(ledger.cluster_id());
-        let ended = tokio::select! {
-            ended = self.bound.run(ledger, cluster, shutdown) => ended.map_err(of_director),
-            failed = self.ledger.failed() => Err(Failure::new(
-                Code::DataDir,
-                chain(&failed),
-                "look at the disk, then start again: what was acknowledged is kept",
-            )),
-        };
-        self.ledger.shutdown().await;
-        ended
-    }
-}
-
-async fn open_ledger(name: DirectorName, dir: &Path) -> Result<Arc<Embedded>, Failure> {
-    let options = Options::new(dir.to_owned(), name);
-    let opened = Embedded::open(options).await;
-    opened.map(Arc::new).map_err(|error| {
-        let code = if matches!(error, OpenError::Locked { .. }) {
-            Code::DataDirLocked
-        } else {
-            Code::DataDir
-        };
-        Failure::new(code, chain(&error), next(code))
-    })
-}
-
 /// The next step after an error of this kind.
-fn next(code: Code) -> String {
+pub(crate) fn next(code: Code) -> String {
     if code == Code::PortInUse {
         "stop what listens there, or choose another address with --listen".to_owned()
     } else if code == Code::DataDirLocked {
@@ -137,7 +77,7 @@ fn next(code: Code) -> String {
 }
 
 /// Why a director cannot run, in a person's words.
-fn of_director(error: RunError) -> Failure {
+pub(crate) fn of_director(error: RunError) -> Failure {
     let code = match &error {
         RunError::Listen { cause, .. } if cause.kind() == std::io::ErrorKind::AddrInUse => {
             Code::PortInUse
@@ -145,7 +85,10 @@ fn of_director(error: RunError) -> Failure {
         RunError::InUse { .. } => Code::DataDirLocked,
         RunError::DataDir { .. } | RunError::Identity { .. } => Code::DataDir,
         RunError::NotLoopback { .. } => Code::Usage,
-        RunError::Listen { .. } | RunError::Halted { .. } | RunError::Broken { .. } => Code::Failed,
+        RunError::Listen { .. }
+        | RunError::Client(_)
+        | RunError::Halted { .. }
+        | RunError::Broken { .. } => Code::Failed,
     };
     Failure::new(code, chain(&error), next(code))
 }

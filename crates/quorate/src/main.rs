@@ -6,9 +6,11 @@
 mod cli;
 mod config;
 mod daemon;
+mod director;
 mod failure;
 mod files;
 mod output;
+mod quorum;
 mod reference;
 mod telemetry;
 mod up;

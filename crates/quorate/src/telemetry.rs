@@ -5,14 +5,15 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::LogFormat;
 use crate::failure::{Code, Failure};
 
-/// Libraries whose information is none to those who run quorate, unless they name them.
+/// Libraries whose words are none for those who run quorate, unless they name them: what is wrong with a
+/// director is told once by our own code, not with every heartbeat.
 const QUIET: [&str; 1] = ["openraft"];
 
 /// The filter that a level stands for.
 fn filter(level: &str) -> String {
     let mut filter = level.to_owned();
     for library in QUIET.iter().filter(|library| !level.contains(**library)) {
-        filter.push_str(&format!(",{library}=warn"));
+        filter.push_str(&format!(",{library}=error"));
     }
     filter
 }
@@ -55,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_ledger_library_is_quiet_unless_it_is_named() {
-        assert_eq!(filter("info"), "info,openraft=warn");
+        assert_eq!(filter("info"), "info,openraft=error");
         assert_eq!(filter("warn,openraft=debug"), "warn,openraft=debug");
         assert!(EnvFilter::builder().parse(filter("info")).is_ok());
     }

@@ -145,6 +145,8 @@ pub(crate) enum Ask {
     Uncordon(AgentNameArgs),
     /// Take everything from a silent agent without proof that it is dead
     Evict(EvictArgs),
+    /// Show the quorum of directors, or change it
+    Cluster(ClusterArgs),
     /// Wait until all that can run runs and nothing moves
     Wait(WaitArgs),
     /// Ask the API as it is
@@ -259,6 +261,40 @@ pub(crate) struct DirectorArgs {
     /// Where its API listens [default: 127.0.0.1:7400]
     #[arg(long, env = "QUORATE_DIRECTOR__LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Where agents, people and other directors reach its API [default: where it listens]
+    #[arg(long, env = "QUORATE_DIRECTOR__ADVERTISE", value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+    /// Where it listens for other directors; without it, it is alone
+    #[arg(long, env = "QUORATE_DIRECTOR__PEER_LISTEN", value_name = "ADDR")]
+    pub(crate) peer_listen: Option<std::net::SocketAddr>,
+    /// Where other directors reach it [default: where it listens for them]
+    #[arg(
+        long,
+        env = "QUORATE_DIRECTOR__PEER_ADVERTISE",
+        value_name = "HOST:PORT",
+        requires = "peer_listen"
+    )]
+    pub(crate) peer_advertise: Option<String>,
+    /// Directors of the cluster that it is to come into, by their APIs, comma-separated
+    #[arg(
+        long,
+        env = "QUORATE_DIRECTOR__JOIN",
+        value_delimiter = ',',
+        value_name = "ADDR",
+        requires = "peer_listen"
+    )]
+    pub(crate) join: Vec<String>,
+    /// Follow without a vote
+    #[arg(long, env = "QUORATE_DIRECTOR__LEARNER", requires = "join")]
+    pub(crate) learner: bool,
+    /// From 0 to 10: of those that could lead, the highest does
+    #[arg(
+        long,
+        env = "QUORATE_DIRECTOR__PRIORITY",
+        value_name = "N",
+        value_parser = clap::value_parser!(u8).range(0..=10)
+    )]
+    pub(crate) priority: Option<u8>,
     /// A folder in which `partitions.file` may be; may be given several times
     #[arg(
         long,
@@ -536,6 +572,38 @@ pub(crate) struct AgentNameArgs {
     /// The agent
     #[arg(value_name = "AGENT", value_parser = agent)]
     pub(crate) agent: AgentName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    #[command(subcommand)]
+    pub(crate) command: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show who votes, who follows, and how far each has come
+    Status,
+    /// Give a director that follows a vote
+    Add(MemberArgs),
+    /// Remove a director for good; its folder cannot come back
+    Remove(MemberArgs),
+    /// Let another director lead
+    TransferLeader(TransferArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MemberArgs {
+    /// The director
+    #[arg(value_name = "DIRECTOR")]
+    pub(crate) director: DirectorName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// Who is to lead [default: the one that lacks least]
+    #[arg(long, value_name = "DIRECTOR")]
+    pub(crate) to: Option<DirectorName>,
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::args::{AgentArgs, DirectorArgs, Global};
 use super::remote::{DEFAULT_ADDRESS, addresses};
 use crate::config::{self, LogSection};
-use crate::daemon::{self, Director};
+use crate::daemon;
+use crate::director::{Director, Peering};
 use crate::failure::{Code, Exit, Failure, chain};
 use crate::telemetry;
 
@@ -74,6 +75,19 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
     let listen = args.listen.or(section.listen);
     let listen = listen.unwrap_or_else(|| std::net::SocketAddr::from(([127, 0, 0, 1], 7400)));
     let mut config = quorate_director::Config::new(name, daemon::absolute(&data_dir)?, listen);
+    config.advertise = args.advertise.or(section.advertise);
+    let mut join = args.join;
+    join.retain(|address| !address.trim().is_empty());
+    let peering = args
+        .peer_listen
+        .or(section.peer_listen)
+        .map(|listen| Peering {
+            listen,
+            advertise: args.peer_advertise.or(section.peer_advertise),
+            join: if join.is_empty() { section.join } else { join },
+            learner: args.learner || section.learner,
+            priority: args.priority.or(section.priority),
+        });
     config.source_roots = if args.source_root.is_empty() {
         section.source_root
     } else {
@@ -85,7 +99,7 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
     }
     daemon::threads()?.block_on(async {
         let leave = daemon::leave_on_signal(|| ())?;
-        Director::open(config).await?.run(leave).await
+        Director::open(config, peering).await?.run(leave).await
     })?;
     Ok(Exit::Done)
 }

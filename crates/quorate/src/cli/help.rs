@@ -211,6 +211,17 @@ pub(super) const COMMANDS: &[Help] = &[
         exits: CHANGES_NAMED,
     },
     Help {
+        name: "cluster",
+        examples: &[
+            "quorate cluster status",
+            "quorate cluster transfer-leader --to d2",
+        ],
+        note: "A new director comes in by itself: `quorate director --peer-listen ADDR --join ADDR` asks the others,\n\
+               follows, and votes once it has caught up; `cluster add` is for one that follows only. An odd number of\n\
+               voters is right: a fourth bears no more losses than three.",
+        exits: CHANGES_NAMED,
+    },
+    Help {
         name: "wait",
         examples: &[
             "quorate wait --settled --timeout 2m",

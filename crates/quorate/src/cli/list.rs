@@ -124,7 +124,7 @@ fn print<T: Row>(
     Ok(list.index)
 }
 
-const fn column(name: &'static str) -> Column {
+pub(super) const fn column(name: &'static str) -> Column {
     Column { name, wide: false }
 }
 
@@ -317,7 +317,7 @@ impl Row for DirectorView {
             Cell::Styled(self.role.as_str().to_owned(), style),
             Cell::text(&self.address),
             Cell::text(self.epoch),
-            Cell::text(self.position),
+            Cell::maybe(self.position),
         ]
     }
 }

@@ -5,6 +5,7 @@
 mod agents;
 mod apply;
 mod args;
+mod cluster;
 mod daemon;
 mod doctor;
 mod events;
@@ -134,6 +135,7 @@ async fn answer(command: Ask, remote: &Remote) -> Result<Exit, Failure> {
         Ask::Cordon(args) => agents::cordon(&args, remote).await,
         Ask::Uncordon(args) => agents::uncordon(&args, remote).await,
         Ask::Evict(args) => agents::evict(&args, remote).await,
+        Ask::Cluster(args) => cluster::cluster(&args.command, remote).await,
         Ask::Wait(args) => settle::wait(&args, remote).await,
         Ask::Api(args) => meta::api(&args, remote).await,
     }

@@ -21,7 +21,8 @@ use quorate_core::ids::DirectorName;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Global, Goal, UpArgs, event_line, failure_of, request};
-use crate::daemon::{self, Director};
+use crate::daemon;
+use crate::director::Director;
 use crate::failure::{Code, Exit, Failure, chain};
 use crate::files::{self, Loaded};
 use crate::output::{Bar, Output, say};
@@ -130,7 +131,7 @@ async fn open_director(
     let mut config = quorate_director::Config::new(name, data_dir.join("director"), args.listen);
     config.source_roots.clone_from(&loaded.folders);
     config.expect_agents = Some(args.agents);
-    Director::open(config).await
+    Director::open(config, None).await
 }
 
 /// How the director's task ended.

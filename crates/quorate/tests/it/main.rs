@@ -18,6 +18,7 @@ mod fencing;
 mod files;
 mod kill_path;
 mod one;
+mod quorum;
 mod recorder;
 mod referee;
 mod support;

@@ -1,0 +1,155 @@
+//! `cluster`: the quorum of directors, and changing it.
+
+use quorate_api::client::Error;
+use quorate_api::resources::{ClusterView, DirectorRole, Done, MemberView};
+use quorate_core::ids::DirectorName;
+use quorate_core::spec::suggest::closest;
+
+use super::args::{ClusterCommand, MemberArgs, TransferArgs};
+use super::list::column;
+use super::remote::{Remote, failure_of};
+use crate::failure::{Code, Exit, Failure};
+use crate::output::{Cell, Column, Format, Row, Style, say};
+
+pub(super) async fn cluster(command: &ClusterCommand, remote: &Remote) -> Result<Exit, Failure> {
+    match command {
+        ClusterCommand::Status => status(remote).await,
+        ClusterCommand::Add(args) => add(args, remote).await,
+        ClusterCommand::Remove(args) => remove(args, remote).await,
+        ClusterCommand::TransferLeader(args) => transfer(args, remote).await,
+    }
+}
+
+async fn status(remote: &Remote) -> Result<Exit, Failure> {
+    let cluster = remote.client.cluster().await.map_err(failure_of)?;
+    for warning in &cluster.warnings {
+        say(warning);
+    }
+    if remote.output.is_json() {
+        remote.output.one(&cluster, "cluster", String::new)?;
+        return Ok(Exit::Done);
+    }
+    if remote.output.format != Some(Format::Name) {
+        remote.output.text(&summary(&cluster))?;
+    }
+    remote.output.list(&cluster.members)?;
+    Ok(Exit::Done)
+}
+
+fn summary(cluster: &ClusterView) -> String {
+    if cluster.members.is_empty() {
+        return "the ledger is a shared store, which has no members; `quorate ls directors` lists directors\n"
+            .to_owned();
+    }
+    let losses = match cluster.losses {
+        0 => "none of which may be lost".to_owned(),
+        1 => "one of which may be lost".to_owned(),
+        more => format!("{more} of which may be lost"),
+    };
+    let directors = match cluster.voters {
+        1 => "1 director votes".to_owned(),
+        more => format!("{more} directors vote"),
+    };
+    format!(
+        "cluster {}, epoch {}: {directors}, {losses}\n",
+        cluster.cluster, cluster.epoch
+    )
+}
+
+impl Row for MemberView {
+    const COLUMNS: &'static [Column] = &[
+        column("NAME"),
+        column("ROLE"),
+        column("ADDRESS"),
+        column("PEER ADDRESS"),
+        column("BEHIND"),
+        column("SILENT"),
+        column("VERSION"),
+    ];
+
+    fn name(&self) -> String {
+        format!("director/{}", self.name)
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let style = match self.role {
+            DirectorRole::Leader => Style::Good,
+            DirectorRole::Follower | DirectorRole::Learner => Style::Plain,
+            DirectorRole::Unreachable => Style::Bad,
+        };
+        vec![
+            Cell::text(&self.name),
+            Cell::Styled(self.role.as_str().to_owned(), style),
+            Cell::maybe(self.address.as_ref()),
+            Cell::text(&self.peer_address),
+            Cell::maybe(self.behind),
+            Cell::maybe(self.silent_ms.map(|ms| format!("{ms} ms"))),
+            Cell::maybe(self.version.as_ref()),
+        ]
+    }
+}
+
+async fn add(args: &MemberArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let done = remote.client.promote_member(args.director.as_str()).await;
+    told(remote, &args.director, done, "votes").await
+}
+
+async fn remove(args: &MemberArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let done = remote.client.remove_member(args.director.as_str()).await;
+    told(
+        remote,
+        &args.director,
+        done,
+        "is removed; stop it and keep its folder away from this cluster",
+    )
+    .await
+}
+
+async fn transfer(args: &TransferArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let to = args.to.as_ref().map(DirectorName::as_str);
+    let done = remote.client.transfer_leader(to).await;
+    match (&args.to, done) {
+        (Some(to), done) => told(remote, to, done, "leads").await,
+        (None, Ok(done)) => {
+            let what = || "leadership is handed over\n".to_owned();
+            remote.output.one(&done, "cluster", what)?;
+            Ok(Exit::Done)
+        }
+        (None, Err(error)) => Err(failure_of(error)),
+    }
+}
+
+async fn told(
+    remote: &Remote,
+    director: &DirectorName,
+    done: Result<Done, Error>,
+    what: &str,
+) -> Result<Exit, Failure> {
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => return Err(about(remote, director, error).await),
+    };
+    for note in &done.notes {
+        say(note);
+    }
+    let name = format!("director/{director}");
+    remote
+        .output
+        .one(&done, &name, || format!("{name} {what}\n"))?;
+    Ok(Exit::Done)
+}
+
+/// The failure of a call about a director, with the name that was probably meant.
+async fn about(remote: &Remote, director: &DirectorName, error: Error) -> Failure {
+    let mut failure = failure_of(error);
+    if failure.first.code == Code::NotFound
+        && let Ok(cluster) = remote.client.cluster().await
+    {
+        let names = cluster.members.iter().map(|member| member.name.as_str());
+        failure.first.next = match closest(director.as_str(), names) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "`quorate cluster status` shows those that exist".to_owned(),
+        };
+    }
+    failure
+}
