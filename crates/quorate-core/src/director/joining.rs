@@ -61,16 +61,15 @@ impl Director {
         let same = known.filter(|known| known.info().id == agent.id && known.process() == process);
         let incarnation =
             same.map_or_else(|| batch.mint_incarnation(), |known| known.incarnation());
-        let mut records = self.ended_by_reboot(known, &agent.place);
-        records.push(Record::SessionOpened {
+        let opened = Record::SessionOpened {
             session: batch.mint_session(),
             incarnation,
             agent: Box::new(agent),
             lease,
             secret_hash,
             process,
-        });
-        Ok((records, reply))
+        };
+        Ok((vec![opened], reply))
     }
 
     /// Whether a process may speak for an agent that is known.
@@ -117,17 +116,33 @@ impl Director {
 
     /// A machine that has been started anew executes nothing from before: what it held then is free at
     /// once, without waiting for the lease.
-    fn ended_by_reboot(&self, known: Option<&Agent>, place: &Place) -> Vec<Record> {
+    ///
+    /// Only a renewal shows that. Whoever sends one has been told the number of its session, so at that
+    /// moment its machine was in its boot, and each session that was opened before in another boot is of an
+    /// earlier one. A registration shows nothing: it may have been on its way since before the other boot.
+    pub(super) fn end_what_a_reboot_ended(&mut self, batch: &mut Batch) {
+        while let Some(renewed) = self.renewals.next_beside_others() {
+            for session in self.ended_by_reboot(renewed) {
+                let reason = CloseReason::Rebooted;
+                if !batch.push(Record::SessionClosed { session, reason }) {
+                    self.renewals.beside_others(renewed);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn ended_by_reboot(&self, renewed: SessionId) -> Vec<SessionId> {
+        let Some(renewed) = self.cluster.session(renewed) else {
+            return Vec::new();
+        };
+        let known = self.cluster.agents().get(renewed.agent());
         let open = known.into_iter().flat_map(|known| self.sessions_of(known));
         let unfenced = known.into_iter().flat_map(Agent::expired);
         let unfenced = unfenced.filter_map(|id| self.cluster.expired().get(id));
-        let sessions = open.chain(unfenced);
-        let ended = sessions.filter(|session| place.rebooted_since(session.place()));
-        let closed = ended.map(|session| Record::SessionClosed {
-            session: session.id(),
-            reason: CloseReason::Rebooted,
-        });
-        closed.collect()
+        let before = open.chain(unfenced).filter(|one| one.id() < renewed.id());
+        let ended = before.filter(|one| renewed.place().rebooted_since(one.place()));
+        ended.map(Session::id).collect()
     }
 
     pub(super) fn decide_resume(

@@ -154,6 +154,7 @@ impl Director {
                 break;
             }
         }
+        self.end_what_a_reboot_ended(&mut batch);
         self.note_silence(now.moment, &mut batch);
         self.fence(now.moment, &mut batch, effects);
         self.note_drift(&mut batch);

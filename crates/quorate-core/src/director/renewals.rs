@@ -34,6 +34,8 @@ pub(super) struct Renewals {
     held_back: Vec<(CallId, Renewal)>,
     /// Clocks about which something is to be done.
     findings: BTreeMap<AgentName, Finding>,
+    /// Sessions that were renewed while their agents have others beside, which may be of an earlier boot.
+    beside_others: BTreeSet<SessionId>,
     seen: BTreeMap<AgentName, (Incarnation, VecDeque<Attempt>)>,
 }
 
@@ -63,6 +65,16 @@ impl Renewals {
         self.seen.clear();
         self.heard.clear();
         self.findings.clear();
+        self.beside_others.clear();
+    }
+
+    /// A session was renewed whose agent has others, which were not.
+    pub(super) fn beside_others(&mut self, session: SessionId) {
+        self.beside_others.insert(session);
+    }
+
+    pub(super) fn next_beside_others(&mut self) -> Option<SessionId> {
+        self.beside_others.pop_first()
     }
 
     pub(super) fn hold_back(&mut self, id: CallId, renewal: Renewal) {
@@ -160,6 +172,11 @@ impl Director {
                 let silent = !open.silent_for().is_zero() || self.log.records_silence(*session);
                 if silent && !self.plants.has(Planted::Unheard) {
                     self.renewals.heard.insert(*session);
+                }
+                let known = self.cluster.agents().get(open.agent());
+                let all = known.map_or(0, |known| known.sessions().len() + known.expired().len());
+                if all > renewal.sessions.len() {
+                    self.renewals.beside_others(*session);
                 }
             }
         }

@@ -112,11 +112,25 @@ fn one_that_is_not_heard_any_more_is_replaced_and_what_it_holds_ends_by_its_leas
     );
 }
 
-#[test]
-fn a_reboot_of_the_same_machine_frees_everything_at_once() {
+/// A renewal of this session by the process that opened it.
+fn renews(world: &mut World, session: u64) -> RenewalAnswer {
+    let session = SessionId(session);
+    let incarnation = world.cluster().session(session).unwrap().incarnation();
+    let sent = Renewal {
+        sessions: vec![session],
+        incarnation,
+        ..renewal(1)
+    };
+    let id = world.renew_later(0, sent);
+    world.run(0);
+    world.nodes[0].renewals[&id].clone()
+}
+
+/// Agent `a` in this boot of machine 1 runs `p` in session 1, and is then silent for a while.
+fn runs_and_is_silent(boot: &str) -> (World, PartitionId, Token) {
     let mut world = World::led();
     world.ask(apply("s", &["p"]));
-    world.ask(joins(1, place("uuid:1", "b1", 7)));
+    world.ask(joins(1, place("uuid:1", boot, 7)));
     let (partition, token) = world.assign("p");
     let assume = Report {
         assume: vec![(partition, token)],
@@ -124,8 +138,16 @@ fn a_reboot_of_the_same_machine_frees_everything_at_once() {
     };
     world.ask(Call::Report(Box::new(assume)));
     world.pass(Duration::from_secs(6));
+    (world, partition, token)
+}
+
+#[test]
+fn a_reboot_of_the_same_machine_frees_everything_at_once() {
+    let (mut world, partition, token) = runs_and_is_silent("b1");
     let answer = world.ask(joins(2, place("uuid:1", "b2", 7)));
     assert!(matches!(answer, Answer::Opened { .. }), "{answer:?}");
+    let renewed = renews(&mut world, 2);
+    assert!(matches!(&renewed, RenewalAnswer::Answered { lost, .. } if lost.is_empty()));
     assert!(world.cluster().session(SessionId(1)).is_none());
     let closed = Record::SessionClosed {
         session: SessionId(1),
@@ -134,6 +156,34 @@ fn a_reboot_of_the_same_machine_frees_everything_at_once() {
     assert!(world.records().contains(&closed));
     let holder = world.cluster().partition(partition).unwrap().holder();
     assert_ne!(holder.map(|holder| holder.token), Some(token));
+}
+
+#[test]
+fn a_registration_from_before_a_reboot_that_comes_late_frees_nothing_of_after_it() {
+    let (mut world, partition, token) = runs_and_is_silent("b2");
+    world.ask(joins(2, place("uuid:1", "b1", 7)));
+    world.pass(Duration::from_secs(1));
+    let holder = world.cluster().partition(partition).unwrap().holder();
+    assert_eq!(
+        holder.map(|holder| holder.token),
+        Some(token),
+        "it executes"
+    );
+    assert!(world.cluster().session(SessionId(1)).is_some());
+}
+
+#[test]
+fn a_session_of_before_a_reboot_that_is_opened_late_is_not_held_against_the_one_of_after_it() {
+    let mut world = World::led();
+    world.ask(joins(2, place("uuid:1", "b2", 7)));
+    world.pass(Duration::from_secs(6));
+    world.ask(joins(1, place("uuid:1", "b1", 7)));
+    world.pass(Duration::from_millis(5_100));
+    world.ask(joins(3, place("uuid:1", "b2", 7)));
+    renews(&mut world, 3);
+    let open = |session| world.cluster().session(SessionId(session)).is_some();
+    assert!(open(1), "it is of the boot that goes on");
+    assert!(!open(2), "and this one of the boot that is over");
 }
 
 #[test]
