@@ -9,7 +9,7 @@ use quorate_core::director::event::Event;
 
 use crate::clock::SECOND;
 use crate::directors::{Poll, PollAnswer};
-use crate::world::{Arrival, Happening, Origin, Party, Pending, What, World};
+use crate::world::{Arrival, Happening, Origin, Party, Pending, PendingRenewal, What, World};
 
 /// How long a caller waits for the answer to a call.
 const CALL_WITHIN: u64 = 2 * SECOND;
@@ -42,6 +42,7 @@ impl World {
             origin,
             call,
             hops: 0,
+            awaited: true,
         };
         self.calls.insert(number, pending);
         let n = self.favourite(&origin);
@@ -91,7 +92,7 @@ impl World {
     }
 
     pub(crate) fn call_answered(&mut self, number: u64, answer: Answer) {
-        let Some(pending) = self.calls.get_mut(&number) else {
+        let Some(pending) = self.calls.get_mut(&number).filter(|one| one.awaited) else {
             return;
         };
         if let Answer::NotLeader { leader } = &answer {
@@ -108,9 +109,7 @@ impl World {
             self.prefer(&origin, next);
             return self.ask(number, next);
         }
-        let Some(pending) = self.calls.remove(&number) else {
-            return;
-        };
+        pending.awaited = false;
         match pending.origin {
             Origin::Agent {
                 host,
@@ -145,12 +144,14 @@ impl World {
     }
 
     pub(crate) fn call_failed(&mut self, number: u64) {
-        let Some(pending) = self.calls.remove(&number) else {
+        let Some(pending) = self.calls.get_mut(&number).filter(|one| one.awaited) else {
             return;
         };
+        pending.awaited = false;
+        let origin = pending.origin;
         let n = self.any_director();
-        self.prefer(&pending.origin, n);
-        match pending.origin {
+        self.prefer(&origin, n);
+        match origin {
             Origin::Agent {
                 host,
                 generation,
@@ -192,7 +193,7 @@ impl World {
     }
 
     pub(crate) fn renewal_answered(&mut self, number: u64, answer: RenewalAnswer) {
-        let Some(pending) = self.renewals.remove(&number) else {
+        let Some(pending) = self.renewal_settled(number) else {
             return;
         };
         match answer {
@@ -216,7 +217,8 @@ impl World {
     /// A director has not answered: the shell asks the next one, with the same attempt.
     pub(crate) fn renewal_unanswered(&mut self, number: u64, director: usize) {
         let directors = self.directors.len();
-        let Some(pending) = self.renewals.get_mut(&number) else {
+        let pending = self.renewals.get_mut(&number);
+        let Some(pending) = pending.filter(|one| one.awaited) else {
             return;
         };
         pending.tries += 1;
@@ -233,8 +235,14 @@ impl World {
         self.after(SECOND, Happening::RenewalUnanswered(number, n));
     }
 
+    /// Nobody waits for the answer to a renewal from here on; what it was, if somebody did.
+    fn renewal_settled(&mut self, number: u64) -> Option<PendingRenewal> {
+        let pending = self.renewals.get_mut(&number)?;
+        std::mem::take(&mut pending.awaited).then(|| pending.clone())
+    }
+
     fn renewal_failed(&mut self, number: u64) {
-        let Some(pending) = self.renewals.remove(&number) else {
+        let Some(pending) = self.renewal_settled(number) else {
             return;
         };
         let n = self.any_director();

@@ -571,6 +571,7 @@ impl World {
             .iter()
             .map(|(warden, opened)| (opened.session, *warden));
         let pending = PendingRenewal {
+            awaited: true,
             host: n,
             generation,
             renewal: renewal.clone(),

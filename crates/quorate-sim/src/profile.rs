@@ -8,6 +8,8 @@ use crate::random::Random;
 pub(crate) struct Profile {
     lost: u64,
     repeated: u64,
+    /// Repeats that come when nobody waits for an answer any more.
+    pub(crate) held: u64,
     /// Messages that are slow, and how slow at most.
     pub(crate) slow: u64,
     pub(crate) slow_max: u64,
@@ -171,6 +173,7 @@ impl Profile {
         let wild = Self {
             lost,
             repeated,
+            held: 200,
             slow,
             slow_max: random.between(20 * MILLI, 4 * SECOND),
             ledger,

@@ -86,17 +86,21 @@ pub(crate) enum What {
     Close,
 }
 
-/// A call on its way.
+/// A call that was made. It may reach a director long after its answer, or after whoever made it has gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
     pub(crate) origin: Origin,
     pub(crate) call: Call,
     pub(crate) hops: u32,
+    /// Whether somebody waits for the answer.
+    pub(crate) awaited: bool,
 }
 
-/// A renewal on its way.
+/// A renewal that was sent, which may be as late.
 #[derive(Clone, Debug)]
 pub(crate) struct PendingRenewal {
+    /// Whether somebody waits for the answer.
+    pub(crate) awaited: bool,
     pub(crate) host: usize,
     pub(crate) generation: u64,
     pub(crate) renewal: Renewal,
@@ -238,6 +242,8 @@ pub(crate) struct Arrival {
     pub(crate) noted: crate::oracle::Noted,
 }
 
+/// How late a message may come, so that none is left over when it is judged what people wanted in the end.
+const HELD_MAX: u64 = 18 * SECOND;
 /// Most happenings at one moment.
 const STALLS_MAX: u64 = 20_000;
 
@@ -380,7 +386,7 @@ impl World {
             return;
         }
         if self.random.permille(self.profile.repeats(self.quiet)) {
-            let delay = self.delay();
+            let delay = self.delay_of_repeat(from);
             self.after(delay, happening.clone());
         }
         let delay = self.delay();
@@ -394,6 +400,20 @@ impl World {
             return usual;
         }
         self.random.between(5 * MILLI, self.profile.slow_max)
+    }
+
+    /// How long a repeat takes: what a relay holds back of a machine may come when that has long been started
+    /// anew. People do not go on after so long as if they had asked for nothing.
+    fn delay_of_repeat(&mut self, from: Party) -> u64 {
+        let held = match from {
+            Party::Host(_) => self.random.permille(self.profile.held),
+            Party::Director(_) | Party::Ledger | Party::Operator => false,
+        };
+        if held {
+            self.random.between(SECOND, HELD_MAX)
+        } else {
+            self.delay()
+        }
     }
 
     /// Adds to the trace what is no happening of its own.
