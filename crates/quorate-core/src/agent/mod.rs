@@ -15,6 +15,7 @@
 //!             ─── opened, work, renewed, reported ──►  ◄── started, ready, ended ────
 //! ```
 
+mod classes;
 mod desk;
 mod outbox;
 mod run;
@@ -41,6 +42,7 @@ use crate::spec::values::ValueError;
 use crate::supervision::Policy;
 use crate::time::Moment;
 
+use classes::Classes;
 pub use session::Phase;
 use session::Session;
 
@@ -263,7 +265,7 @@ pub enum Event {
     },
     /// All living wardens have been told: begin.
     Began,
-    /// These lease classes are in use in the cluster: there is to be a session for each.
+    /// These lease classes are in use in the cluster, and no others: there is to be a session for each.
     Classes(Vec<Duration>),
     /// A warden is up.
     Spawned {
@@ -536,20 +538,11 @@ pub enum Effect {
     Done,
 }
 
-/// A lease class that is in use.
-#[derive(Clone, Copy, Debug, Default)]
-struct Class {
-    /// Wardens that were lost in a row before one had a deadline.
-    fruitless: u32,
-    /// When the next warden may be started.
-    spawn_at: Option<Moment>,
-}
-
 /// The machine of one agent process.
 #[derive(Debug)]
 pub struct Agent {
     sessions: BTreeMap<WardenId, Session>,
-    classes: BTreeMap<Duration, Class>,
+    classes: Classes,
     next_warden: WardenId,
     began: bool,
     leaving: bool,
@@ -564,10 +557,7 @@ impl Agent {
     pub fn new(leases: &[Duration], first_warden: WardenId) -> Self {
         Self {
             sessions: BTreeMap::new(),
-            classes: leases
-                .iter()
-                .map(|&lease| (lease, Class::default()))
-                .collect(),
+            classes: Classes::always(leases),
             next_warden: first_warden,
             began: false,
             leaving: false,
@@ -603,6 +593,7 @@ impl Agent {
             session.watch_deadline(now, effects);
         }
         self.take(now, event, effects);
+        self.give_up_unused(now, effects);
         for session in self.sessions.values_mut() {
             session.watch_grace(now, effects);
             session.flush(now, effects);
@@ -610,7 +601,7 @@ impl Agent {
         self.bury(now);
         self.spawn(now, effects);
         self.finish(effects);
-        self.set_alarm(effects);
+        self.set_alarm(now, effects);
     }
 
     fn take(&mut self, now: Moment, event: Event, effects: &mut Vec<Effect>) {
@@ -626,9 +617,7 @@ impl Agent {
                 return;
             }
             Event::Classes(leases) => {
-                for lease in leases {
-                    self.classes.entry(lease).or_default();
-                }
+                self.classes.in_use(now, leases);
                 return;
             }
             Event::Shutdown => {
@@ -684,7 +673,7 @@ impl Agent {
         effects: &mut Vec<Effect>,
     ) {
         let lease = kept.times.lease;
-        self.classes.entry(lease).or_default();
+        self.classes.found(lease);
         self.next_warden = self.next_warden.max(WardenId(warden.0 + 1));
         let mut session = Session::found(now, warden, kept, deadline, runs, effects);
         session.plants = self.plants;
@@ -704,13 +693,18 @@ impl Agent {
             let Some(session) = self.sessions.remove(&warden) else {
                 continue;
             };
-            let class = self.classes.entry(session.lease()).or_default();
-            class.fruitless = if session.was_live() {
-                0
-            } else {
-                class.fruitless.saturating_add(1)
-            };
-            class.spawn_at = Some(now + retry_wait(warden.0, class.fruitless));
+            let (lease, was_live) = (session.lease(), session.was_live());
+            self.classes.ended(now, lease, warden.0, was_live);
+        }
+    }
+
+    /// Closes what no service asks for and nothing is held under.
+    fn give_up_unused(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        for lease in self.classes.given_up(now) {
+            let sessions = self.sessions.values_mut();
+            for session in sessions.filter(|one| one.lease() == lease && one.is_empty()) {
+                session.leave(now, effects);
+            }
         }
     }
 
@@ -718,21 +712,8 @@ impl Agent {
         if !self.began || self.leaving {
             return;
         }
-        for (&lease, class) in &mut self.classes {
-            if self
-                .sessions
-                .values()
-                .any(|session| session.lease() == lease)
-            {
-                // Another warden of the class lives: waking for this would never end. Its own end says
-                // when to try again.
-                class.spawn_at = None;
-                continue;
-            }
-            if class.spawn_at.is_some_and(|at| now < at) {
-                continue;
-            }
-            class.spawn_at = None;
+        let have: Vec<Duration> = self.sessions.values().map(Session::lease).collect();
+        for lease in self.classes.due(now, &have) {
             let warden = self.next_warden;
             self.next_warden = WardenId(warden.0 + 1);
             let mut session = Session::new(warden, lease);
@@ -749,12 +730,8 @@ impl Agent {
         }
     }
 
-    fn set_alarm(&mut self, effects: &mut Vec<Effect>) {
-        let classes = self
-            .classes
-            .values()
-            .filter(|_| !self.leaving)
-            .filter_map(|class| class.spawn_at);
+    fn set_alarm(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let classes = self.classes.next(now).filter(|_| !self.leaving);
         let next = self
             .sessions
             .values()

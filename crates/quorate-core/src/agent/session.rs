@@ -189,6 +189,11 @@ impl Session {
         self.was_live
     }
 
+    /// Whether it holds nothing and has nothing to tell.
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.outbox.is_idle()
+    }
+
     pub(super) fn wake_at(&self) -> Option<Moment> {
         let lease = self.deadline.map(|deadline| {
             if self.draining {
@@ -340,8 +345,7 @@ impl Session {
             self.keep(opened, effects);
         }
         // Without a deadline nothing was ever started.
-        let empty = self.runs.is_empty() && self.outbox.is_idle();
-        if self.leaving && (empty || self.deadline.is_none()) {
+        if self.leaving && (self.is_empty() || self.deadline.is_none()) {
             self.close(CloseReason::Left, effects);
         }
     }

@@ -3,6 +3,7 @@
 
 mod alarms;
 mod checkpoints;
+mod classes;
 
 use std::collections::BTreeSet;
 

@@ -89,28 +89,32 @@ pub fn validate(file: &File) -> Vec<Problem> {
                 .hint("write a table such as [service.feeds] with a command"),
         );
     }
-    let classes = file.service.values();
-    let leases: BTreeSet<Span> = classes.map(|spec| Span(spec.lease_class())).collect();
-    if leases.len() > LEASES_MAX {
-        let shown: Vec<String> = leases.iter().map(Span::to_string).collect();
-        problems.push(
-            Problem::new(
-                "service",
-                format!(
-                    "the services have {} different leases: {}",
-                    leases.len(),
-                    shown.join(", ")
-                ),
-            )
-            .hint(format!(
-                "use at most {LEASES_MAX}; every agent keeps one warden for each"
-            )),
-        );
-    }
+    let leases = file.service.values().map(ServiceSpec::lease_class);
+    problems.extend(too_many_leases("the services", leases.collect()));
     for (name, spec) in &file.service {
         problems.extend(service(name, spec));
     }
     problems
+}
+
+/// What is wrong when services have these lease classes: every agent keeps a warden for each.
+#[must_use]
+pub fn too_many_leases(whose: &str, leases: BTreeSet<Duration>) -> Option<Problem> {
+    let count = leases.len();
+    let shown: Vec<String> = leases
+        .into_iter()
+        .map(|one| Span(one).to_string())
+        .collect();
+    let too_many = || {
+        let message = format!(
+            "{whose} have {count} different leases: {}",
+            shown.join(", ")
+        );
+        Problem::new("service", message).hint(format!(
+            "use at most {LEASES_MAX}; every agent keeps one warden for each"
+        ))
+    };
+    (count > LEASES_MAX).then(too_many)
 }
 
 /// Everything that is wrong with one service.

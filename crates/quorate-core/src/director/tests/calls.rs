@@ -682,3 +682,40 @@ fn a_lease_that_would_not_survive_a_change_of_leader_is_refused_with_the_shortes
     assert_eq!(world.ledger.len(), written);
     assert!(done(&world.ask(with("8s200ms"))));
 }
+
+#[test]
+fn all_files_together_have_no_more_leases_than_one_may() {
+    let mut world = World::led();
+    let mut put = |name: &str, lease: &str| {
+        let spec = serde_json::json!({ "command": ["x"], "lease": lease });
+        world.ask(Call::Apply {
+            services: vec![(service(name), serde_json::from_value(spec).unwrap())],
+        })
+    };
+    for (name, lease) in [("a", "10s"), ("b", "20s"), ("c", "30s"), ("d", "40s")] {
+        assert!(matches!(put(name, lease), Answer::Done { .. }));
+    }
+    let answer = put("e", "50s");
+    let Answer::Refused(Refusal::Invalid(problem)) = &answer else {
+        panic!("{answer:?}")
+    };
+    assert!(
+        problem
+            .message
+            .contains("5 different leases: 10s, 20s, 30s, 40s, 50s")
+    );
+    for (name, lease) in [("e", "40s"), ("d", "50s")] {
+        let answer = put(name, lease);
+        let last = name == "d";
+        assert_eq!(
+            matches!(answer, Answer::Done { .. }),
+            !last,
+            "{name}: {answer:?}"
+        );
+    }
+    assert!(matches!(put("e", "10s"), Answer::Done { .. }));
+    assert!(
+        matches!(put("d", "50s"), Answer::Done { .. }),
+        "40s is free again"
+    );
+}
