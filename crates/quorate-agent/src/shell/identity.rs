@@ -1,6 +1,7 @@
 //! Which machine and which boot of it this is.
 
 use std::fs;
+use std::path::Path;
 
 use quorate_core::record::Place;
 
@@ -12,9 +13,20 @@ const PLACEHOLDERS: [&str; 4] = [
     "12345678-1234-5678-90ab-cddeefaabbcc",
 ];
 
-/// The kernel's boot identifier.
+/// What `statfs` tells of a file of the kernel's own.
+const PROC: u64 = 0x9fa0;
+
+/// The kernel's boot identifier; empty where it cannot be known.
 pub(crate) fn boot_id() -> String {
-    read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+    boot_in("/proc/sys/kernel/random/boot_id")
+}
+
+/// Some containers (systemd-nspawn, LXC) have a file of their own in this place. Two of them on one machine
+/// would look like two boots of it, and what executes in one like what is over since the boot of the other.
+fn boot_in(path: &str) -> String {
+    let kernels = rustix::fs::statfs(Path::new(path))
+        .is_ok_and(|system| u64::try_from(system.f_type) == Ok(PROC));
+    kernels.then(|| read(path)).flatten().unwrap_or_default()
 }
 
 /// Which machine this is, as it says of itself. What the hardware, real or virtual, was given is certain;
@@ -44,6 +56,15 @@ fn read(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_container_was_given_as_its_boot_is_none_of_the_machine() {
+        assert_eq!(boot_id().len(), 36, "of the machine that tests this");
+        let given = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&given, "0d6b1f7e-5a55-4c3e-9c35-6b1a0a3a1b11\n").unwrap();
+        assert_eq!(boot_in(given.path().to_str().unwrap()), "");
+        assert_eq!(boot_in("/nowhere"), "");
+    }
 
     #[test]
     fn a_number_that_many_machines_have_tells_none_of_them() {

@@ -49,8 +49,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::files_limit::raise_files_limit;
-use crate::warden::client as warden_client;
 use crate::warden::protocol::{Order, StartRun};
+use crate::warden::{self, client as warden_client};
 use calls::Caller;
 pub use config::{Config, RunError};
 use data_dir::DataDir;
@@ -113,12 +113,21 @@ struct Holder {
 impl Holder {
     fn new() -> Self {
         Self {
-            secret: format!("{:064x}", U256(rand::random(), rand::random())),
+            secret: secret(),
             link: None,
             opened: None,
             dropped: CancellationToken::new(),
         }
     }
+}
+
+/// Random, and another one in a copy of this process that draws the same numbers.
+fn secret() -> String {
+    let now = u128::from(clock::now().as_nanos());
+    format!(
+        "{:064x}",
+        U256(rand::random(), rand::random::<u128>() ^ now)
+    )
 }
 
 /// 256 random bits.
@@ -457,10 +466,16 @@ impl Shell {
     }
 
     fn open(&mut self, warden: WardenId, lease: Duration) {
-        let Some((secret, containment)) = self.holders.get(&warden).and_then(|holder| {
-            let link = holder.link.as_ref()?;
-            Some((holder.secret.clone(), link.state.containment.clone()))
-        }) else {
+        let holder = self.holders.get(&warden);
+        let Some(holder) = holder.filter(|one| one.link.is_some()) else {
+            return;
+        };
+        let secret = holder.secret.clone();
+        // One grade is told of an agent, and whatever requires it may be given to any of its wardens: each
+        // has proven its own, and on a busy host not all of them the same.
+        let links = self.holders.values().filter_map(|one| one.link.as_ref());
+        let grades = links.map(|link| link.state.containment.as_str());
+        let Some(containment) = warden::weakest(grades).map(str::to_owned) else {
             return;
         };
         let request = RegisterRequest {

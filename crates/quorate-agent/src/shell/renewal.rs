@@ -9,6 +9,7 @@ use std::time::Duration;
 use quorate_api::client::{Client, Error};
 use quorate_api::session::{RenewRequest, SessionProof};
 use quorate_core::agent::{Event, Opened, WardenId};
+use quorate_core::time::Moment;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -118,7 +119,7 @@ async fn renew(
     let request = RenewRequest {
         incarnation,
         counter,
-        nonce: rand::random(),
+        nonce: nonce(rand::random(), sent),
         sent_ms: sent.as_nanos() / 1_000_000,
         also,
     };
@@ -174,7 +175,26 @@ async fn renew(
     Ok(())
 }
 
+/// What tells an attempt from that of a copy of this process (R13). A machine that is cloned while it runs has
+/// the state of every random generator cloned with it, and both copies would draw the same numbers for hours;
+/// but they do not send in the same nanosecond.
+fn nonce(drawn: u64, sent: Moment) -> u64 {
+    drawn ^ sent.as_nanos()
+}
+
 fn log_failure(error: &Error) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(%error, cause, "a renewal failed");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_that_draw_the_same_numbers_are_told_apart() {
+        let (one, other) = (Moment::from_nanos(1_000), Moment::from_nanos(1_001));
+        assert_ne!(nonce(7, one), nonce(7, other));
+        assert_ne!(nonce(7, one), nonce(8, one));
+    }
 }

@@ -40,6 +40,12 @@ pub const CGROUP: &str = "cgroup";
 /// Containment by scanning the process table.
 pub const SCAN: &str = "scan";
 
+/// The weakest of these grades: what is said of all of them must hold for each.
+pub(crate) fn weakest<'a>(grades: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const FROM_THE_WEAKEST: [&str; 3] = [SCAN, CGROUP, KERNEL];
+    grades.min_by_key(|grade| FROM_THE_WEAKEST.iter().position(|known| known == grade))
+}
+
 /// A deadline is never farther ahead than the lease of the warden's class, because it counts from when a
 /// renewal was sent (R1): whatever is said to a warden, its timer cannot be moved out of reach.
 fn reachable(deadline: u64, lease: Duration) -> u64 {
@@ -137,5 +143,22 @@ pub fn run(options: &Options) -> ExitCode {
             let _gone = rustix::io::write(std::io::stdout(), format!("{cause}\n").as_bytes());
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_wardens_the_weakest_grade_is_told() {
+        assert_eq!(weakest([KERNEL, SCAN, CGROUP].into_iter()), Some(SCAN));
+        assert_eq!(weakest([KERNEL, CGROUP].into_iter()), Some(CGROUP));
+        assert_eq!(
+            weakest([KERNEL, "new"].into_iter()),
+            Some("new"),
+            "not known to be any good"
+        );
+        assert_eq!(weakest(std::iter::empty()), None);
     }
 }
