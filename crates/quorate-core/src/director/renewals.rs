@@ -47,9 +47,12 @@ const DEAF: i64 = 200_000;
 enum Attempted {
     /// It was sent after all of them.
     Newly,
-    /// It was sent before one of them, or is a repeat: it tells nothing new, and a network that repeats it
-    /// for ever must not keep a dead host's session open.
-    Before,
+    /// It is one of them. It tells nothing new, and a network that repeats it for ever must not keep a dead
+    /// host's session open.
+    Again,
+    /// It was sent before one of them. Its process has given it up, or is a copy that lags behind: a yes
+    /// would let that execute for ever.
+    Late,
     /// The same attempt came with another nonce: two copies of one process are running.
     ByCopy,
 }
@@ -103,13 +106,15 @@ impl Renewals {
         let same = attempts.iter().find(|seen| seen.counter == renewal.counter);
         if let Some(same) = same {
             return if same.nonce == renewal.nonce {
-                Attempted::Before
+                Attempted::Again
             } else {
                 Attempted::ByCopy
             };
         }
         let newest = attempts.iter().map(|seen| seen.counter).max();
-        let late = newest.is_some_and(|newest| renewal.counter < newest);
+        if newest.is_some_and(|newest| renewal.counter < newest) {
+            return Attempted::Late;
+        }
         if attempts.len() == ATTEMPTS {
             attempts.pop_front();
         }
@@ -117,11 +122,7 @@ impl Renewals {
             counter: renewal.counter,
             nonce: renewal.nonce,
         });
-        if late {
-            Attempted::Before
-        } else {
-            Attempted::Newly
-        }
+        Attempted::Newly
     }
 }
 
@@ -151,17 +152,22 @@ impl Director {
                 .extend(found.map(|found| (agent.clone(), found)));
         }
         let attempted = agent.map(|agent| self.renewals.judge(&agent, &renewal));
-        if attempted == Some(Attempted::ByCopy) {
-            let lost = renewal.sessions.into_iter();
+        let refused = match attempted {
+            Some(Attempted::ByCopy) => Some(renewal.sessions.as_slice()),
+            Some(Attempted::Late) => Some([].as_slice()),
+            Some(Attempted::Newly | Attempted::Again) | None => None,
+        };
+        if let Some(lost) = refused {
+            let lost = lost.iter().map(|session| (*session, COPY.to_owned()));
             let answer = RenewalAnswer::Answered {
                 renewed: Vec::new(),
-                lost: lost.map(|session| (session, COPY.to_owned())).collect(),
+                lost: lost.collect(),
             };
             effects.push(Effect::AnswerRenewal { id, answer });
             return;
         }
         for session in &renewal.sessions {
-            let repeated = attempted == Some(Attempted::Before);
+            let repeated = attempted == Some(Attempted::Again);
             let incarnation = renewal.incarnation;
             if repeated || self.lost(now, *session, incarnation, &mut None).is_some() {
                 continue;

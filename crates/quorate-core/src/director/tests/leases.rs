@@ -13,6 +13,14 @@ fn lost(answer: &RenewalAnswer, why: &str) -> bool {
     }
 }
 
+/// Neither a yes nor the end of anything.
+fn nothing() -> RenewalAnswer {
+    RenewalAnswer::Answered {
+        renewed: Vec::new(),
+        lost: Vec::new(),
+    }
+}
+
 fn open(world: &World) -> bool {
     world.cluster().session(SessionId(1)).is_some()
 }
@@ -293,6 +301,21 @@ fn who_leaves_in_the_same_moment_as_the_next_process_resumes_is_too_late() {
 }
 
 #[test]
+fn a_copy_that_lags_behind_its_original_is_never_renewed() {
+    let mut world = World::with_session(&["p"]);
+    for counter in 100..140 {
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.renew(counter), renewed());
+        assert_eq!(
+            world.renew(counter - 90),
+            nothing(),
+            "it would execute for ever"
+        );
+    }
+    assert!(open(&world), "the original goes on");
+}
+
+#[test]
 fn what_a_network_repeats_or_delivers_late_keeps_no_session_open() {
     let mut world = World::with_session(&["p"]);
     assert_eq!(world.renew(1), renewed());
@@ -300,7 +323,7 @@ fn what_a_network_repeats_or_delivers_late_keeps_no_session_open() {
     for _ in 0..3 {
         world.pass(Duration::from_secs(3));
         assert_eq!(world.renew(3), renewed(), "a repeat is answered again");
-        assert_eq!(world.renew(2), renewed());
+        assert_eq!(world.renew(2), nothing(), "whoever sent it has given it up");
     }
     world.pass(X - Duration::from_secs(9) + Duration::from_millis(1));
     assert!(!open(&world));
