@@ -6,7 +6,8 @@
 //! as an entry in the ledger, frees anything.
 //!
 //! Each try begins with a proof of leadership: a director that stood still, or was cut off, takes everybody
-//! for silent, and must not switch a machine off that its successor hears.
+//! for silent, and must not switch a machine off that its successor hears. So that no proof grows old while
+//! its hook waits for others to end, only a few are begun at a time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,6 +29,9 @@ use super::proofs::Waiting;
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause between two tries.
 const AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// Hooks that run at the same time: a rack that is lost must not start a thousand processes here.
+const AT_ONCE: usize = 16;
 
 /// Which hook, for which silent session.
 pub(super) type Target = (SessionId, HookName);
@@ -63,8 +67,20 @@ impl Fences {
         self.of.clear();
     }
 
-    /// When the next try is due.
+    /// How many more may be begun now.
+    fn room(&self) -> usize {
+        let begun = self.of.values().filter(|fence| match fence.stage {
+            Stage::Proving | Stage::Running => true,
+            Stage::Again(_) | Stage::Succeeded => false,
+        });
+        AT_ONCE.saturating_sub(begun.count())
+    }
+
+    /// When the next try is due. While there is no room the end of another one says so.
     pub(super) fn next(&self) -> Option<Moment> {
+        if self.room() == 0 {
+            return None;
+        }
         let due = self.of.values().filter_map(|fence| match fence.stage {
             Stage::Again(at) => Some(at),
             Stage::Proving | Stage::Running | Stage::Succeeded => None,
@@ -93,6 +109,7 @@ impl Fences {
     /// What is wanted and not begun, or due again. Forgets what nobody waits for.
     fn want(&mut self, now: Moment, wanted: BTreeMap<Target, AgentName>) -> Vec<Target> {
         self.of.retain(|target, _| wanted.contains_key(target));
+        let mut room = self.room();
         let mut due = Vec::new();
         for (target, agent) in wanted {
             let fence = self.of.entry(target.clone()).or_insert_with(|| Fence {
@@ -101,7 +118,8 @@ impl Fences {
                 failures: 0,
                 problem: None,
             });
-            if matches!(fence.stage, Stage::Again(at) if at <= now) {
+            if room > 0 && matches!(fence.stage, Stage::Again(at) if at <= now) {
+                room -= 1;
                 fence.stage = Stage::Proving;
                 due.push(target);
             }
@@ -247,6 +265,7 @@ impl Director {
         Some(match fence.stage {
             Stage::Proving => format!("it begins{tried}"),
             Stage::Running => format!("it runs{tried}"),
+            Stage::Again(at) if at <= now => format!("it waits for other hooks to end{tried}"),
             Stage::Again(at) => {
                 let left = at.since(now).as_secs_f64();
                 format!("it is tried again in {left:.0} s{tried}")

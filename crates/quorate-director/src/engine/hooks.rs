@@ -3,11 +3,13 @@
 //! A hook is a command of the directors' own file, never of a specification: who may apply services must
 //! not be able to run commands on the directors. Success is exit code 0 within its time; anything else is
 //! a problem that people see, and the machine orders the hook again.
+//!
+//! Each is begun at once, because the machine orders it right after it has proven that it leads, and never
+//! many at a time.
 
 use std::collections::BTreeMap;
 use std::future;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::director::event::Event;
@@ -15,13 +17,10 @@ use quorate_core::ids::{AgentName, HookName, SessionId};
 use quorate_core::record::Cause;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::FenceHook;
 
-/// Hooks that run at the same time: a rack that is lost must not start a thousand processes here.
-const AT_ONCE: usize = 16;
 /// Most bytes that are kept of what a hook says on standard error.
 const SAID_MAX: u64 = 16 << 10;
 /// A hook that has ended may have left somebody who holds its standard error open.
@@ -31,7 +30,6 @@ const SAID_WITHIN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Hooks {
     known: BTreeMap<HookName, FenceHook>,
-    places: Arc<Semaphore>,
     tasks: JoinSet<Event>,
 }
 
@@ -39,22 +37,16 @@ impl Hooks {
     pub(super) fn new(known: BTreeMap<HookName, FenceHook>) -> Self {
         Self {
             known,
-            places: Arc::new(Semaphore::new(AT_ONCE)),
             tasks: JoinSet::new(),
         }
     }
 
-    /// Starts a hook as soon as there is a place for it.
+    /// Starts a hook.
     pub(super) fn start(&mut self, session: SessionId, agent: AgentName, name: HookName) {
         let hook = self.known.get(&name).cloned();
-        let places = Arc::clone(&self.places);
         self.tasks.spawn(async move {
             let ended = match hook {
-                Some(hook) => {
-                    // The semaphore is never closed.
-                    let _place = places.acquire_owned().await;
-                    run(&hook, session, &agent, &name).await
-                }
+                Some(hook) => run(&hook, session, &agent, &name).await,
                 None => Err("the director's own file describes no such hook".to_owned()),
             };
             let problem = ended.err();

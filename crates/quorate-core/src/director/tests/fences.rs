@@ -406,3 +406,57 @@ fn an_eviction_says_what_it_frees_without_its_hook() {
         );
     }
 }
+
+#[test]
+fn a_hook_that_waits_for_others_is_begun_with_a_proof_of_its_own() {
+    let mut world = World::led();
+    let agents: Vec<u64> = (1..=20).collect();
+    let keys: Vec<String> = agents.iter().map(|n| format!("p{n}")).collect();
+    let spec = serde_json::json!({
+        "command": ["x"], "partitions": { "list": keys }, "fence": "power-off",
+    });
+    world.ask(Call::Apply {
+        services: vec![(service("s"), serde_json::from_value(spec).unwrap())],
+    });
+    for agent in &agents {
+        world.ask(joins(&format!("a{agent}"), *agent, TEN));
+    }
+    for (agent, key) in agents.iter().zip(&keys) {
+        let partition = world.id(key);
+        let token = world.cluster().next_token();
+        world.decree(vec![
+            Record::Assigned {
+                partition,
+                session: SessionId(*agent),
+                token,
+            },
+            Record::Assumed {
+                partition,
+                session: SessionId(*agent),
+                token,
+            },
+        ]);
+        world.run(0);
+    }
+    world.pass(X + Duration::from_secs(30));
+    let begun = world.nodes[0].fenced.clone();
+    assert_eq!(begun.len(), 16, "the others wait: {begun:?}");
+    world.proofs_held = true;
+    let (session, hook) = begun[0].clone();
+    world.tell(
+        0,
+        Event::Fenced {
+            session,
+            hook,
+            problem: Some(crate::record::Cause::new("no such outlet")),
+        },
+    );
+    assert_eq!(world.nodes[0].fenced.len(), 16, "not before it is proven");
+    world.proofs_held = false;
+    let Effect::ProveTail { proof } = world.held(0) else {
+        panic!()
+    };
+    let tail = Some(world.tail());
+    world.tell(0, Event::TailAnswered { proof, tail });
+    assert_eq!(world.nodes[0].fenced.len(), 17);
+}
