@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access;
 use crate::ids::{
     AgentName, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey, ServiceName,
     SessionId, Token,
@@ -167,6 +168,8 @@ pub enum Change {
         /// Which.
         agent: AgentName,
     },
+    /// Tokens came or went, or a machine was let in. Only for those who administer.
+    Access(access::Change),
 }
 
 /// A partition by all its names.
@@ -260,7 +263,8 @@ impl Change {
             | Self::AgentFenced { .. }
             | Self::AgentDrifts { .. }
             | Self::AgentSet { .. }
-            | Self::AgentForgotten { .. } => None,
+            | Self::AgentForgotten { .. }
+            | Self::Access(_) => None,
         }
     }
 
@@ -286,7 +290,8 @@ impl Change {
             | Self::AgentFenced { .. }
             | Self::AgentDrifts { .. }
             | Self::AgentSet { .. }
-            | Self::AgentForgotten { .. } => None,
+            | Self::AgentForgotten { .. }
+            | Self::Access(_) => None,
         }
     }
 
@@ -322,7 +327,8 @@ impl Change {
             | Self::ServiceRemoved { .. }
             | Self::ServiceDesired { .. }
             | Self::SourceRefused { .. }
-            | Self::SourceRecovered { .. } => None,
+            | Self::SourceRecovered { .. }
+            | Self::Access(_) => None,
         }
     }
 
@@ -349,6 +355,7 @@ impl Change {
             Self::AgentDrifts { .. } => "agent.drifts",
             Self::AgentSet { .. } => "agent.set",
             Self::AgentForgotten { .. } => "agent.forgotten",
+            Self::Access(change) => change.name(),
         }
     }
 }
@@ -528,6 +535,7 @@ impl fmt::Display for Change {
                 Schedulable::Draining => write!(f, "agent {agent} drains"),
             },
             Self::AgentForgotten { agent } => write!(f, "agent {agent} is forgotten"),
+            Self::Access(change) => change.fmt(f),
         }
     }
 }

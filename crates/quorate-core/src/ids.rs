@@ -184,8 +184,11 @@ pub enum NameError {
 pub const NAME_BYTES_MAX: usize = 63;
 /// Most bytes of a partition key.
 pub const KEY_BYTES_MAX: usize = 200;
+/// Most bytes of the id of a token.
+pub const CREDENTIAL_BYTES_MAX: usize = 32;
 
 const NAME_RULE: &str = "has letters, digits, '-', '_' and '.', and starts with a letter or digit";
+const CREDENTIAL_RULE: &str = "has lower-case letters and digits";
 const KEY_RULE: &str = "has visible characters, no '/' or '\\', and does not start with '-' or '.'";
 
 fn check_name(what: &'static str, name: &str) -> Result<(), NameError> {
@@ -210,6 +213,12 @@ fn check_key(what: &'static str, key: &str) -> Result<(), NameError> {
         other => !other.is_control() && !other.is_whitespace(),
     };
     check_characters(what, KEY_RULE, key, allowed)
+}
+
+fn check_credential(what: &'static str, id: &str) -> Result<(), NameError> {
+    check_length(what, id, CREDENTIAL_BYTES_MAX)?;
+    let allowed = |_: usize, c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    check_characters(what, CREDENTIAL_RULE, id, allowed)
 }
 
 fn check_length(what: &'static str, name: &str, limit: usize) -> Result<(), NameError> {
@@ -359,6 +368,22 @@ name! {
 name! {
     /// Name of a partition, unique in its service.
     PartitionKey, "a partition key", check_key
+}
+name! {
+    /// What an API token or a join token is called in public; it tells nothing of the secret.
+    CredentialId, "the id of a token", check_credential
+}
+name! {
+    /// What a person calls an API token: who or what it is for.
+    TokenName, "the name of a token", check_key
+}
+name! {
+    /// How the names of all services begin that an API token is for.
+    ServicePrefix, "a scope", check_name
+}
+name! {
+    /// Name of an agent or a director that asks to be let into the cluster.
+    NodeName, "a name", check_name
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** no IO, clock, thread, random number or hash map with random order.
 
+pub mod access;
 pub mod agent;
 pub mod checkpoint;
 pub mod cluster;

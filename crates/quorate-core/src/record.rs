@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access;
 use crate::checkpoint::Content;
 use crate::ids::{
     AgentName, BatchId, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey,
@@ -293,6 +294,8 @@ pub enum Record {
         /// It did not come by way of the agent that holds the partition, which has to be told.
         tell: bool,
     },
+    /// Tokens come and go, machines are let in: who may do what.
+    Access(access::Record),
 }
 
 /// Whether partitions are to run.

@@ -233,6 +233,7 @@ impl Cluster {
                     tell,
                 },
             ),
+            Record::Access(record) => self.fold_access(fold, record),
         }
     }
 
@@ -300,7 +301,8 @@ impl Cluster {
                 | Record::Revoked { .. }
                 | Record::Released { .. }
                 | Record::Observed { .. }
-                | Record::CheckpointPut { .. } => return Err(Refused::Staged),
+                | Record::CheckpointPut { .. }
+                | Record::Access(_) => return Err(Refused::Staged),
             };
             if !put.contains(service) && self.service(service).is_none() {
                 return Err(Refused::Staged);

@@ -17,6 +17,7 @@ impl Cluster {
         self.check_services(&mut found);
         self.check_partitions(&mut found);
         self.check_sessions(&mut found);
+        found.extend(self.credentials.contradictions());
         found
     }
 

@@ -1,6 +1,6 @@
 //! The state hash: two directors that folded the same entries have the same one (S8).
 //!
-//! Everything that decides is in it; what is only for people (wall times, process ids, exits, addresses,
+//! Everything that decides is in it; what is only for people (wall times but those that end tokens, process ids, exits, addresses,
 //! versions) is not, and neither are revisions, by which only the leader decides, once. Structs are taken
 //! apart by name, so that a new field must be placed here.
 
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::access::{ApiToken, Credentials, JoinToken};
 use crate::checkpoint::Checkpoint;
 use crate::ids::PartitionId;
 use crate::lease::LeaseTimes;
@@ -101,6 +102,7 @@ impl Cluster {
             sessions,
             expired,
             staged,
+            credentials,
         } = self;
         let mut sum = Sum::new();
         for number in [
@@ -149,7 +151,36 @@ impl Cluster {
             sum.number(change.sequence);
             sum.stored(records);
         }
+        tokens(&mut sum, credentials);
         sum.digest()
+    }
+}
+
+/// When one expires decides, and so does the order in which they are forgotten.
+fn tokens(sum: &mut Sum, credentials: &Credentials) {
+    for ApiToken {
+        grant,
+        created: _,
+        at,
+        revoked,
+    } in credentials.tokens().values()
+    {
+        sum.stored(grant);
+        sum.number(at.0);
+        sum.number(revoked.is_some());
+    }
+    for JoinToken {
+        grant,
+        created: _,
+        at,
+        revoked,
+        used,
+    } in credentials.join_tokens().values()
+    {
+        sum.stored(grant);
+        sum.number(at.0);
+        sum.number(revoked.is_some());
+        sum.stored(used);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`Cluster::apply`] takes one entry after the other. It is deterministic and cannot fail: a record
 //! whose precondition does not hold is folded as *refused*, with the same result on every director.
-//! It must never look at a clock, and wall times in it are for people only.
+//! It must never look at a clock. Wall times in it are for
+//! people, and end tokens by what the entry says that it is.
 //!
 //! Removing or stopping takes effect here at once: what was only assigned is free, what is assumed is
 //! `Stopping`. So an `Assumed` partition is always one that is wanted, unless its service changed.
@@ -16,6 +17,7 @@
 mod apply;
 mod check;
 mod checkpoints;
+mod credentials;
 mod directors;
 mod fencing;
 mod hash;
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::{self, Credentials};
 use crate::history::{Change, Subject};
 use crate::ids::{
     AgentName, BatchId, DirectorName, Epoch, Era, Incarnation, PartitionId, PartitionKey, Position,
@@ -78,6 +81,7 @@ pub struct Cluster {
     sessions: BTreeMap<SessionId, Session>,
     expired: BTreeMap<SessionId, Session>,
     staged: Option<Staged>,
+    credentials: Credentials,
 }
 
 /// Who leads.
@@ -153,11 +157,14 @@ pub enum Refused {
     Secret,
     /// The parts of a staged change do not fit together, or one of them would be refused.
     Staged,
+    /// It would change who may do what, and may not.
+    Access(access::Refused),
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Access(refused) => return refused.fmt(f),
             Self::Epoch => "written by a leader that was none any more",
             Self::NoService => "the service does not exist",
             Self::NoPartition => "the partition does not exist",

@@ -74,7 +74,8 @@ impl Cluster {
                 }
                 Change::Elected { .. }
                 | Change::DirectorKnown { .. }
-                | Change::DirectorForgotten { .. } => {}
+                | Change::DirectorForgotten { .. }
+                | Change::Access(_) => {}
             }
         }
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Credentials;
 use crate::ids::{
     Epoch, Era, Incarnation, PartitionId, Position, ServiceId, ServiceName, SessionId, Token,
 };
@@ -63,6 +64,8 @@ struct Head<'a> {
     sessions: Vec<Cow<'a, Session>>,
     expired: Vec<Cow<'a, Session>>,
     staged: Option<Cow<'a, Staged>>,
+    #[serde(default)]
+    credentials: Cow<'a, Credentials>,
     partitions: usize,
     partitions_free: Vec<u32>,
 }
@@ -127,6 +130,7 @@ impl Cluster {
             sessions: self.sessions.values().map(Cow::Borrowed).collect(),
             expired: self.expired.values().map(Cow::Borrowed).collect(),
             staged: self.staged.as_ref().map(Cow::Borrowed),
+            credentials: Cow::Borrowed(&self.credentials),
             partitions: self.partitions.len(),
             partitions_free: self.partitions.free().to_vec(),
         }
@@ -223,5 +227,6 @@ fn build(head: Head<'_>, partitions: Vec<(u32, Partition)>) -> Result<Cluster, S
         sessions: by_id(head.sessions),
         expired: by_id(head.expired),
         staged: head.staged.map(Cow::into_owned),
+        credentials: head.credentials.into_owned(),
     })
 }

@@ -273,7 +273,8 @@ pub(super) fn weigh(record: &Record) -> usize {
         | Record::Evicted { .. }
         | Record::Fenced { .. }
         | Record::Drifts { .. }
-        | Record::SessionOpened { .. } => encoded(record),
+        | Record::SessionOpened { .. }
+        | Record::Access(_) => encoded(record),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a director is asked to do, and what it answers after the commit.
 
+use crate::access::{self, Admission, TokenGrant};
 use crate::checkpoint::Content;
 use crate::ids::{
     AgentName, DirectorName, Era, Incarnation, PartitionId, PartitionKey, Position, ServiceName,
@@ -128,6 +129,25 @@ pub enum Call {
         incarnation: Option<Incarnation>,
         /// Why.
         reason: CloseReason,
+    },
+    /// Changes who may do what.
+    Access(Box<AccessCall>),
+}
+
+/// A call about who may do what. The shell has drawn the secrets; only their hashes come here.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AccessCall {
+    /// Creates or revokes a token.
+    Change(access::Record),
+    /// Gives a cluster that nobody may administer the admin token whose hash lies in the folder of a
+    /// director. Nothing changes where there is an admin, or this token has been there before.
+    Bootstrap(TokenGrant),
+    /// Lets a machine in. The shell has checked the secret of the join token.
+    Admit {
+        /// What is asked for.
+        admission: Admission,
+        /// The machine of an agent as it describes itself: the known agent of this name must be on it.
+        machine: Option<String>,
     },
 }
 

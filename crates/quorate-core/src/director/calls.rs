@@ -9,11 +9,11 @@ use crate::ids::{
 use crate::record::{CloseReason, Desired, Record, Schedulable};
 use crate::spec::Span;
 use crate::spec::validate::short_lease;
-use crate::time::Moment;
 
 use super::Director;
 use super::batch::{Batch, Carry, Reply};
 use super::call::{Answer, Call, CallId, Object, Refusal};
+use super::event::Now;
 use super::joining::Registration;
 use super::proofs::Waiting;
 
@@ -22,7 +22,7 @@ pub(super) type Decided = Result<(Vec<Record>, Reply), Refusal>;
 
 impl Director {
     /// Fills the batch with calls, in the order in which they came.
-    pub(super) fn take_calls(&mut self, now: Moment, batch: &mut Batch) {
+    pub(super) fn take_calls(&mut self, now: Now, batch: &mut Batch) {
         if let Some(carry) = self.carry.take() {
             batch.changes_specs = true;
             self.carry = batch.take(carry);
@@ -80,7 +80,7 @@ impl Director {
         self.proofs.wait(Waiting::Call(id, reply));
     }
 
-    pub(super) fn decide_call(&mut self, now: Moment, batch: &mut Batch, call: Call) -> Decided {
+    pub(super) fn decide_call(&mut self, now: Now, batch: &mut Batch, call: Call) -> Decided {
         match call {
             Call::Apply { services } => self.decide_apply(services),
             Call::Remove { services } => self.decide_remove(services),
@@ -95,14 +95,14 @@ impl Director {
             Call::ForgetAgent { agent } => self.decide_forget(agent),
             Call::Announce { director } => self.decide_announce(director),
             Call::ForgetDirector { director } => self.decide_forget_director(director),
-            Call::Evict { agent, reason } => self.decide_evict(now, agent, reason),
+            Call::Evict { agent, reason } => self.decide_evict(now.moment, agent, reason),
             Call::Register {
                 agent,
                 lease,
                 secret_hash,
                 process,
             } => self.decide_register(
-                now,
+                now.moment,
                 batch,
                 Registration {
                     agent,
@@ -127,6 +127,7 @@ impl Director {
                 incarnation,
                 reason,
             } => self.decide_close(session, incarnation, reason),
+            Call::Access(call) => self.decide_access(now.wall, *call),
         }
     }
 
@@ -440,7 +441,8 @@ fn compares(call: &Call) -> bool {
         | Call::Report(_)
         | Call::Checkpoints(_)
         | Call::PutCheckpoint { .. }
-        | Call::Close { .. } => false,
+        | Call::Close { .. }
+        | Call::Access(_) => false,
     }
 }
 
@@ -463,7 +465,8 @@ fn speaks_for(call: &Call) -> Option<SessionId> {
         | Call::Conditional(_)
         | Call::PutCheckpoint { .. }
         | Call::Register { .. }
-        | Call::Resume { .. } => None,
+        | Call::Resume { .. }
+        | Call::Access(_) => None,
     }
 }
 

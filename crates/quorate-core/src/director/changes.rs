@@ -344,7 +344,8 @@ fn too_large(record: &Record, bytes: usize) -> Refusal {
         | Record::Revoked { .. }
         | Record::Released { .. }
         | Record::Observed { .. }
-        | Record::CheckpointPut { .. } => "a part of the change".to_owned(),
+        | Record::CheckpointPut { .. }
+        | Record::Access(_) => "a part of the change".to_owned(),
     };
     Refusal::Conflict(format!(
         "{what} has {bytes} bytes, at most {ITEM_BYTES_MAX} are possible; keep large data elsewhere and name it here"

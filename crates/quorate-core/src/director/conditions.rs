@@ -5,12 +5,12 @@
 
 use crate::ids::{PartitionId, Position, ServiceName, SessionId};
 use crate::record::Record;
-use crate::time::Moment;
 
 use super::Director;
 use super::batch::Batch;
 use super::call::{Call, Condition, Conditional, Object, Refusal, Revision};
 use super::calls::Decided;
+use super::event::Now;
 
 impl Director {
     /// The revision of an object in this director's fold; `None` when there is no such object.
@@ -32,7 +32,7 @@ impl Director {
     /// Decides the call itself first: of what does not exist at all, a caller hears that.
     pub(super) fn decide_conditional(
         &mut self,
-        now: Moment,
+        now: Now,
         batch: &mut Batch,
         conditional: Conditional,
     ) -> Decided {
@@ -84,7 +84,9 @@ impl Director {
             | Record::Silent { .. }
             | Record::Heard { .. }
             // How far a run has come is no new revision of its partition.
-            | Record::CheckpointPut { .. } => false,
+            | Record::CheckpointPut { .. }
+            // No condition is about tokens.
+            | Record::Access(_) => false,
             Record::ServicePut { name, .. } | Record::ServiceRemoved { name } => {
                 self.is_of_service(object, name)
             }

@@ -11,7 +11,7 @@ use super::call::{Call, CallId, Renewal};
 pub struct Now {
     /// The machine's own clock: all that decides.
     pub moment: Moment,
-    /// What the wall clock says: written into entries for people, never compared.
+    /// What the wall clock says: written into entries for people, and compared only to end tokens.
     pub wall: WallTime,
 }
 

@@ -126,7 +126,8 @@ impl Director {
                 | Change::AgentFenced { .. }
                 | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. }
-                | Change::AgentForgotten { .. } => {}
+                | Change::AgentForgotten { .. }
+                | Change::Access(_) => {}
             }
         }
     }
@@ -162,7 +163,7 @@ impl Director {
         if !self.carry.as_ref().is_some_and(|carry| carry.whole) {
             self.plan(now.moment, &mut batch);
         }
-        self.take_calls(now.moment, &mut batch);
+        self.take_calls(now, &mut batch);
         if batch.is_empty() && self.proofs.beat {
             batch.push(Record::Beat);
         }

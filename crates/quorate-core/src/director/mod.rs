@@ -23,6 +23,7 @@
 //! *Steps down*: queued calls hear *not leader*; those in flight hear *unknown*, unless another entry is
 //! seen at their position; renewals hear *not leader*.
 
+mod access;
 mod announcing;
 mod batch;
 pub mod call;

@@ -371,7 +371,8 @@ impl Planner {
                 | Change::DirectorKnown { .. }
                 | Change::DirectorForgotten { .. }
                 | Change::SourceRefused { .. }
-                | Change::SourceRecovered { .. } => {}
+                | Change::SourceRecovered { .. }
+                | Change::Access(_) => {}
             }
         }
     }

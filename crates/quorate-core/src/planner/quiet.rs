@@ -86,7 +86,8 @@ pub(super) fn stirs(change: &Change) -> bool {
         | Change::AgentFenced { .. }
         | Change::AgentDrifts { .. }
         | Change::AgentSet { .. }
-        | Change::AgentForgotten { .. } => false,
+        | Change::AgentForgotten { .. }
+        | Change::Access(_) => false,
     }
 }
 

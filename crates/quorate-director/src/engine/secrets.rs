@@ -75,7 +75,8 @@ impl Secrets {
                 | Change::AgentFenced { .. }
                 | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. }
-                | Change::AgentForgotten { .. } => {}
+                | Change::AgentForgotten { .. }
+                | Change::Access(_) => {}
             }
         }
     }

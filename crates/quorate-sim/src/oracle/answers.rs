@@ -189,6 +189,7 @@ fn resumed(call: Option<&Call>) -> Option<SessionId> {
         | Call::Report(_)
         | Call::Checkpoints(_)
         | Call::PutCheckpoint { .. }
-        | Call::Close { .. } => None,
+        | Call::Close { .. }
+        | Call::Access(_) => None,
     }
 }

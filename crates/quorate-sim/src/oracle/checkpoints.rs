@@ -134,7 +134,8 @@ impl Oracle {
             | Record::Assumed { .. }
             | Record::Revoked { .. }
             | Record::Released { .. }
-            | Record::Observed { .. } => {}
+            | Record::Observed { .. }
+            | Record::Access(_) => {}
         }
     }
 

@@ -114,7 +114,8 @@ impl Oracle {
             | Record::CheckpointPut { .. }
             | Record::Fenced { .. }
             | Record::Evicted { .. }
-            | Record::Observed { .. } => {}
+            | Record::Observed { .. }
+            | Record::Access(_) => {}
         }
     }
 

@@ -186,7 +186,8 @@ impl Oracle {
             | Record::Drifts { .. }
             | Record::Revoked { .. }
             | Record::Observed { .. }
-            | Record::CheckpointPut { .. } => {}
+            | Record::CheckpointPut { .. }
+            | Record::Access(_) => {}
         }
     }
 

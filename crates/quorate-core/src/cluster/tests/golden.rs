@@ -3,14 +3,19 @@
 //! directors of two versions read the same ledger during an upgrade.
 
 use super::{Log, assumed, key, opened, partition, service, spec};
+use crate::access::{self, Admission, JoinGrant, Node, Role, TokenGrant};
 use crate::checkpoint::Content;
 use crate::cluster::Cluster;
-use crate::ids::{AgentName, BatchId, DirectorName, Incarnation, Token};
+use crate::ids::{
+    AgentName, BatchId, CredentialId, DirectorName, Incarnation, NodeName, ServicePrefix, Token,
+    TokenName,
+};
 use crate::record::{
     Cause, CloseReason, Desired, DirectorInfo, Entry, Exit, ExitClass, MoveReason, Record,
     ReleaseOutcome, RunPhase, RunReport, Schedulable,
 };
 use crate::spec::PartitionSpec;
+use crate::time::WallTime;
 
 /// The place of a kind in the list of all; a new kind does not compile until it has one.
 fn kind(record: &Record) -> usize {
@@ -45,10 +50,11 @@ fn kind(record: &Record) -> usize {
         Record::AgentForgotten { .. } => 27,
         Record::DirectorKnown { .. } => 28,
         Record::DirectorForgotten { .. } => 29,
+        Record::Access(_) => 30,
     }
 }
 
-const KINDS: usize = 30;
+const KINDS: usize = 31;
 
 fn put(partitions: Vec<PartitionSpec>) -> Record {
     Record::PartitionsPut {
@@ -129,6 +135,7 @@ fn everything() -> Log {
         agent: AgentName::new("z").unwrap(),
     }]);
     directors(&mut log);
+    tokens(&mut log);
     log
 }
 
@@ -147,6 +154,40 @@ fn directors(log: &mut Log) {
     log.accept(vec![Record::DirectorForgotten {
         director: DirectorName::new("d1").unwrap(),
     }]);
+}
+
+fn tokens(log: &mut Log) {
+    let id = |id: &str| CredentialId::new(id).unwrap();
+    let grant = |name: &str, role, scope: Option<&str>| {
+        Record::Access(access::Record::TokenCreated(Box::new(TokenGrant {
+            id: id(name),
+            hash: "5a".repeat(32),
+            name: TokenName::new("the CI of feeds").unwrap(),
+            role,
+            scope: scope.map(|scope| ServicePrefix::new(scope).unwrap()),
+            expires: scope.map(|_| WallTime(1_800_000_000_000)),
+            bootstrap: scope.is_none(),
+        })))
+    };
+    log.accept(vec![
+        grant("t0", Role::Admin, None),
+        grant("t1", Role::Definer, Some("feeds-")),
+        Record::Access(access::Record::JoinTokenCreated(Box::new(JoinGrant {
+            id: id("j0"),
+            hash: "a5".repeat(32),
+            admits: Node::Agent,
+            uses: 3,
+            expires: WallTime(3_600_000),
+        }))),
+        Record::Access(access::Record::Admitted(Box::new(Admission {
+            token: id("j0"),
+            node: Node::Agent,
+            name: NodeName::new("a7").unwrap(),
+            request: "0f".repeat(32),
+        }))),
+        Record::Access(access::Record::TokenRevoked { id: id("t1") }),
+        Record::Access(access::Record::JoinTokenRevoked { id: id("j0") }),
+    ]);
 }
 
 fn what_people_want(log: &mut Log) {
@@ -274,12 +315,13 @@ fn snapshots_are_stored_as_they_always_were() {
     insta::assert_snapshot!(shown(&bytes));
 }
 
-/// The snapshot above as it was before there were checkpoints.
+/// The snapshot above as it was before there were checkpoints, and tokens.
 #[test]
-fn a_snapshot_from_before_there_were_checkpoints_is_taken_over_without_any() {
+fn a_snapshot_from_before_there_were_checkpoints_and_tokens_is_taken_over_without_any() {
     let cluster = Cluster::decode(include_bytes!("before_checkpoints.snapshot")).unwrap();
     assert_eq!(cluster.check(), Vec::<String>::new());
     assert!(cluster.partition_count() > 0);
     assert!(cluster.partitions().all(|(_, p)| p.checkpoint().is_none()));
+    assert!(cluster.credentials().tokens().is_empty());
     assert_eq!(Cluster::decode(&cluster.encode()).unwrap(), cluster);
 }

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::access::{self, Admission, JoinGrant, Node, Role, TokenGrant};
 use crate::checkpoint::Content;
 use crate::history::{Change, What};
+use crate::ids::{CredentialId, NodeName, ServicePrefix, TokenName};
 use crate::record::{
     Cause, CloseReason, Desired, MoveReason, ReleaseOutcome, RunPhase, RunReport, Schedulable,
 };
@@ -161,11 +163,45 @@ fn record(cluster: &Cluster, (kind, a, b, c): Dice) -> Record {
             content: Content::new(&[a]).unwrap(),
             tell: b % 3 == 0,
         },
+        30 => Record::Access(access((a, b, c))),
         _ => Record::Assumed {
             partition: id,
             session: holder,
             token,
         },
+    }
+}
+
+/// Something about tokens; wall times of the log are its positions.
+fn access((a, b, c): (u8, u8, u8)) -> access::Record {
+    let id = CredentialId::new(pick(&["x", "y", "z"], b)).unwrap();
+    let expires = WallTime(i64::from(c) * 2);
+    let hash = String::new();
+    match a % 5 {
+        0 => access::Record::TokenCreated(Box::new(TokenGrant {
+            id,
+            hash,
+            name: TokenName::new("n").unwrap(),
+            role: pick(&Role::ALL, c),
+            scope: (c < 64).then(|| ServicePrefix::new("s").unwrap()),
+            expires: (c < 128).then_some(expires),
+            bootstrap: c % 2 == 0,
+        })),
+        1 => access::Record::TokenRevoked { id },
+        2 => access::Record::JoinTokenCreated(Box::new(JoinGrant {
+            id,
+            hash,
+            admits: pick(&[Node::Agent, Node::Director], c),
+            uses: u32::from(c % 3),
+            expires,
+        })),
+        3 => access::Record::JoinTokenRevoked { id },
+        _ => access::Record::Admitted(Box::new(Admission {
+            token: id,
+            node: pick(&[Node::Agent, Node::Director], c),
+            name: NodeName::new(pick(&["a", "b"], c)).unwrap(),
+            request: pick(&["r", "q"], a).to_owned(),
+        })),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Scripts of the director's machine: several directors over a model ledger, every answer in the hands
 //! of the script.
 
+mod access;
 mod calls;
 mod checkpoints;
 mod conditions;

@@ -1,0 +1,93 @@
+//! Calls that change who may do what.
+
+use crate::access::{self, Admission, Node, Record as Access, TokenGrant};
+use crate::record::Record;
+use crate::time::WallTime;
+
+use super::Director;
+use super::batch::Reply;
+use super::call::{AccessCall, Refusal};
+use super::calls::Decided;
+
+impl Director {
+    pub(super) fn decide_access(&self, wall: WallTime, call: AccessCall) -> Decided {
+        match call {
+            AccessCall::Change(record) => self.decide_change(wall, record),
+            AccessCall::Bootstrap(grant) => Ok(self.decide_bootstrap(wall, grant)),
+            AccessCall::Admit { admission, machine } => {
+                self.decide_admission(wall, admission, machine.as_deref())
+            }
+        }
+    }
+
+    fn decide_change(&self, wall: WallTime, record: Access) -> Decided {
+        let credentials = self.cluster.credentials();
+        credentials.check(wall, &record).map_err(refusal)?;
+        let is_so = match &record {
+            Access::TokenRevoked { id } => {
+                let token = credentials.tokens().get(id);
+                token.is_some_and(|token| token.revoked.is_some())
+            }
+            Access::JoinTokenRevoked { id } => {
+                let token = credentials.join_tokens().get(id);
+                token.is_some_and(|token| token.revoked.is_some())
+            }
+            Access::TokenCreated(_) | Access::JoinTokenCreated(_) | Access::Admitted(_) => false,
+        };
+        let records = (!is_so).then_some(Record::Access(record));
+        Ok((records.into_iter().collect(), Reply::done()))
+    }
+
+    /// Only a cluster that nobody may administer takes an admin token from a director's folder, and each
+    /// one once: what was revoked stays so, though its file is still there.
+    fn decide_bootstrap(&self, wall: WallTime, mut grant: TokenGrant) -> (Vec<Record>, Reply) {
+        let credentials = self.cluster.credentials();
+        grant.bootstrap = true;
+        let record = Access::TokenCreated(Box::new(grant));
+        let wanted = !credentials.has_admin(wall) && credentials.check(wall, &record).is_ok();
+        let records = wanted.then_some(Record::Access(record));
+        (records.into_iter().collect(), Reply::done())
+    }
+
+    /// Nobody is let in under the name of another one that is known.
+    fn decide_admission(
+        &self,
+        wall: WallTime,
+        admission: Admission,
+        machine: Option<&str>,
+    ) -> Decided {
+        let name = &admission.name;
+        let taken = match admission.node {
+            Node::Agent => {
+                let known = self.cluster.agents().get(name.as_str());
+                known
+                    .filter(|known| machine != Some(known.info().place.machine.as_str()))
+                    .map(|_| format!(
+                        "another machine is the agent {name}; choose another name, or forget it when it is gone for good: `quorate rm agent/{name}`"
+                    ))
+            }
+            Node::Director => {
+                let leader = self.cluster.leader();
+                leader
+                    .filter(|leader| leader.name.as_str() == name.as_str())
+                    .map(|_| format!("the director {name} is the leader; choose another name"))
+            }
+        };
+        if let Some(taken) = taken {
+            return Err(Refusal::Conflict(taken));
+        }
+        let known = self.cluster.credentials().join_tokens();
+        let again = known
+            .get(&admission.token)
+            .is_some_and(|token| token.has_let_in(name, &admission.request));
+        let record = Access::Admitted(Box::new(admission));
+        let checked = self.cluster.credentials().check(wall, &record);
+        checked.map_err(refusal)?;
+        let records = (!again).then_some(Record::Access(record));
+        Ok((records.into_iter().collect(), Reply::done()))
+    }
+}
+
+fn refusal(refused: access::Refused) -> Refusal {
+    Refusal::Conflict(refused.to_string())
+}

@@ -1,0 +1,168 @@
+//! Tokens through the machine: answered after the commit, refused with a reason, never more than once.
+
+use super::super::call::{AccessCall, Refusal};
+use super::*;
+use crate::access::{
+    Admission, JoinGrant, Node as Machine, Record as Access, Role as Rights, TokenGrant,
+};
+use crate::ids::{CredentialId, NodeName, TokenName};
+
+const HOUR: i64 = 3_600_000;
+
+fn id(text: &str) -> CredentialId {
+    CredentialId::new(text).unwrap()
+}
+
+fn grant(name: &str, role: Rights) -> TokenGrant {
+    TokenGrant {
+        id: id(name),
+        hash: "h".to_owned(),
+        name: TokenName::new("n").unwrap(),
+        role,
+        scope: None,
+        expires: None,
+        bootstrap: false,
+    }
+}
+
+fn change(record: Access) -> Call {
+    Call::Access(Box::new(AccessCall::Change(record)))
+}
+
+fn bootstrap(name: &str) -> Call {
+    let grant = grant(name, Rights::Admin);
+    Call::Access(Box::new(AccessCall::Bootstrap(grant)))
+}
+
+fn join(uses: u32, admits: Machine) -> Call {
+    change(Access::JoinTokenCreated(Box::new(JoinGrant {
+        id: id("j"),
+        hash: "h".to_owned(),
+        admits,
+        uses,
+        expires: WallTime(HOUR),
+    })))
+}
+
+fn admit(node: Machine, name: &str, request: &str, machine: Option<&str>) -> Call {
+    Call::Access(Box::new(AccessCall::Admit {
+        admission: Admission {
+            token: id("j"),
+            node,
+            name: NodeName::new(name).unwrap(),
+            request: request.to_owned(),
+        },
+        machine: machine.map(str::to_owned),
+    }))
+}
+
+#[track_caller]
+fn assert_done(answer: &Answer, written: bool) {
+    let Answer::Done { changed, .. } = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(*changed, written);
+}
+
+#[track_caller]
+fn assert_refused(answer: &Answer, why: &str) {
+    let Answer::Refused(Refusal::Conflict(text)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(text.contains(why), "{text}");
+}
+
+#[test]
+fn a_token_counts_from_its_commit_until_it_is_revoked_once() {
+    let mut world = World::led();
+    let token = grant("t1", Rights::Viewer);
+    let create = || change(Access::TokenCreated(Box::new(token.clone())));
+    let revoke = || change(Access::TokenRevoked { id: id("t1") });
+    assert_refused(&world.ask(revoke()), "no token");
+    assert_done(&world.ask(create()), true);
+    assert_refused(&world.ask(create()), "used before");
+    assert_done(&world.ask(revoke()), true);
+    assert_done(&world.ask(revoke()), false);
+    let known = &world.cluster().credentials().tokens()[&id("t1")];
+    assert!(!known.counts(WallTime(0)));
+}
+
+#[test]
+fn a_cluster_without_an_admin_takes_one_from_a_folder_and_each_only_once() {
+    let mut world = World::led();
+    assert_done(&world.ask(bootstrap("b1")), true);
+    assert_done(&world.ask(bootstrap("b1")), false);
+    assert_done(&world.ask(bootstrap("b2")), false);
+    let revoked = change(Access::TokenRevoked { id: id("b1") });
+    assert_done(&world.ask(revoked), true);
+    assert_done(&world.ask(bootstrap("b1")), false);
+    assert!(!world.cluster().credentials().has_admin(WallTime(0)));
+    // Whoever has lost every admin token and may write to a director's folder begins anew.
+    assert_done(&world.ask(bootstrap("b2")), true);
+    assert!(world.cluster().credentials().has_admin(WallTime(0)));
+}
+
+#[test]
+fn the_last_use_of_a_join_token_goes_to_one_of_two_that_ask_at_once() {
+    let mut world = World::led();
+    assert_done(&world.ask(join(1, Machine::Agent)), true);
+    let first = world.ask_later(0, admit(Machine::Agent, "a1", "r1", None));
+    let second = world.ask_later(0, admit(Machine::Agent, "a2", "r2", None));
+    world.run(0);
+    assert_done(&world.nodes[0].answers[&first], true);
+    assert_refused(&world.nodes[0].answers[&second], "used up");
+    // Who has lost the answer asks again with the same request.
+    assert_done(&world.ask(admit(Machine::Agent, "a1", "r1", None)), false);
+    assert_refused(
+        &world.ask(admit(Machine::Agent, "a1", "r3", None)),
+        "used up",
+    );
+}
+
+#[test]
+fn nothing_is_handed_out_while_it_is_not_known_whether_the_use_is_written() {
+    let mut world = World::led();
+    assert_done(&world.ask(join(1, Machine::Agent)), true);
+    world.append = Append::Held;
+    let asked = world.ask_later(0, admit(Machine::Agent, "a1", "r1", None));
+    world.run(0);
+    assert_eq!(world.nodes[0].answers.get(&asked), None);
+    world.hint(0, Some(false));
+    world.run(0);
+    assert_eq!(world.nodes[0].answers[&asked], Answer::Unknown);
+}
+
+#[test]
+fn nobody_is_let_in_under_the_name_of_another() {
+    let mut world = World::led();
+    world.ask(register("a1", 1, "secret"));
+    assert_done(&world.ask(join(9, Machine::Agent)), true);
+    let stranger = admit(Machine::Agent, "a1", "r1", Some("another machine"));
+    assert_refused(&world.ask(stranger), "rm agent/a1");
+    let unnamed = admit(Machine::Agent, "a1", "r1", None);
+    assert_refused(&world.ask(unnamed), "another machine");
+    let own = Place::default().machine;
+    let same = admit(Machine::Agent, "a1", "r1", Some(&own));
+    assert_done(&world.ask(same), true);
+    let director = admit(Machine::Director, "x", "r2", None);
+    assert_refused(&world.ask(director), "not for this kind");
+
+    let mut world = World::led();
+    assert_done(&world.ask(join(9, Machine::Director)), true);
+    let leader = world.cluster().leader().unwrap().name.to_string();
+    let second = admit(Machine::Director, &leader, "r1", None);
+    assert_refused(&world.ask(second), "is the leader");
+    assert_done(
+        &world.ask(admit(Machine::Director, "new", "r1", None)),
+        true,
+    );
+}
+
+#[test]
+fn a_join_token_ends_by_the_wall_time_of_the_leader() {
+    let mut world = World::led();
+    assert_done(&world.ask(join(9, Machine::Agent)), true);
+    world.now.wall = WallTime(HOUR);
+    let late = admit(Machine::Agent, "a1", "r1", None);
+    assert_refused(&world.ask(late), "expired");
+}
