@@ -3,6 +3,7 @@
 //! **Boundary:** these types are public and change only by addition. They know nothing of
 //! `quorate-core`; the shells translate.
 
+pub mod access;
 pub mod checkpoint;
 pub mod client;
 pub mod logs;

@@ -89,7 +89,7 @@ codes! {
     BadParameter = 400 "parameter not allowed";
     /// The specification contradicts itself or the rules.
     InvalidSpecification = 422 "invalid specification";
-    /// The session's secret is missing or wrong.
+    /// The secret of the session, the API token or the join token is missing or wrong.
     Unauthenticated = 401 "secret or token missing or wrong";
     /// The request comes from a place that may not ask this.
     Forbidden = 403 "not allowed";

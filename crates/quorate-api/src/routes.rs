@@ -89,6 +89,16 @@ pub const SESSION_CHECKPOINTS: &str = "/v1/sessions/{id}/checkpoints";
 pub const SESSION_CLOSE: &str = "/v1/sessions/{id}/close";
 /// What the session is to hold.
 pub const SESSION_WORK: &str = "/v1/sessions/{id}/work";
+/// API tokens.
+pub const TOKENS: &str = "/v1/tokens";
+/// One API token.
+pub const TOKEN: &str = "/v1/tokens/{id}";
+/// Join tokens.
+pub const JOIN_TOKENS: &str = "/v1/join-tokens";
+/// One join token.
+pub const JOIN_TOKEN: &str = "/v1/join-tokens/{id}";
+/// A machine asks to be let in.
+pub const ENROL: &str = "/v1/enrol";
 /// The description of all this.
 pub const OPENAPI: &str = "/openapi.json";
 /// The process is alive.

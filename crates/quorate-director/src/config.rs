@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::ids::{DirectorName, HookName};
 use quorate_core::spec::validate::TAKEOVER_MAX;
+
+use crate::access::Signer;
 
 /// What a director is told when it starts.
 #[derive(Clone, Debug)]
@@ -28,6 +31,11 @@ pub struct Config {
     /// How long a change of leader takes at most over its ledger. A lease whose work would not survive
     /// that is refused.
     pub takeover: Duration,
+    /// Whether everybody is asked who he is: people for an API token, agents for a certificate. Without, who
+    /// reaches it may do everything.
+    pub authentication: bool,
+    /// Signs the certificates of machines that are let in by a join token. Without, nobody is.
+    pub signer: Option<Arc<dyn Signer>>,
     /// What it takes at most.
     pub limits: Limits,
 }
@@ -45,6 +53,8 @@ impl Config {
             expect_agents: None,
             fences: BTreeMap::new(),
             takeover: TAKEOVER_MAX,
+            authentication: false,
+            signer: None,
             limits: Limits::default(),
         }
     }

@@ -6,8 +6,10 @@
 //! ```
 //!
 //! **Invariant:** nothing but the loop in `engine` holds or changes the state of the cluster.
+//! **Invariant:** whoever is asked who he is gets nothing that the table in `access::needs` does not give.
 //! **Invariant:** nothing listens beyond loopback until TLS and tokens protect it.
 
+pub mod access;
 mod clock;
 mod config;
 pub mod descriptors;
@@ -22,6 +24,8 @@ mod run;
 mod tally;
 mod views;
 
+pub use access::{Signer, write_bootstrap_token};
 pub use config::{Config, FenceHook, Limits, RunError};
 pub use duties::join::Joining;
+pub use http::PeerIdentity;
 pub use run::{Bound, bind, run};

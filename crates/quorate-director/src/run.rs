@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::bootstrap;
 use crate::config::{Config, RunError};
 use crate::descriptors::{self, Budget};
 use crate::duties::announce::announce;
@@ -159,6 +160,11 @@ impl Bound {
         let roots = Roots::new(self.config.source_roots.clone());
         let sources = tokio::spawn(sources::run(roots, wanted, to_readings));
         let readings = tokio::spawn(readings::hand_in(handle.clone(), readings));
+        let first_token = tokio::spawn(bootstrap::hand_in(
+            handle.clone(),
+            self.config.data_dir.clone(),
+            shutdown.clone(),
+        ));
         let places = Arc::new(Places::new(self.budget, &limits));
         let relays = relays(&self.config, &handle).map_err(RunError::Client)?;
         let app = app(
@@ -223,8 +229,12 @@ impl Bound {
         let sources = sources.await.and(readings.await);
         // They have been told, and wait for nothing that takes long.
         duties.shutdown().await;
+        let first_token = first_token.await;
         drop(self.identity);
         sources.map_err(|_| RunError::Broken { part: "sources" })?;
+        first_token.map_err(|_| RunError::Broken {
+            part: "first token",
+        })?;
         served.map_err(|_| RunError::Broken { part: "server" })?;
         ended.map_err(|_| RunError::Broken { part: "loop" })?
     }
@@ -272,5 +282,7 @@ fn app(
         relay: Arc::new(relay),
         renewals,
         openapi: routes::document(),
+        authentication: config.authentication,
+        signer: config.signer.clone(),
     }
 }

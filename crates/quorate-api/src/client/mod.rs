@@ -4,6 +4,7 @@
 //! everything, and says honestly when it cannot know whether a write was done. It must never repeat a
 //! write that may have been done already unless repeating is harmless.
 
+mod access;
 mod error;
 mod events;
 mod logs;

@@ -491,7 +491,7 @@ impl Client {
     }
 
     /// All pages. The index is that of the first: a change in between is heard of again.
-    async fn list<T: DeserializeOwned>(
+    pub(super) async fn list<T: DeserializeOwned>(
         &self,
         path: String,
         query: Vec<(&'static str, String)>,

@@ -40,7 +40,7 @@ use crate::history::{History, Recorder};
 
 pub(crate) use handle::{Ask, AskError, Handle, Led, Message, RenewalAsk, Seen};
 pub(crate) use reading::Reading;
-pub(crate) use secrets::{Checked, Secrets, hash as secret_hash};
+pub(crate) use secrets::{Checked, Secrets, hash as secret_hash, matches as secret_matches};
 pub(crate) use waiters::WorkAsk;
 
 use handle::Ends;

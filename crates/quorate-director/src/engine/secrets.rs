@@ -1,4 +1,5 @@
-//! Who may speak for a session. A table beside the loop, so that secrets are checked without it.
+//! Who may speak for a session, and who holds a token. Tables beside the loop, so that secrets are checked
+//! without it.
 //!
 //! It only says who asks. Whether a session is open is decided by the machine alone: what is missing
 //! here is passed on and checked in the loop.
@@ -7,16 +8,18 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use quorate_core::access::Credentials;
 use quorate_core::cluster::Cluster;
 use quorate_core::history::Change;
 use quorate_core::ids::SessionId;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// The hashes of the secrets of all open sessions.
+/// The hashes of the secrets of all open sessions, and of all tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
     hashes: RwLock<BTreeMap<SessionId, Arc<str>>>,
+    credentials: RwLock<Arc<Credentials>>,
 }
 
 /// What a secret is worth.
@@ -43,6 +46,18 @@ impl Secrets {
         }
     }
 
+    /// The tokens as this director has folded them.
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
+        let credentials = self.credentials.read();
+        Arc::clone(&credentials.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn publish(&self, cluster: &Cluster) {
+        let fresh = Arc::new(cluster.credentials().clone());
+        let credentials = self.credentials.write();
+        *credentials.unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
     /// Takes in what an entry changed.
     pub(super) fn note(&self, cluster: &Cluster, changes: &[Change]) {
         for change in changes {
@@ -59,6 +74,8 @@ impl Secrets {
                         hashes.remove(session);
                     });
                 }
+                // Changed by people now and then; there are few enough to be copied.
+                Change::Access(_) => self.publish(cluster),
                 Change::Elected { .. }
                 | Change::DirectorKnown { .. }
                 | Change::DirectorForgotten { .. }
@@ -75,8 +92,7 @@ impl Secrets {
                 | Change::AgentFenced { .. }
                 | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. }
-                | Change::AgentForgotten { .. }
-                | Change::Access(_) => {}
+                | Change::AgentForgotten { .. } => {}
             }
         }
     }
@@ -87,6 +103,7 @@ impl Secrets {
         let fresh = sessions.map(|(id, open)| (*id, Arc::from(open.secret_hash())));
         let fresh: BTreeMap<_, _> = fresh.collect();
         self.write(|hashes| *hashes = fresh);
+        self.publish(cluster);
     }
 
     fn write(&self, change: impl FnOnce(&mut BTreeMap<SessionId, Arc<str>>)) {

@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::App;
+use super::access::Caller;
 use super::answer::Failure;
 use super::extract::{body_limit, collect};
 use crate::clock;
@@ -50,7 +51,7 @@ struct Answers {
 #[derive(Clone, Debug)]
 struct Kept {
     since: Moment,
-    /// Of method, path, query, condition and body: another request under the same key is a mistake.
+    /// Of caller, method, path, query, condition and body: another request under the same key is a mistake.
     request: [u8; 32],
     /// `None` while it is not answered yet.
     answer: watch::Receiver<Option<Answered>>,
@@ -92,6 +93,10 @@ async fn answer(app: &App, key: String, request: Request, next: Next) -> Result<
     let limit = body_limit(app, parts.uri.path());
     let body = collect(app, body, limit).await?;
     let mut digest = Sha256::new();
+    // An answer may hold what is for its caller alone, such as a new token.
+    let caller = parts.extensions.get::<Caller>();
+    digest.update(caller.map(Caller::key).unwrap_or_default());
+    digest.update(b"\n");
     digest.update(parts.method.as_str());
     digest.update(b" ");
     digest.update(parts.uri.path().as_bytes());

@@ -1,6 +1,7 @@
 //! Speaking HTTP: who may connect, what is taken at most, and how answers look. The routes themselves
 //! are in [`crate::routes`].
 
+pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod blocking;
 pub(crate) mod condition;
@@ -10,6 +11,7 @@ pub(crate) mod guard;
 pub(crate) mod idempotency;
 pub(crate) mod json;
 mod once;
+mod peer;
 pub(crate) mod places;
 pub(crate) mod relay;
 pub(crate) mod server;
@@ -24,11 +26,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Signer;
 use crate::config::Limits;
 use crate::duties::sources::Roots;
 use crate::engine::Handle;
 use crate::quorum::Quorum;
 use crate::routes::LogHub;
+
+pub use peer::PeerIdentity;
 
 /// What every handler may use. It holds no state of the cluster: that is behind `handle`.
 #[derive(Clone, Debug)]
@@ -64,4 +69,8 @@ pub(crate) struct App {
     /// The same for renewals.
     pub(crate) renewals: relay::Renewals,
     pub(crate) openapi: Arc<str>,
+    /// Whether everybody is asked who he is.
+    pub(crate) authentication: bool,
+    /// Signs the certificates of machines that are let in.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
 }

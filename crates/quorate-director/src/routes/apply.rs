@@ -7,6 +7,7 @@ use axum::extract::State;
 use quorate_api::problem::{Code, FieldError, Problem};
 use quorate_api::resources::{AppliedKind, AppliedService, ApplyAnswer, ApplyRequest};
 use quorate_api::routes;
+use quorate_core::access::Verb;
 use quorate_core::director::call::{Answer, Applied, Call};
 use quorate_core::ids::ServiceName;
 use quorate_core::spec::{self, File, ServiceSpec};
@@ -16,6 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed, unexpected};
 use crate::http::condition::Unconditional;
 use crate::http::extract::JsonBody;
@@ -42,10 +44,13 @@ pub(super) struct Request {
 )]
 async fn apply(
     State(app): State<App>,
+    caller: Caller,
     _: Unconditional,
     JsonBody(request): JsonBody<Request>,
 ) -> Result<Indexed<ApplyAnswer>, Failure> {
-    put(&app, file(&request)?, |call| call).await
+    let file = file(&request)?;
+    caller.may_all(Verb::Define, file.service.keys())?;
+    put(&app, file, |call| call).await
 }
 
 pub(super) fn file(request: &Request) -> Result<File, Failure> {

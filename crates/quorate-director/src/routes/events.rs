@@ -15,6 +15,7 @@ use futures::Stream;
 use quorate_api::problem::{Code, Problem};
 use quorate_api::resources::Event;
 use quorate_api::routes;
+use quorate_core::access::{Object, Verb};
 use quorate_core::history::Change;
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
 use quorate_core::spec::Span;
@@ -27,6 +28,7 @@ use utoipa_axum::routes;
 use crate::clock;
 use crate::history::{EventId, Gone, History, Recorded};
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::Failure;
 use crate::http::extract::{Params, bad};
 
@@ -58,6 +60,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 )]
 async fn events(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Failure> {
@@ -65,7 +68,9 @@ async fn events(
         service: params.value("service")?,
         key: params.value("key")?,
         agent: params.value("agent")?,
+        caller,
     };
+    filter.caller.may_all(Verb::Read, &filter.service)?;
     let after = params.text("after")?;
     let since = params.value::<Span>("since")?;
     params.end()?;
@@ -144,6 +149,7 @@ struct Filter {
     service: Option<ServiceName>,
     key: Option<PartitionKey>,
     agent: Option<AgentName>,
+    caller: Caller,
 }
 
 /// One client's place in the history.
@@ -190,7 +196,19 @@ impl Reader {
 }
 
 impl Filter {
+    /// Who may do what is for those who administer, and what services do for those who may see them.
+    fn may_show(&self, change: &Change) -> bool {
+        if let Change::Access(_) = change {
+            return self.caller.may(Verb::Administer, Object::Cluster).is_ok();
+        }
+        let service = change.service();
+        service.is_none_or(|service| self.caller.sees(service))
+    }
+
     fn lets_through(&self, change: &Change) -> bool {
+        if !self.may_show(change) {
+            return false;
+        }
         let key = change.subject().map(|subject| &subject.key);
         self.service
             .as_ref()

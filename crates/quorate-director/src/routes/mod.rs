@@ -7,6 +7,7 @@ mod checkpoints;
 mod cluster;
 mod directors;
 mod document;
+mod enrol;
 mod events;
 mod logs;
 mod meta;
@@ -15,6 +16,7 @@ mod plan;
 mod progress;
 mod services;
 mod sessions;
+mod tokens;
 
 use axum::http::{Method, Uri};
 use axum::{Router, middleware};
@@ -25,7 +27,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::engine::Reading;
 use crate::http::answer::Failure;
-use crate::http::{App, guard, idempotency, relay};
+use crate::http::{App, access, guard, idempotency, relay};
 
 pub(crate) use document::document;
 pub(crate) use logs::LogHub;
@@ -54,6 +56,8 @@ fn described() -> OpenApiRouter<App> {
         .merge(progress::router())
         .merge(sessions::router())
         .merge(logs::router())
+        .merge(tokens::router())
+        .merge(enrol::router())
         .merge(meta::router())
 }
 
@@ -69,6 +73,7 @@ pub(crate) fn router(app: App) -> Router {
         ))
         // The answers to repeats are where they were first given.
         .layer(middleware::from_fn_with_state(app.clone(), relay::relay))
+        .layer(middleware::from_fn_with_state(app.clone(), access::access))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)
 }

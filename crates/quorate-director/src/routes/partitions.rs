@@ -6,6 +6,7 @@ use quorate_api::resources::{
     Done, ExcludedAgent, HistoryEntry, HistoryView, Page, PartitionState, PartitionView, Why,
 };
 use quorate_api::routes;
+use quorate_core::access::Verb;
 use quorate_core::cluster::{Partition, Service};
 use quorate_core::director::call::{Call, Object, Revision};
 use quorate_core::history::Change;
@@ -20,6 +21,7 @@ use crate::clock;
 use crate::engine::Reading;
 use crate::history::Recorded;
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::condition::{Given, IF_MATCH_HELP, Tagged};
 use crate::http::extract::{Names, NoBody, Params, bad};
@@ -39,8 +41,9 @@ pub(super) fn router() -> OpenApiRouter<App> {
 }
 
 /// Which partitions to list.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Filter {
+    caller: Caller,
     service: Option<ServiceName>,
     state: Option<PartitionState>,
     agent: Option<AgentName>,
@@ -66,10 +69,12 @@ struct Filter {
 )]
 async fn list(
     State(app): State<App>,
+    caller: Caller,
     mut params: Params,
 ) -> Result<Indexed<Page<PartitionView>>, Failure> {
-    let service = params.value("service")?;
-    Ok(page(app, service, params).await?.1)
+    let service: Option<ServiceName> = params.value("service")?;
+    caller.may_all(Verb::Read, &service)?;
+    Ok(page(app, caller, service, params).await?.1)
 }
 
 /// Partitions of one service.
@@ -84,18 +89,21 @@ async fn list(
 )]
 async fn list_of_service(
     State(app): State<App>,
+    caller: Caller,
     Names(name): Names<ServiceName>,
     params: Params,
 ) -> Result<Tagged<Page<PartitionView>>, Failure> {
-    page(app, Some(name), params).await
+    page(app, caller, Some(name), params).await
 }
 
 async fn page(
     app: App,
+    caller: Caller,
     service: Option<ServiceName>,
     mut params: Params,
 ) -> Result<Tagged<Page<PartitionView>>, Failure> {
     let filter = Filter {
+        caller,
         service,
         state: params.text("state")?.as_deref().map(state).transpose()?,
         agent: params.value("agent")?,
@@ -163,7 +171,7 @@ fn step(
         filter.service.as_ref(),
         from,
         |service, partition| {
-            if filter.lets_through(reading, partition) {
+            if filter.caller.sees(service.name()) && filter.lets_through(reading, partition) {
                 items.push(views::partition(reading, service, partition));
             }
             items.len() < room

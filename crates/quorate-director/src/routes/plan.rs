@@ -12,6 +12,7 @@ use quorate_api::resources::{
     ServiceChangeKind,
 };
 use quorate_api::routes;
+use quorate_core::access::Verb;
 use quorate_core::agent::Service as HowToRun;
 use quorate_core::cluster::{Cluster, Service};
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName, SessionId};
@@ -26,6 +27,7 @@ use utoipa_axum::routes;
 use super::apply::{Request, file, valid};
 use crate::duties::sources;
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed, invalid};
 use crate::http::extract::JsonBody;
 use crate::views;
@@ -45,9 +47,11 @@ pub(super) fn router() -> OpenApiRouter<App> {
 )]
 async fn plan(
     State(app): State<App>,
+    caller: Caller,
     JsonBody(request): JsonBody<Request>,
 ) -> Result<Indexed<Plan>, Failure> {
     let file = file(&request)?;
+    caller.may_all(Verb::Define, file.service.keys())?;
     valid(&file)?;
     for (name, spec) in &file.service {
         let path = format!("service.{name}.lease");

@@ -4,6 +4,7 @@ use axum::extract::State;
 use quorate_api::problem::Problem;
 use quorate_api::resources::Progress;
 use quorate_api::routes;
+use quorate_core::access::Verb;
 use quorate_core::ids::{Position, ServiceName};
 use quorate_core::planner::Settling;
 use utoipa_axum::router::OpenApiRouter;
@@ -12,6 +13,7 @@ use utoipa_axum::routes;
 use super::no_service;
 use crate::engine::Reading;
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed, not_leader};
 use crate::http::extract::Params;
 use crate::tally::{Tallied, tally};
@@ -33,23 +35,26 @@ pub(super) fn router() -> OpenApiRouter<App> {
 )]
 async fn progress(
     State(app): State<App>,
+    caller: Caller,
     mut params: Params,
 ) -> Result<Indexed<Progress>, Failure> {
     let service: Option<ServiceName> = params.value("service")?;
+    caller.may_all(Verb::Read, &service)?;
     let leader = params.flag("leader")?;
     let blocking = params.blocking()?;
     params.end()?;
     app.wait(blocking, |reading| reading.tracker.changed())
         .await?;
-    let of = service.clone();
-    let looked = app.query(move |reading| look(reading, of.as_ref(), leader));
+    let (of, by) = (service.clone(), caller.clone());
+    let looked = app.query(move |reading| look(reading, &by, of.as_ref(), leader));
     let Looked {
         index,
         changed,
         settling,
     } = looked.await??;
     let tally = tally(&app, service.clone()).await?;
-    let mut progress = sum(index, tally.values());
+    let seen = tally.iter().filter(|(name, _)| caller.sees(name));
+    let mut progress = sum(index, seen.map(|(_, tallied)| tallied));
     progress.unplaceable = settling.unplaceable as u64;
     // When what fails or has no place will run, nobody can promise.
     let never = progress.failing + progress.unplaceable;
@@ -76,6 +81,7 @@ struct Looked {
 
 fn look(
     reading: &Reading<'_>,
+    caller: &Caller,
     service: Option<&ServiceName>,
     leader: bool,
 ) -> Result<Looked, Failure> {
@@ -89,7 +95,25 @@ fn look(
     if leader && planner.is_none() {
         return Err(not_leader(reading.director.leader_address()));
     }
-    let settling = planner.map(|planner| planner.settling(reading.now.moment, cluster, service));
+    let settling = planner.map(|planner| {
+        let of = |service| planner.settling(reading.now.moment, cluster, service);
+        if service.is_some() || caller.sees_all() {
+            return of(service);
+        }
+        let names = cluster.services().map(|(_, service)| service.name());
+        let each = names.filter(|name| caller.sees(name));
+        each.map(|name| of(Some(name)))
+            .fold(None, |all: Option<Settling>, one| {
+                Some(match all {
+                    None => one,
+                    Some(all) => Settling {
+                        settled: all.settled && one.settled,
+                        unplaceable: all.unplaceable + one.unplaceable,
+                    },
+                })
+            })
+            .unwrap_or_else(|| of(None))
+    });
     Ok(Looked {
         index: reading.index(),
         changed: changed_of(reading, service),

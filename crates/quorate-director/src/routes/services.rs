@@ -4,6 +4,7 @@ use axum::extract::State;
 use quorate_api::problem::Problem;
 use quorate_api::resources::{ApplyAnswer, Done, Page, ServiceView};
 use quorate_api::routes;
+use quorate_core::access::Verb;
 use quorate_core::director::call::{Call, Object};
 use quorate_core::ids::{PartitionKey, ServiceName};
 use quorate_core::record::Desired;
@@ -13,6 +14,7 @@ use utoipa_axum::routes;
 
 use super::{apply, no_service};
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::condition::{Given, IF_MATCH_HELP, Tagged};
 use crate::http::extract::{JsonBody, Names, NoBody, Params, bad};
@@ -45,6 +47,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 )]
 async fn list(
     State(app): State<App>,
+    caller: Caller,
     mut params: Params,
 ) -> Result<Indexed<Page<ServiceView>>, Failure> {
     let problems = params.flag("problems")?;
@@ -59,6 +62,7 @@ async fn list(
     let tally = tally(&app, None).await?;
     let page = app.query(move |reading| {
         let all = reading.cluster().services().map(|(_, service)| service);
+        let all = all.filter(|service| caller.sees(service.name()));
         let later = all.filter(|s| after.as_ref().is_none_or(|after| s.name() > after));
         let views = later.map(|service| {
             let counts = tally.get(service.name()).copied().unwrap_or_default();
@@ -184,7 +188,11 @@ async fn remove(
     params(("name" = String, Query, description = "A service to remove; repeated for each")),
     responses((status = 200, body = Done), (status = "default", body = Problem))
 )]
-async fn remove_many(State(app): State<App>, mut params: Params) -> Result<Indexed<Done>, Failure> {
+async fn remove_many(
+    State(app): State<App>,
+    caller: Caller,
+    mut params: Params,
+) -> Result<Indexed<Done>, Failure> {
     let names = params.many("name");
     params.end()?;
     if names.is_empty() || names.len() > REMOVED_MAX {
@@ -192,7 +200,8 @@ async fn remove_many(State(app): State<App>, mut params: Params) -> Result<Index
         return Err(bad("name", &message));
     }
     let named = |name: &String| ServiceName::new(name).map_err(|e| bad("name", &e.to_string()));
-    let services = names.iter().map(named).collect::<Result<_, _>>()?;
+    let services: Vec<ServiceName> = names.iter().map(named).collect::<Result<_, _>>()?;
+    caller.may_all(Verb::Define, &services)?;
     app.change(Call::Remove { services }).await
 }
 

@@ -30,6 +30,7 @@ use utoipa_axum::routes;
 
 use crate::engine::{Checked, Led, Message, WorkAsk, secret_hash};
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed, not_leader, unexpected};
 use crate::http::extract::{JsonBody, Names, Params};
 use crate::http::relay::unproven;
@@ -59,6 +60,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 )]
 async fn register(
     State(app): State<App>,
+    caller: Caller,
     JsonBody(request): JsonBody<RegisterRequest>,
 ) -> Result<Indexed<SessionOpened>, Failure> {
     let hex = request.secret.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -66,6 +68,7 @@ async fn register(
         return Err(wrong("secret", "it must be 256 random bits in hexadecimal"));
     }
     let name = AgentName::new(&request.agent).map_err(|e| wrong("agent", &e.to_string()))?;
+    caller.may_register(&name)?;
     let span = Duration::from_millis(request.lease_ms);
     let lease = LeaseTimes::of(span.min(KEPT));
     let call = Call::Register {

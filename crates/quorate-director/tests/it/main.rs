@@ -1,6 +1,7 @@
 //! Tests of the director's shell with real files, sockets and processes.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod access;
 mod bad_bodies;
 mod bad_http;
 mod bad_http2;

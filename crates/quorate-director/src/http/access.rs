@@ -1,0 +1,348 @@
+//! Who asks: turns what a request shows into a principal, and lets it through to what it may do.
+//!
+//! The right is decided by the core, from the table of the routes and the name in the path. Where a request
+//! speaks of several services, its route asks for each of them by the [`Caller`]. A token is taken from
+//! its header alone, is compared in constant time, and is neither logged nor kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use quorate_api::problem::Code;
+use quorate_core::access::{
+    self, ApiToken, Credentials, Denied, JoinToken, Node, Object, Principal, Verb, decide,
+};
+use quorate_core::ids::{AgentName, CredentialId, ServiceName};
+
+use super::App;
+use super::answer::Failure;
+use super::peer::PeerIdentity;
+use crate::access::needs::{self, Need, On};
+use crate::access::secret::{self, Kind};
+use crate::clock;
+use crate::engine::secret_matches;
+
+/// How long a director that does not lead waits for a token that it has not heard of yet: it may have been
+/// created a moment ago.
+const NEWS_TIME: Duration = Duration::from_secs(1);
+
+/// Who asks, for the routes.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) Arc<Principal>);
+
+impl Caller {
+    /// Whether it may do something to an object.
+    pub(crate) fn may(&self, verb: Verb, object: Object<'_>) -> Result<(), Failure> {
+        decide(&self.0, verb, object).map_err(denied)
+    }
+
+    /// Whether it may do something to each of several services.
+    pub(crate) fn may_all<'a>(
+        &self,
+        verb: Verb,
+        services: impl IntoIterator<Item = &'a ServiceName>,
+    ) -> Result<(), Failure> {
+        let mut services = services.into_iter();
+        services.try_for_each(|name| self.may(verb, Object::Service(name)))
+    }
+
+    /// Whether a list may show it something of a service.
+    pub(crate) fn sees(&self, service: &ServiceName) -> bool {
+        self.0.sees(service)
+    }
+
+    /// Whether it sees every service.
+    pub(crate) fn sees_all(&self) -> bool {
+        !matches!(&*self.0, Principal::Token { scope: Some(_), .. })
+    }
+
+    /// Whether an agent of this name may register.
+    pub(crate) fn may_register(&self, agent: &AgentName) -> Result<(), Failure> {
+        if let Principal::Machine {
+            node: Node::Agent,
+            name,
+        } = &*self.0
+        {
+            if name.as_str() == agent.as_str() {
+                return Ok(());
+            }
+            let detail = format!("the certificate is of agent {name}, not of agent {agent}");
+            return Err(Failure::new(Code::Forbidden, detail)
+                .next_step("start the agent with the name that it was enrolled with"));
+        }
+        self.may(Verb::Administer, Object::Cluster)
+    }
+
+    /// Tells two callers apart, so that none is given the answer of another.
+    pub(crate) fn key(&self) -> String {
+        match &*self.0 {
+            Principal::Local => "local".to_owned(),
+            Principal::Token { id, .. } => format!("token {id}"),
+            Principal::Machine { node, name } => format!("{node} {name}"),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        // Without it nobody was asked who he is: a defect, and nothing is done.
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| Failure::new(Code::Internal, "nobody was asked who asks"))
+    }
+}
+
+/// Lets a request through to what its sender may do, or tells why not.
+pub(crate) async fn access(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    for (name, value) in &mut parts.headers {
+        // Whatever prints the headers does not print this one.
+        value.set_sensitive(value.is_sensitive() || name == header::AUTHORIZATION);
+    }
+    match admit(&app, &mut parts).await {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(failure) => {
+            let asks = failure.0.code == Code::Unauthenticated;
+            let mut response = failure.into_response();
+            if asks {
+                let bearer = HeaderValue::from_static("Bearer");
+                let headers = response.headers_mut();
+                headers.insert(header::WWW_AUTHENTICATE, bearer);
+            }
+            response
+        }
+    }
+}
+
+fn is_director(principal: &Principal) -> bool {
+    let director = Node::Director;
+    matches!(principal, Principal::Machine { node, .. } if *node == director)
+}
+
+async fn admit(app: &App, parts: &mut Parts) -> Result<(), Failure> {
+    let principal = if app.authentication {
+        match needed(parts)? {
+            Some(Need::Open | Need::Session | Need::JoinToken) => return Ok(()),
+            // What there is not is told to those who are known.
+            None | Some(Need::Register) => identify(app, parts).await?,
+            Some(Need::Director) => {
+                let principal = identify(app, parts).await?;
+                if !is_director(&principal) {
+                    decide(&principal, Verb::Administer, Object::Cluster).map_err(denied)?;
+                }
+                principal
+            }
+            Some(Need::May(verb, on)) => {
+                let principal = identify(app, parts).await?;
+                let name = name_in_path(parts).await;
+                allowed(&principal, verb, on, name.as_deref()).map_err(denied)?;
+                principal
+            }
+        }
+    } else {
+        Principal::Local
+    };
+    parts.extensions.insert(Caller(Arc::new(principal)));
+    Ok(())
+}
+
+/// What the route takes; `None` for a path that there is not, or a method that it has not.
+fn needed(parts: &Parts) -> Result<Option<Need>, Failure> {
+    let Some(path) = parts.extensions.get::<MatchedPath>() else {
+        return Ok(None);
+    };
+    let need = needs::need(parts.method.as_str(), path.as_str());
+    if need.is_none() && !needs::knows(path.as_str()) {
+        let detail = "nobody may ask this: the route does not say what it takes";
+        return Err(Failure::new(Code::Forbidden, detail));
+    }
+    Ok(need)
+}
+
+/// `{name}` of the path.
+async fn name_in_path(parts: &mut Parts) -> Option<String> {
+    let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    let mut params = params.iter();
+    let (_, value) = params.find(|(name, _)| *name == "name")?;
+    Some(value.to_owned())
+}
+
+/// Decides by the object that the path names. A name that can be none is refused by its route; what is
+/// decided of it here is the same as of everything.
+fn allowed(principal: &Principal, verb: Verb, on: On, name: Option<&str>) -> Result<(), Denied> {
+    match on {
+        // Each service is decided by its route.
+        On::Several => principal.may(verb),
+        On::Cluster => decide(principal, verb, Object::Cluster),
+        On::Agent => match name.map(AgentName::new) {
+            Some(Ok(agent)) => decide(principal, verb, Object::Agent(&agent)),
+            Some(Err(_)) | None => decide(principal, verb, Object::Cluster),
+        },
+        On::Service => match name.map(ServiceName::new) {
+            Some(Ok(service)) => decide(principal, verb, Object::Service(&service)),
+            Some(Err(_)) | None => decide(principal, verb, Object::Cluster),
+        },
+    }
+}
+
+async fn identify(app: &App, parts: &Parts) -> Result<Principal, Failure> {
+    if let Some(text) = bearer(&parts.headers)? {
+        let given = secret::parse(Kind::Api, text)
+            .ok_or_else(|| unauthenticated("this is no API token, or a part of it is missing"))?;
+        let token = known(app, &given.id).await;
+        // As much is done for one that nobody knows.
+        let hash = token.as_ref().map_or("", |token| token.grant.hash.as_str());
+        let right = secret_matches(hash, given.secret);
+        let Some(token) = token.filter(|_| right) else {
+            return Err(unauthenticated("this API token is not known here"));
+        };
+        return counting(token);
+    }
+    match parts.extensions.get::<PeerIdentity>() {
+        Some(PeerIdentity { node, name }) => Ok(Principal::Machine {
+            node: *node,
+            name: name.clone(),
+        }),
+        None => Err(unauthenticated("this director asks for an API token")),
+    }
+}
+
+/// Only who has the secret hears what became of the token.
+fn counting(token: ApiToken) -> Result<Principal, Failure> {
+    let ended = |how: &str| {
+        let detail = format!("the API token {:?} {how}", token.grant.name);
+        Err(unauthenticated(&detail))
+    };
+    if token.revoked.is_some() {
+        return ended("was revoked");
+    }
+    if token.expired(clock::now().wall) {
+        return ended("has expired");
+    }
+    let access::TokenGrant {
+        id,
+        name,
+        role,
+        scope,
+        ..
+    } = token.grant;
+    Ok(Principal::Token {
+        id,
+        name,
+        role,
+        scope,
+    })
+}
+
+/// The API token with this id.
+async fn known(app: &App, id: &CredentialId) -> Option<ApiToken> {
+    look(app, |credentials| credentials.tokens().get(id).cloned()).await
+}
+
+/// The join token with this id.
+pub(crate) async fn known_join_token(app: &App, id: &CredentialId) -> Option<JoinToken> {
+    look(app, |credentials| {
+        credentials.join_tokens().get(id).cloned()
+    })
+    .await
+}
+
+/// Looks for a token. A director that does not lead waits a moment for it.
+async fn look<T>(app: &App, find: impl Fn(&Credentials) -> Option<T>) -> Option<T> {
+    let mut seen = app.handle.watch();
+    let news = async {
+        loop {
+            let leading = seen.borrow_and_update().leading;
+            let found = find(&app.handle.secrets().credentials());
+            if found.is_some() || leading || seen.changed().await.is_err() {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(NEWS_TIME, news).await.ok().flatten()
+}
+
+/// The token that a request shows, if it shows any.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = given.next() else {
+        return Ok(None);
+    };
+    if given.next().is_some() {
+        return Err(unauthenticated("the request shows two tokens"));
+    }
+    let text = value.to_str().unwrap_or_default();
+    let token = text
+        .split_once(' ')
+        .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()));
+    match token {
+        Some(token) => Ok(Some(token)),
+        None => Err(unauthenticated(
+            "the Authorization header shows no API token",
+        )),
+    }
+}
+
+fn unauthenticated(detail: &str) -> Failure {
+    Failure::new(Code::Unauthenticated, detail).next_step(
+        "send Authorization: Bearer TOKEN; the command line takes it from QUORATE_API_TOKEN or QUORATE_API_TOKEN_FILE",
+    )
+}
+
+fn denied(denied: Denied) -> Failure {
+    Failure::new(Code::Forbidden, denied.to_string()).next_step(denied.next_step())
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::ids::NodeName;
+
+    use super::*;
+
+    fn machine(node: Node, name: &str) -> Caller {
+        let name = NodeName::new(name).unwrap();
+        Caller(Arc::new(Principal::Machine { node, name }))
+    }
+
+    #[test]
+    fn an_agent_registers_under_the_name_of_its_certificate_alone() {
+        let a1 = AgentName::new("a1").unwrap();
+        assert!(machine(Node::Agent, "a1").may_register(&a1).is_ok());
+        let other = machine(Node::Agent, "a2").may_register(&a1).unwrap_err();
+        assert_eq!(other.0.code, Code::Forbidden);
+        assert!(other.0.detail.contains("a2"), "{}", other.0.detail);
+        // A director's certificate is no agent's, whatever it is called.
+        let director = machine(Node::Director, "a1").may_register(&a1);
+        assert_eq!(director.unwrap_err().0.code, Code::Forbidden);
+        let local = Caller(Arc::new(Principal::Local));
+        assert!(local.may_register(&a1).is_ok());
+    }
+
+    #[test]
+    fn a_token_is_taken_from_one_header_of_its_kind() {
+        let headers = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            headers
+        };
+        assert_eq!(bearer(&headers(&[])).unwrap(), None);
+        for good in ["Bearer qr_1", "bearer  qr_1"] {
+            assert_eq!(bearer(&headers(&[good])).unwrap(), Some("qr_1"), "{good}");
+        }
+        for bad in [
+            &["Session x"][..],
+            &["Bearer"],
+            &["qr_1"],
+            &["Bearer a", "Bearer a"],
+        ] {
+            assert!(bearer(&headers(bad)).is_err(), "{bad:?}");
+        }
+    }
+}
