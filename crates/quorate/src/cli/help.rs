@@ -31,6 +31,14 @@ const CHANGES_NAMED: &[Exit] = &[
     Exit::Unreachable,
     Exit::OutcomeUnknown,
 ];
+/// How a command can end that says who may do what.
+const TOKENS: &[Exit] = &[
+    Exit::NotFound,
+    Exit::Conflict,
+    Exit::NotAllowed,
+    Exit::Unreachable,
+    Exit::OutcomeUnknown,
+];
 /// The same when it also waits.
 const CHANGES_AND_WAITS: &[Exit] = &[
     Exit::NotFound,
@@ -234,6 +242,26 @@ pub(super) const COMMANDS: &[Help] = &[
             Exit::WaitRanOut,
             Exit::Unhealthy,
         ],
+    },
+    Help {
+        name: "token",
+        examples: &[
+            "quorate token create --name ci --role definer --scope feeds- --ttl 90d",
+            "quorate token ls",
+            "quorate token revoke 4be1c07a52",
+        ],
+        note: "A token is shown once. Keep it in a file of mode 0600 and name that in QUORATE_API_TOKEN_FILE.",
+        exits: TOKENS,
+    },
+    Help {
+        name: "join-token",
+        examples: &[
+            "quorate join-token create --role agent --uses 10 --ttl 1h",
+            "quorate join-token ls",
+            "quorate join-token revoke 4be1c07a52",
+        ],
+        note: "Whoever has it may let machines in until it is used up, so it counts for a short time.",
+        exits: TOKENS,
     },
     Help {
         name: "api",
@@ -474,6 +502,7 @@ mod tests {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
         let documents = [
             "README.md",
+            "docs/access.md",
             "docs/operations.md",
             "docs/service-file.md",
             "docs/failure-model.md",

@@ -17,6 +17,7 @@ mod operate;
 mod remote;
 mod settle;
 mod status;
+mod tokens;
 mod usage;
 
 use std::ffi::OsString;
@@ -85,15 +86,18 @@ fn dispatch(root: Root) -> Result<Exit, Failure> {
     match root.command {
         Command::Up(args) => crate::up::run(&args, &global, output),
         Command::Director(args) => daemon::director(args, &global),
-        Command::Agent(args) => daemon::agent(args, &global),
-        Command::Doctor(args) => one_thread()?.block_on(doctor::doctor(&args, &global, output)),
+        Command::Agent(args) => daemon::agent(args, &remote::with_token(global)?),
+        Command::Doctor(args) => {
+            let global = remote::with_token(global)?;
+            one_thread()?.block_on(doctor::doctor(&args, &global, output))
+        }
         Command::Validate(args) => apply::validate(&args, output),
         Command::Completion(args) => meta::completion(&args, output),
         Command::Man(args) => meta::man(&args),
         Command::Version => meta::version(output),
         Command::Explain(args) => meta::explain(&args, output),
         Command::Ask(asked) => {
-            let remote = Remote::new(&global, output)?;
+            let remote = Remote::new(&remote::with_token(global)?, output)?;
             one_thread()?.block_on(ask(asked, &remote))
         }
     }
@@ -137,6 +141,8 @@ async fn answer(command: Ask, remote: &Remote) -> Result<Exit, Failure> {
         Ask::Evict(args) => agents::evict(&args, remote).await,
         Ask::Cluster(args) => cluster::cluster(&args.command, remote).await,
         Ask::Wait(args) => settle::wait(&args, remote).await,
+        Ask::Token(command) => tokens::token(&command, remote).await,
+        Ask::JoinToken(command) => tokens::join_token(&command, remote).await,
         Ask::Api(args) => meta::api(&args, remote).await,
     }
 }

@@ -1,5 +1,9 @@
 //! The cluster as the commands see it: a client, and its errors in a person's words.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+
 use quorate_api::client::{Client, Error, PartitionFilter};
 use quorate_api::problem::{self, Problem as ApiProblem};
 use quorate_core::spec::suggest::closest;
@@ -10,6 +14,9 @@ use crate::output::Output;
 
 /// Where directors are when nobody says.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7400";
+
+/// A file with more than this is no token.
+const TOKEN_BYTES_MAX: u64 = 4096;
 
 /// A cluster and where its answers go.
 #[derive(Debug)]
@@ -85,6 +92,49 @@ impl Remote {
         let near = closest(key.as_str(), keys)?;
         Some(format!("{service}/{near}"))
     }
+}
+
+/// The same with the API token of the file, when a file was named and no token was given. The file is read
+/// only by commands that may need it.
+///
+/// # Errors
+/// When it cannot be read, or others may read it too.
+pub(super) fn with_token(mut global: Global) -> Result<Global, Failure> {
+    let Some(path) = global
+        .token_file
+        .as_ref()
+        .filter(|_| global.token.is_none())
+    else {
+        return Ok(global);
+    };
+    let unusable = |why: String| {
+        Failure::new(
+            Code::Usage,
+            format!(
+                "the API token cannot be read from {}: {why}",
+                path.display()
+            ),
+            "write the token into a file of mode 0600 that is yours, and name it with --token-file or QUORATE_API_TOKEN_FILE",
+        )
+    };
+    let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
+    let about = file
+        .metadata()
+        .map_err(|error| unusable(error.to_string()))?;
+    if about.is_file() && about.permissions().mode() & 0o077 != 0 {
+        return Err(unusable("other users may read it".to_owned()));
+    }
+    let mut text = String::new();
+    let read = file.take(TOKEN_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|error| unusable(error.to_string()))?;
+    let token = text.trim();
+    if token.is_empty() || token.contains(char::is_whitespace) {
+        return Err(unusable(
+            "it does not hold one token and nothing else".to_owned(),
+        ));
+    }
+    global.token = Some(token.to_owned());
+    Ok(global)
 }
 
 /// Where the directors are, as `--address` or `QUORATE_ADDRESS` says; empty when neither does.
