@@ -166,6 +166,37 @@ pub struct EnrolAnswer {
     pub expires: String,
 }
 
+/// `GET /v1/audit`: who has changed what, as far back as the director that is asked has kept it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuditView {
+    /// Ledger position that this shows.
+    pub index: u64,
+    /// Nothing is known before this position.
+    pub known_since: u64,
+    /// The changes, oldest first.
+    pub entries: Vec<AuditEntry>,
+}
+
+/// A change that a person or a program has asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuditEntry {
+    /// Where it was committed.
+    pub index: u64,
+    /// When, RFC 3339, by the leader's clock.
+    pub at: String,
+    /// Who: `local`, `token ID (NAME)`, `join token ID`, or a machine.
+    pub by: String,
+    /// The address that the request came from.
+    pub from: Option<String>,
+    /// What was done: `apply`, `stop`, `create`, …
+    pub action: String,
+    /// To what: `service/feeds`, `partition/feeds/ci`, `agent/a1`, `token/…`; the first 20 of many.
+    pub objects: Vec<String>,
+    /// How many more objects there are.
+    #[serde(default)]
+    pub more: u64,
+}
+
 /// Declares that a type is shown without what it holds: it holds a secret.
 macro_rules! secret {
     ($($name:ident),*) => {$(

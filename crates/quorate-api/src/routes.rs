@@ -97,6 +97,8 @@ pub const TOKEN: &str = "/v1/tokens/{id}";
 pub const JOIN_TOKENS: &str = "/v1/join-tokens";
 /// One join token.
 pub const JOIN_TOKEN: &str = "/v1/join-tokens/{id}";
+/// Who has changed what.
+pub const AUDIT: &str = "/v1/audit";
 /// A machine asks to be let in.
 pub const ENROL: &str = "/v1/enrol";
 /// The description of all this.

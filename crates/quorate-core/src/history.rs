@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::access;
+use crate::audit::Audit;
 use crate::ids::{
     AgentName, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey, ServiceName,
     SessionId, Token,
@@ -170,6 +171,8 @@ pub enum Change {
     },
     /// Tokens came or went, or a machine was let in. Only for those who administer.
     Access(access::Change),
+    /// Who has asked for what changed before it. Only for those who administer.
+    Audited(Audit),
 }
 
 /// A partition by all its names.
@@ -264,7 +267,8 @@ impl Change {
             | Self::AgentDrifts { .. }
             | Self::AgentSet { .. }
             | Self::AgentForgotten { .. }
-            | Self::Access(_) => None,
+            | Self::Access(_)
+            | Self::Audited(_) => None,
         }
     }
 
@@ -291,7 +295,8 @@ impl Change {
             | Self::AgentDrifts { .. }
             | Self::AgentSet { .. }
             | Self::AgentForgotten { .. }
-            | Self::Access(_) => None,
+            | Self::Access(_)
+            | Self::Audited(_) => None,
         }
     }
 
@@ -328,7 +333,8 @@ impl Change {
             | Self::ServiceDesired { .. }
             | Self::SourceRefused { .. }
             | Self::SourceRecovered { .. }
-            | Self::Access(_) => None,
+            | Self::Access(_)
+            | Self::Audited(_) => None,
         }
     }
 
@@ -356,6 +362,7 @@ impl Change {
             Self::AgentSet { .. } => "agent.set",
             Self::AgentForgotten { .. } => "agent.forgotten",
             Self::Access(change) => change.name(),
+            Self::Audited(_) => "audit",
         }
     }
 }
@@ -536,6 +543,7 @@ impl fmt::Display for Change {
             },
             Self::AgentForgotten { agent } => write!(f, "agent {agent} is forgotten"),
             Self::Access(change) => change.fmt(f),
+            Self::Audited(audit) => audit.fmt(f),
         }
     }
 }

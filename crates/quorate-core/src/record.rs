@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::access;
+use crate::audit::Audit;
 use crate::checkpoint::Content;
 use crate::ids::{
     AgentName, BatchId, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey,
@@ -296,6 +297,8 @@ pub enum Record {
     },
     /// Tokens come and go, machines are let in: who may do what.
     Access(access::Record),
+    /// Who has asked for the records before it, in the same entry.
+    Audited(Box<Audit>),
 }
 
 /// Whether partitions are to run.

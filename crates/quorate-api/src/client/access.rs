@@ -5,8 +5,8 @@ use reqwest::Method;
 use super::transport::Call;
 use super::{Client, Error, Indexed};
 use crate::access::{
-    EnrolAnswer, EnrolRequest, JoinTokenCreated, JoinTokenRequest, JoinTokenView, TokenCreated,
-    TokenRequest, TokenView,
+    AuditView, EnrolAnswer, EnrolRequest, JoinTokenCreated, JoinTokenRequest, JoinTokenView,
+    TokenCreated, TokenRequest, TokenView,
 };
 use crate::resources::Done;
 use crate::routes::{self, fill};
@@ -65,6 +65,15 @@ impl Client {
     /// As [`Error`] says.
     pub async fn revoke_join_token(&self, id: &str) -> Result<Done, Error> {
         let call = Call::write(Method::DELETE, fill(routes::JOIN_TOKEN, &[id]));
+        Ok(self.call(call).await?.1)
+    }
+
+    /// Who has changed what, at the director that answers: the newest thousand changes that it has kept.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn audit(&self) -> Result<AuditView, Error> {
+        let call = Call::get(routes::AUDIT.to_owned());
         Ok(self.call(call).await?.1)
     }
 

@@ -76,6 +76,34 @@ fn a_machine_does_nothing_that_people_do() {
     }
 }
 
+#[test]
+fn what_changed_is_read_from_the_history_as_it_was_written() {
+    let id = id("t1");
+    let changes = [
+        crate::history::Change::Access(Change::TokenCreated {
+            id: id.clone(),
+            name: TokenName::new("n").unwrap(),
+            role: Role::Admin,
+        }),
+        crate::history::Change::Access(Change::JoinTokenRevoked { id }),
+        crate::history::Change::Audited(crate::audit::Audit {
+            by: crate::audit::By {
+                who: crate::audit::Who::Local,
+                from: None,
+            },
+            did: "stop".to_owned(),
+            to: vec!["service/s".to_owned()],
+            more: 0,
+            records: 1,
+        }),
+    ];
+    for change in changes {
+        let text = serde_json::to_string(&change).unwrap();
+        let read: crate::history::Change = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, change, "{text}");
+    }
+}
+
 const HOUR: i64 = 3_600_000;
 
 fn id(text: &str) -> CredentialId {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::audit::Audit;
 use crate::history::{Change, What};
 use crate::ids::{BatchId, PartitionId, Position, ServiceName, SessionId, Token};
 use crate::record::{self, DecodeError, Entry, Header, Record};
@@ -78,10 +79,18 @@ impl Cluster {
                 vec![Outcome::Refused(Refused::Epoch); entry.records.len()]
             }
             Err(entry) => {
-                let records = entry.records.into_iter();
-                records
-                    .map(|record| self.record(&mut fold, record).into())
-                    .collect()
+                let mut outcomes = Vec::with_capacity(entry.records.len());
+                for record in entry.records {
+                    let folded = match record {
+                        Record::Audited(audit) => {
+                            audited(&mut fold, *audit, &outcomes);
+                            Ok(())
+                        }
+                        record => self.record(&mut fold, record),
+                    };
+                    outcomes.push(folded.into());
+                }
+                outcomes
             }
         };
         self.revise(position, &fold.changes);
@@ -234,6 +243,8 @@ impl Cluster {
                 },
             ),
             Record::Access(record) => self.fold_access(fold, record),
+            // It is about the records before it in its entry, and a part of a change has none.
+            Record::Audited(_) => Err(Refused::Staged),
         }
     }
 
@@ -302,7 +313,8 @@ impl Cluster {
                 | Record::Released { .. }
                 | Record::Observed { .. }
                 | Record::CheckpointPut { .. }
-                | Record::Access(_) => return Err(Refused::Staged),
+                | Record::Access(_)
+                | Record::Audited(_) => return Err(Refused::Staged),
             };
             if !put.contains(service) && self.service(service).is_none() {
                 return Err(Refused::Staged);
@@ -378,6 +390,17 @@ impl Cluster {
             self.services.remove(partition.service.0);
             self.service_ids.remove(&name);
         }
+    }
+}
+
+/// Tells who asked for the records before, unless all of them were refused: then nothing has changed.
+fn audited(fold: &mut Fold, audit: Audit, outcomes: &[Outcome]) {
+    let its_own = outcomes.iter().rev().take(audit.records);
+    if its_own
+        .into_iter()
+        .any(|outcome| *outcome == Outcome::Accepted)
+    {
+        fold.changes.push(Change::Audited(audit));
     }
 }
 

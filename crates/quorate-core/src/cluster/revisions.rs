@@ -75,7 +75,8 @@ impl Cluster {
                 Change::Elected { .. }
                 | Change::DirectorKnown { .. }
                 | Change::DirectorForgotten { .. }
-                | Change::Access(_) => {}
+                | Change::Access(_)
+                | Change::Audited(_) => {}
             }
         }
     }

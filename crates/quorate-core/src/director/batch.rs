@@ -274,7 +274,8 @@ pub(super) fn weigh(record: &Record) -> usize {
         | Record::Fenced { .. }
         | Record::Drifts { .. }
         | Record::SessionOpened { .. }
-        | Record::Access(_) => encoded(record),
+        | Record::Access(_)
+        | Record::Audited(_) => encoded(record),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a director is asked to do, and what it answers after the commit.
 
 use crate::access::{self, Admission, TokenGrant};
+use crate::audit::By;
 use crate::checkpoint::Content;
 use crate::ids::{
     AgentName, DirectorName, Era, Incarnation, PartitionId, PartitionKey, Position, ServiceName,
@@ -132,6 +133,27 @@ pub enum Call {
     },
     /// Changes who may do what.
     Access(Box<AccessCall>),
+    /// A call of somebody whose change is to be told with his name. It has no other such call in it.
+    Attributed(Box<Attributed>),
+}
+
+impl Call {
+    /// What is to be done, whoever asks.
+    pub(super) fn itself(&self) -> &Self {
+        match self {
+            Self::Attributed(attributed) => &attributed.call,
+            call => call,
+        }
+    }
+}
+
+/// A call and who asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attributed {
+    /// Who, and from where.
+    pub by: By,
+    /// The call.
+    pub call: Call,
 }
 
 /// A call about who may do what. The shell has drawn the secrets; only their hashes come here.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::audit::Audit;
 use crate::cluster::{Refused, State};
 use crate::ids::{
     AgentName, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
@@ -12,7 +13,7 @@ use crate::spec::validate::short_lease;
 
 use super::Director;
 use super::batch::{Batch, Carry, Reply};
-use super::call::{Answer, Call, CallId, Object, Refusal};
+use super::call::{Answer, Attributed, Call, CallId, Object, Refusal};
 use super::event::Now;
 use super::joining::Registration;
 use super::proofs::Waiting;
@@ -128,7 +129,24 @@ impl Director {
                 reason,
             } => self.decide_close(session, incarnation, reason),
             Call::Access(call) => self.decide_access(now.wall, *call),
+            Call::Attributed(attributed) => self.decide_attributed(now, batch, *attributed),
         }
+    }
+
+    /// Who asked stands behind what he has changed, in the same entry; where nothing changes, nothing is told.
+    fn decide_attributed(
+        &mut self,
+        now: Now,
+        batch: &mut Batch,
+        Attributed { by, call }: Attributed,
+    ) -> Decided {
+        let audit = Audit::of(by, &call);
+        let (mut records, reply) = self.decide_call(now, batch, call)?;
+        if let Some(mut audit) = audit.filter(|_| !records.is_empty()) {
+            audit.records = records.len();
+            records.push(Record::Audited(Box::new(audit)));
+        }
+        Ok((records, reply))
     }
 
     /// What is so already is not written again: no revision changes, and nobody is woken.
@@ -426,7 +444,7 @@ impl Director {
 
 /// Whether a call is decided by comparing with specifications and lists in force.
 fn compares(call: &Call) -> bool {
-    match call {
+    match call.itself() {
         Call::Apply { .. } | Call::Remove { .. } | Call::Partitions { .. } => true,
         Call::Conditional(conditional) => compares(&conditional.call),
         Call::SetDesired { .. }
@@ -442,7 +460,8 @@ fn compares(call: &Call) -> bool {
         | Call::Checkpoints(_)
         | Call::PutCheckpoint { .. }
         | Call::Close { .. }
-        | Call::Access(_) => false,
+        | Call::Access(_)
+        | Call::Attributed(_) => false,
     }
 }
 
@@ -466,7 +485,8 @@ fn speaks_for(call: &Call) -> Option<SessionId> {
         | Call::PutCheckpoint { .. }
         | Call::Register { .. }
         | Call::Resume { .. }
-        | Call::Access(_) => None,
+        | Call::Access(_)
+        | Call::Attributed(_) => None,
     }
 }
 

@@ -345,7 +345,8 @@ fn too_large(record: &Record, bytes: usize) -> Refusal {
         | Record::Released { .. }
         | Record::Observed { .. }
         | Record::CheckpointPut { .. }
-        | Record::Access(_) => "a part of the change".to_owned(),
+        | Record::Access(_)
+        | Record::Audited(_) => "a part of the change".to_owned(),
     };
     Refusal::Conflict(format!(
         "{what} has {bytes} bytes, at most {ITEM_BYTES_MAX} are possible; keep large data elsewhere and name it here"

@@ -61,7 +61,7 @@ impl Director {
 
     /// Whether the entry in the making holds something that may change what a call is conditional on.
     pub(super) fn may_be_another(&self, call: &Call, batch: &Batch) -> bool {
-        let Call::Conditional(conditional) = call else {
+        let Call::Conditional(conditional) = call.itself() else {
             return false;
         };
         self.changes_in(batch, &conditional.object)
@@ -86,7 +86,8 @@ impl Director {
             // How far a run has come is no new revision of its partition.
             | Record::CheckpointPut { .. }
             // No condition is about tokens.
-            | Record::Access(_) => false,
+            | Record::Access(_)
+            | Record::Audited(_) => false,
             Record::ServicePut { name, .. } | Record::ServiceRemoved { name } => {
                 self.is_of_service(object, name)
             }

@@ -127,7 +127,8 @@ impl Director {
                 | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. }
                 | Change::AgentForgotten { .. }
-                | Change::Access(_) => {}
+                | Change::Access(_)
+                | Change::Audited(_) => {}
             }
         }
     }

@@ -372,7 +372,8 @@ impl Planner {
                 | Change::DirectorForgotten { .. }
                 | Change::SourceRefused { .. }
                 | Change::SourceRecovered { .. }
-                | Change::Access(_) => {}
+                | Change::Access(_)
+                | Change::Audited(_) => {}
             }
         }
     }

@@ -87,7 +87,8 @@ pub(super) fn stirs(change: &Change) -> bool {
         | Change::AgentDrifts { .. }
         | Change::AgentSet { .. }
         | Change::AgentForgotten { .. }
-        | Change::Access(_) => false,
+        | Change::Access(_)
+        | Change::Audited(_) => false,
     }
 }
 

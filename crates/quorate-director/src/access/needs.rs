@@ -1,7 +1,7 @@
 //! What each route takes, in one table: a route that is not in it is served to nobody who is asked who he is.
 
 use quorate_api::routes::{
-    AGENT, AGENT_CORDON, AGENT_DRAIN, AGENT_EVICT, AGENT_UNCORDON, AGENTS, APPLY, CLUSTER,
+    AGENT, AGENT_CORDON, AGENT_DRAIN, AGENT_EVICT, AGENT_UNCORDON, AGENTS, APPLY, AUDIT, CLUSTER,
     CLUSTER_MEMBER, CLUSTER_MEMBERS, CLUSTER_PROMOTE, CLUSTER_TRANSFER, DIRECTOR, DIRECTORS, ENROL,
     EVENTS, JOIN_TOKEN, JOIN_TOKENS, LIVEZ, METRICS, OPENAPI, PARTITION, PARTITION_CHECKPOINT,
     PARTITION_HISTORY, PARTITION_LOGS, PARTITION_RESTART, PARTITION_START, PARTITION_STOP,
@@ -95,6 +95,7 @@ const NEEDS: &[(&str, &str, Need)] = &[
     ("GET", JOIN_TOKENS, May(Administer, Cluster)),
     ("POST", JOIN_TOKENS, May(Administer, Cluster)),
     ("DELETE", JOIN_TOKEN, May(Administer, Cluster)),
+    ("GET", AUDIT, May(Administer, Cluster)),
     ("POST", ENROL, JoinToken),
     ("POST", SESSIONS, Register),
     ("POST", SESSION_RESUME, Session),

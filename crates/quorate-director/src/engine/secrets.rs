@@ -92,7 +92,8 @@ impl Secrets {
                 | Change::AgentFenced { .. }
                 | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. }
-                | Change::AgentForgotten { .. } => {}
+                | Change::AgentForgotten { .. }
+                | Change::Audited(_) => {}
             }
         }
     }

@@ -151,10 +151,24 @@ impl History {
     /// # Errors
     /// When the files cannot be read.
     pub(crate) fn of_partition(&self, service: &str, key: &str) -> std::io::Result<Searched> {
-        let mut found = self.segments.search(service, key)?;
+        // A line without the key as it is written in JSON need not be taken apart.
+        let needle = serde_json::to_string(key)?;
+        self.search(&needle, |change| concerns(change, service, key))
+    }
+
+    /// Every change of which it is kept who asked for it, oldest first. Reads files: not for the loop.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub(crate) fn audit(&self) -> std::io::Result<Searched> {
+        self.search("\"audited\"", |change| matches!(change, Change::Audited(_)))
+    }
+
+    fn search(&self, needle: &str, wanted: impl Fn(&Change) -> bool) -> std::io::Result<Searched> {
+        let mut found = self.segments.search(needle, &wanted)?;
         let known = found.entries.last().map(|last| last.id);
         // The writer may be a moment behind the fold.
-        let newer = self.lock().of_partition(service, key, known);
+        let newer = self.lock().search(&wanted, known);
         found.entries.extend(newer);
         Ok(found)
     }

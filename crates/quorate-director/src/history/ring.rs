@@ -9,7 +9,7 @@ use quorate_core::ids::{Epoch, Position};
 use quorate_core::time::WallTime;
 
 use super::batch::Batch;
-use super::{EventId, Recorded, concerns};
+use super::{EventId, Recorded};
 
 /// Changes after the one that was named are no longer kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,16 +123,16 @@ impl Ring {
         begins || self.known_after == EventId::default()
     }
 
-    pub(super) fn of_partition(
+    /// The changes that are wanted, after one of them.
+    pub(super) fn search(
         &self,
-        service: &str,
-        key: &str,
+        wanted: impl Fn(&Change) -> bool,
         after: Option<EventId>,
     ) -> Vec<Recorded> {
         let newer = |id: EventId| after.is_none_or(|after| id > after);
         let ours = self.from(0).filter(|(batch, at)| {
             let change = batch.change(*at);
-            newer(batch.id(*at)) && change.is_some_and(|change| concerns(change, service, key))
+            newer(batch.id(*at)) && change.is_some_and(&wanted)
         });
         ours.filter_map(|(batch, at)| batch.recorded(at)).collect()
     }

@@ -6,9 +6,10 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Wri
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use quorate_core::history::Change;
 use quorate_core::ids::Position;
 
-use super::{EventId, Recorded, concerns};
+use super::{EventId, Recorded};
 
 /// How many files the whole is split into; one of them goes at a time.
 const SEGMENTS: u64 = 8;
@@ -137,16 +138,18 @@ impl Segments {
         self.append(position, b"")
     }
 
-    /// Every change of one partition, the newest thousand of them.
-    pub(super) fn search(&self, service: &str, key: &str) -> io::Result<Searched> {
+    /// Every change that is wanted, the newest thousand of them. Lines without the needle are not looked at.
+    pub(super) fn search(
+        &self,
+        needle: &str,
+        wanted: impl Fn(&Change) -> bool,
+    ) -> io::Result<Searched> {
         let files = self.lock().clone();
         let known_since = files.first().map_or(Position(0), |first| first.first);
-        // A line without the key as it is written in JSON need not be taken apart.
-        let needle = serde_json::to_string(key)?;
         let mut entries = Vec::new();
         for segment in files {
-            let found = read_if(&segment.path, &needle, |change| {
-                if concerns(&change.change, service, key) {
+            let found = read_if(&segment.path, needle, |change| {
+                if wanted(&change.change) {
                     entries.push(change);
                 }
             });

@@ -16,11 +16,13 @@ use quorate_api::problem::Code;
 use quorate_core::access::{
     self, ApiToken, Credentials, Denied, JoinToken, Node, Object, Principal, Verb, decide,
 };
+use quorate_core::audit::Who;
+use quorate_core::director::call::Call;
 use quorate_core::ids::{AgentName, CredentialId, ServiceName};
 
 use super::App;
 use super::answer::Failure;
-use super::peer::PeerIdentity;
+use super::peer::{PeerIdentity, Source};
 use crate::access::needs::{self, Need, On};
 use crate::access::secret::{self, Kind};
 use crate::clock;
@@ -32,12 +34,20 @@ const NEWS_TIME: Duration = Duration::from_secs(1);
 
 /// Who asks, for the routes.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller(pub(crate) Arc<Principal>);
+pub(crate) struct Caller {
+    principal: Arc<Principal>,
+    source: Source,
+}
 
 impl Caller {
+    /// The call, told with who has asked for it.
+    pub(crate) fn asks(&self, call: Call) -> Call {
+        self.source.asks(Who::from(&*self.principal), call)
+    }
+
     /// Whether it may do something to an object.
     pub(crate) fn may(&self, verb: Verb, object: Object<'_>) -> Result<(), Failure> {
-        decide(&self.0, verb, object).map_err(denied)
+        decide(&self.principal, verb, object).map_err(denied)
     }
 
     /// Whether it may do something to each of several services.
@@ -52,12 +62,12 @@ impl Caller {
 
     /// Whether a list may show it something of a service.
     pub(crate) fn sees(&self, service: &ServiceName) -> bool {
-        self.0.sees(service)
+        self.principal.sees(service)
     }
 
     /// Whether it sees every service.
     pub(crate) fn sees_all(&self) -> bool {
-        !matches!(&*self.0, Principal::Token { scope: Some(_), .. })
+        !matches!(&*self.principal, Principal::Token { scope: Some(_), .. })
     }
 
     /// Whether an agent of this name may register.
@@ -65,7 +75,7 @@ impl Caller {
         if let Principal::Machine {
             node: Node::Agent,
             name,
-        } = &*self.0
+        } = &*self.principal
         {
             if name.as_str() == agent.as_str() {
                 return Ok(());
@@ -79,7 +89,7 @@ impl Caller {
 
     /// Tells two callers apart, so that none is given the answer of another.
     pub(crate) fn key(&self) -> String {
-        match &*self.0 {
+        match &*self.principal {
             Principal::Local => "local".to_owned(),
             Principal::Token { id, .. } => format!("token {id}"),
             Principal::Machine { node, name } => format!("{node} {name}"),
@@ -147,7 +157,11 @@ async fn admit(app: &App, parts: &mut Parts) -> Result<(), Failure> {
     } else {
         Principal::Local
     };
-    parts.extensions.insert(Caller(Arc::new(principal)));
+    let caller = Caller {
+        principal: Arc::new(principal),
+        source: Source::of(parts),
+    };
+    parts.extensions.insert(caller);
     Ok(())
 }
 
@@ -304,9 +318,17 @@ mod tests {
 
     use super::*;
 
+    fn caller(principal: Principal) -> Caller {
+        let (parts, ()) = axum::http::Request::new(()).into_parts();
+        Caller {
+            principal: Arc::new(principal),
+            source: Source::of(&parts),
+        }
+    }
+
     fn machine(node: Node, name: &str) -> Caller {
         let name = NodeName::new(name).unwrap();
-        Caller(Arc::new(Principal::Machine { node, name }))
+        caller(Principal::Machine { node, name })
     }
 
     #[test]
@@ -319,7 +341,7 @@ mod tests {
         // A director's certificate is no agent's, whatever it is called.
         let director = machine(Node::Director, "a1").may_register(&a1);
         assert_eq!(director.unwrap_err().0.code, Code::Forbidden);
-        let local = Caller(Arc::new(Principal::Local));
+        let local = caller(Principal::Local);
         assert!(local.may_register(&a1).is_ok());
     }
 

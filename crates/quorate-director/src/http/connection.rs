@@ -1,6 +1,7 @@
 //! One connection: served until its client has gone, it has nothing to do, or its place is needed.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,11 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::answer::Failure;
+use super::peer::PeerAddress;
 use super::places::{Place, Places, Use};
 
 /// What a connection is served with.
 pub(crate) struct Connection {
     pub(crate) place: Place,
+    /// The address at its other end.
+    pub(crate) peer: IpAddr,
     pub(crate) places: Arc<Places>,
     pub(crate) header_time: Duration,
     pub(crate) idle_time: Duration,
@@ -42,6 +46,7 @@ pub(crate) async fn serve(
     router: Router,
     Connection {
         place,
+        peer,
         places,
         header_time,
         idle_time,
@@ -55,7 +60,8 @@ pub(crate) async fn serve(
     let service = {
         let (last, id, usable_for) = (last.clone(), place.id(), place.usable_for);
         tower::service_fn(move |request: Request<Incoming>| {
-            let request = request.map(Body::new);
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(PeerAddress(peer));
             let in_flight = InFlight::begin(&in_flight);
             let turned_away = match usable_for {
                 Use::Anything => None,

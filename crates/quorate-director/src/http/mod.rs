@@ -11,7 +11,7 @@ pub(crate) mod guard;
 pub(crate) mod idempotency;
 pub(crate) mod json;
 mod once;
-mod peer;
+pub(crate) mod peer;
 pub(crate) mod places;
 pub(crate) mod relay;
 pub(crate) mod server;

@@ -65,6 +65,7 @@ pub(crate) async fn serve(
         set_options(&stream);
         let connection = Connection {
             place,
+            peer: peer.ip(),
             places: Arc::clone(&places),
             header_time: limits.header_time,
             idle_time: limits.idle_time,

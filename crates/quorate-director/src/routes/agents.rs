@@ -16,6 +16,7 @@ use super::no_agent;
 use super::sessions::wrong;
 use crate::engine::Reading;
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::condition::{Given, IF_MATCH_HELP, Tagged};
 use crate::http::extract::{JsonBody, Names, NoBody, Params, bad};
@@ -193,11 +194,12 @@ async fn one(
 )]
 async fn forget(
     State(app): State<App>,
+    caller: Caller,
     Names(agent): Names<AgentName>,
     given: Given,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Agent(agent.clone());
-    app.change(given.of(object, Call::ForgetAgent { agent }))
+    app.change(caller.asks(given.of(object, Call::ForgetAgent { agent })))
         .await
 }
 
@@ -216,11 +218,12 @@ async fn forget(
 )]
 async fn drain(
     State(app): State<App>,
+    caller: Caller,
     Names(agent): Names<AgentName>,
     given: Given,
     _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
-    set(app, agent, given, Schedulable::Draining).await
+    set(app, caller, agent, given, Schedulable::Draining).await
 }
 
 /// Gives an agent nothing new; what it has stays.
@@ -238,11 +241,12 @@ async fn drain(
 )]
 async fn cordon(
     State(app): State<App>,
+    caller: Caller,
     Names(agent): Names<AgentName>,
     given: Given,
     _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
-    set(app, agent, given, Schedulable::Cordoned).await
+    set(app, caller, agent, given, Schedulable::Cordoned).await
 }
 
 /// Gives an agent work again.
@@ -260,11 +264,12 @@ async fn cordon(
 )]
 async fn uncordon(
     State(app): State<App>,
+    caller: Caller,
     Names(agent): Names<AgentName>,
     given: Given,
     _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
-    set(app, agent, given, Schedulable::Active).await
+    set(app, caller, agent, given, Schedulable::Active).await
 }
 
 /// Takes everything from a silent agent at once, without proof that nothing of it executes.
@@ -275,6 +280,7 @@ async fn uncordon(
 )]
 async fn evict(
     State(app): State<App>,
+    caller: Caller,
     Names(agent): Names<AgentName>,
     JsonBody(request): JsonBody<EvictRequest>,
 ) -> Result<Indexed<Done>, Failure> {
@@ -288,16 +294,17 @@ async fn evict(
         return Err(wrong("reason", "say why; it stays in the ledger"));
     }
     let reason = Cause::new(&request.reason);
-    app.change(Call::Evict { agent, reason }).await
+    app.change(caller.asks(Call::Evict { agent, reason })).await
 }
 
 async fn set(
     app: App,
+    caller: Caller,
     agent: AgentName,
     given: Given,
     schedulable: Schedulable,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Agent(agent.clone());
     let call = Call::SetAgent { agent, schedulable };
-    app.change(given.of(object, call)).await
+    app.change(caller.asks(given.of(object, call))).await
 }

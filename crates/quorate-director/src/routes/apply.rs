@@ -50,7 +50,7 @@ async fn apply(
 ) -> Result<Indexed<ApplyAnswer>, Failure> {
     let file = file(&request)?;
     caller.may_all(Verb::Define, file.service.keys())?;
-    put(&app, file, |call| call).await
+    put(&app, &caller, file, |call| call).await
 }
 
 pub(super) fn file(request: &Request) -> Result<File, Failure> {
@@ -94,13 +94,14 @@ fn make_absolute(spec: &mut ServiceSpec, base: &Path) {
 /// Validates a file and puts its services, on the condition that `on` adds to the call.
 pub(super) async fn put(
     app: &App,
+    caller: &Caller,
     file: File,
     on: impl FnOnce(Call) -> Call,
 ) -> Result<Indexed<ApplyAnswer>, Failure> {
     valid(&file)?;
     let names = file.service.keys().map(ToString::to_string).collect();
     let services = file.service.into_iter().collect();
-    let answer = app.call(on(Call::Apply { services })).await?;
+    let answer = app.call(caller.asks(on(Call::Apply { services }))).await?;
     let Answer::Done {
         position,
         notes,

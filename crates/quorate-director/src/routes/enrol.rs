@@ -10,6 +10,7 @@ use quorate_api::access::{EnrolAnswer, EnrolRequest};
 use quorate_api::problem::{Code, Problem};
 use quorate_api::routes;
 use quorate_core::access::{Admission, JoinToken, Refused};
+use quorate_core::audit::Who;
 use quorate_core::director::call::{AccessCall, Call};
 use quorate_core::ids::NodeName;
 use utoipa_axum::router::OpenApiRouter;
@@ -24,6 +25,7 @@ use crate::http::App;
 use crate::http::access::known_join_token;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::extract::JsonBody;
+use crate::http::peer::Source;
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(enrol))
@@ -42,6 +44,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 )]
 async fn enrol(
     State(app): State<App>,
+    source: Source,
     JsonBody(request): JsonBody<EnrolRequest>,
 ) -> Result<Indexed<EnrolAnswer>, Failure> {
     let EnrolRequest {
@@ -66,11 +69,14 @@ async fn enrol(
         name: name.clone(),
         request: digest,
     };
+    let who = Who::JoinToken {
+        id: admission.token.clone(),
+    };
     let call = Call::Access(Box::new(AccessCall::Admit {
         admission,
         machine: machine_id,
     }));
-    let Indexed(index, _) = app.change(call).await?;
+    let Indexed(index, _) = app.change(source.asks(who, call)).await?;
     let identity = NodeIdentity { node, name };
     let signed = sign(signer, csr, identity.clone()).await?;
     tracing::info!(%node, name = %identity.name, "a machine was let in");

@@ -198,7 +198,7 @@ impl Reader {
 impl Filter {
     /// Who may do what is for those who administer, and what services do for those who may see them.
     fn may_show(&self, change: &Change) -> bool {
-        if let Change::Access(_) = change {
+        if let Change::Access(_) | Change::Audited(_) = change {
             return self.caller.may(Verb::Administer, Object::Cluster).is_ok();
         }
         let service = change.service();

@@ -3,6 +3,7 @@
 
 mod agents;
 mod apply;
+mod audit;
 mod checkpoints;
 mod cluster;
 mod directors;
@@ -58,6 +59,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(logs::router())
         .merge(tokens::router())
         .merge(enrol::router())
+        .merge(audit::router())
         .merge(meta::router())
 }
 

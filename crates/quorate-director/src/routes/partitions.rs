@@ -392,7 +392,7 @@ async fn history(
     Ok(Indexed(index, view))
 }
 
-fn unreadable(error: &(dyn std::error::Error + 'static)) -> Failure {
+pub(super) fn unreadable(error: &(dyn std::error::Error + 'static)) -> Failure {
     tracing::warn!(error, "history cannot be read");
     let detail = format!("the history of this director cannot be read: {error}");
     Failure::new(quorate_api::problem::Code::Internal, detail)
@@ -431,6 +431,7 @@ fn entry(recorded: &Recorded) -> Option<HistoryEntry> {
 )]
 async fn restart(
     State(app): State<App>,
+    caller: Caller,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
     given: Given,
     _: NoBody,
@@ -438,7 +439,7 @@ async fn restart(
     let object = Object::Partition(service.clone(), key.clone());
     let key = Some(key);
     let call = Call::Restart { service, key };
-    app.change(given.of(object, call)).await
+    app.change(caller.asks(given.of(object, call))).await
 }
 
 /// Wants one partition stopped.
@@ -456,13 +457,14 @@ async fn restart(
 )]
 async fn stop(
     State(app): State<App>,
+    caller: Caller,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
     given: Given,
     _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Partition(service.clone(), key.clone());
     let call = desired(service, Some(key), Desired::Stopped);
-    app.change(given.of(object, call)).await
+    app.change(caller.asks(given.of(object, call))).await
 }
 
 /// Wants one partition to run.
@@ -480,11 +482,12 @@ async fn stop(
 )]
 async fn start(
     State(app): State<App>,
+    caller: Caller,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
     given: Given,
     _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Partition(service.clone(), key.clone());
     let call = desired(service, Some(key), Desired::Running);
-    app.change(given.of(object, call)).await
+    app.change(caller.asks(given.of(object, call))).await
 }

@@ -149,13 +149,14 @@ async fn one(
 )]
 async fn put(
     State(app): State<App>,
+    caller: Caller,
     Names(name): Names<ServiceName>,
     given: Given,
     JsonBody(spec): JsonBody<Box<RawValue>>,
 ) -> Result<Indexed<ApplyAnswer>, Failure> {
     let file = apply::file_of_service(&name, &spec)?;
     let object = Object::Service(name);
-    apply::put(&app, file, |call| given.of(object, call)).await
+    apply::put(&app, &caller, file, |call| given.of(object, call)).await
 }
 
 /// Removes a service; its runs are stopped.
@@ -173,12 +174,13 @@ async fn put(
 )]
 async fn remove(
     State(app): State<App>,
+    caller: Caller,
     Names(service): Names<ServiceName>,
     given: Given,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Service(service.clone());
     let services = vec![service];
-    app.change(given.of(object, Call::Remove { services }))
+    app.change(caller.asks(given.of(object, Call::Remove { services })))
         .await
 }
 
@@ -202,7 +204,7 @@ async fn remove_many(
     let named = |name: &String| ServiceName::new(name).map_err(|e| bad("name", &e.to_string()));
     let services: Vec<ServiceName> = names.iter().map(named).collect::<Result<_, _>>()?;
     caller.may_all(Verb::Define, &services)?;
-    app.change(Call::Remove { services }).await
+    app.change(caller.asks(Call::Remove { services })).await
 }
 
 /// Stops and starts every run of a service where it is.
@@ -220,13 +222,14 @@ async fn remove_many(
 )]
 async fn restart(
     State(app): State<App>,
+    caller: Caller,
     Names(service): Names<ServiceName>,
     given: Given,
     _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Service(service.clone());
     let call = Call::Restart { service, key: None };
-    app.change(given.of(object, call)).await
+    app.change(caller.asks(given.of(object, call))).await
 }
 
 /// Wants a service stopped.
@@ -244,13 +247,14 @@ async fn restart(
 )]
 async fn stop(
     State(app): State<App>,
+    caller: Caller,
     Names(service): Names<ServiceName>,
     given: Given,
     _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Service(service.clone());
     let call = desired(service, None, Desired::Stopped);
-    app.change(given.of(object, call)).await
+    app.change(caller.asks(given.of(object, call))).await
 }
 
 /// Wants a service to run.
@@ -268,13 +272,14 @@ async fn stop(
 )]
 async fn start(
     State(app): State<App>,
+    caller: Caller,
     Names(service): Names<ServiceName>,
     given: Given,
     _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
     let object = Object::Service(service.clone());
     let call = desired(service, None, Desired::Running);
-    app.change(given.of(object, call)).await
+    app.change(caller.asks(given.of(object, call))).await
 }
 
 pub(super) fn desired(service: ServiceName, key: Option<PartitionKey>, desired: Desired) -> Call {

@@ -25,6 +25,7 @@ use super::sessions::wrong;
 use crate::access::secret::{self, Kind};
 use crate::clock;
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::extract::{JsonBody, Names, Params, bad};
 
@@ -128,6 +129,7 @@ fn view(token: &ApiToken, wall: WallTime) -> TokenView {
 )]
 async fn create(
     State(app): State<App>,
+    caller: Caller,
     JsonBody(request): JsonBody<TokenRequest>,
 ) -> Result<Indexed<TokenCreated>, Failure> {
     let name = TokenName::new(&request.name).map_err(|e| wrong("name", &e.to_string()))?;
@@ -151,7 +153,7 @@ async fn create(
         bootstrap: false,
     };
     let record = Record::TokenCreated(Box::new(grant));
-    let Indexed(index, _) = app.change(changes(record)).await?;
+    let Indexed(index, _) = app.change(caller.asks(changes(record))).await?;
     let created = TokenCreated {
         index,
         id: drawn.id.to_string(),
@@ -195,6 +197,7 @@ fn changes(record: Record) -> Call {
 )]
 async fn revoke(
     State(app): State<App>,
+    caller: Caller,
     Names(id): Names<CredentialId>,
 ) -> Result<Indexed<Done>, Failure> {
     let asked = id.clone();
@@ -207,7 +210,8 @@ async fn revoke(
             .ok_or_else(|| unknown("token", &asked, ids))
     });
     known.await??;
-    app.change(changes(Record::TokenRevoked { id })).await
+    app.change(caller.asks(changes(Record::TokenRevoked { id })))
+        .await
 }
 
 fn unknown<'a>(what: &str, id: &CredentialId, ids: impl Iterator<Item = &'a str>) -> Failure {
@@ -284,6 +288,7 @@ fn join_view(token: &JoinToken, wall: WallTime) -> JoinTokenView {
 )]
 async fn create_join(
     State(app): State<App>,
+    caller: Caller,
     JsonBody(request): JsonBody<JoinTokenRequest>,
 ) -> Result<Indexed<JoinTokenCreated>, Failure> {
     let admits = match request.role.as_str() {
@@ -316,7 +321,7 @@ async fn create_join(
         expires,
     };
     let record = Record::JoinTokenCreated(Box::new(grant));
-    let Indexed(index, _) = app.change(changes(record)).await?;
+    let Indexed(index, _) = app.change(caller.asks(changes(record))).await?;
     let token = match &app.signer {
         Some(signer) => format!("{}_{}", drawn.text, signer.authority_hash()),
         None => drawn.text,
@@ -338,6 +343,7 @@ async fn create_join(
 )]
 async fn revoke_join(
     State(app): State<App>,
+    caller: Caller,
     Names(id): Names<CredentialId>,
 ) -> Result<Indexed<Done>, Failure> {
     let asked = id.clone();
@@ -350,5 +356,6 @@ async fn revoke_join(
             .ok_or_else(|| unknown("join-token", &asked, ids))
     });
     known.await??;
-    app.change(changes(Record::JoinTokenRevoked { id })).await
+    app.change(caller.asks(changes(Record::JoinTokenRevoked { id })))
+        .await
 }

@@ -128,6 +128,84 @@ fn request(services: Value) -> ApplyRequest {
     }
 }
 
+#[tokio::test]
+async fn whatever_somebody_has_changed_is_told_with_his_name() {
+    let asking = Asking::start().await;
+    let created = asking.token("definer", None).await;
+    let definer = client(&asking.desk, &created.token);
+    let feeds = request(json!({ "feeds": listed(&["a", "b"]) }));
+    definer.apply(&feeds).await.unwrap();
+    // What changes nothing is not told.
+    definer.apply(&feeds).await.unwrap();
+    definer.stop("feeds", Some("a")).await.unwrap();
+    let stopped = definer.stop("feeds", None).await.unwrap().index;
+    assert_eq!(
+        refused(definer.revoke_token(&created.id).await).0,
+        Code::Forbidden
+    );
+    let join = asking.join_token("agent", 1).await;
+    let stranger = &asking.desk.client;
+    stranger
+        .enrol(&enrolment(&join, "a1", "CSR 1"))
+        .await
+        .unwrap();
+    asking
+        .admin
+        .register(&registration("a1", 10_000))
+        .await
+        .unwrap();
+    asking.admin.cordon("a1").await.unwrap();
+    asking.admin.revoke_token(&created.id).await.unwrap();
+    let deleted = asking
+        .admin
+        .remove_services(&["feeds"])
+        .await
+        .unwrap()
+        .index;
+
+    let audit = asking.admin.audit().await.unwrap();
+    let told: Vec<(&str, &str)> = audit
+        .entries
+        .iter()
+        .map(|entry| (entry.action.as_str(), entry.objects[0].as_str()))
+        .collect();
+    let id = format!("token/{}", created.id);
+    let join = format!("join-token/{}", join.split('_').nth(1).unwrap());
+    assert_eq!(
+        told,
+        [
+            ("create", id.as_str()),
+            ("apply", "service/feeds"),
+            ("stop", "partition/feeds/a"),
+            ("stop", "service/feeds"),
+            ("create", &join),
+            ("admit", "agent/a1"),
+            ("cordon", "agent/a1"),
+            ("revoke", &id),
+            ("remove", "service/feeds"),
+        ]
+    );
+    let by = format!("token {} (a definer)", created.id);
+    assert!(audit.entries[1..4].iter().all(|entry| entry.by == by));
+    assert!(audit.entries[5].by.starts_with("join token "));
+    let from = audit.entries.iter().map(|entry| entry.from.as_deref());
+    assert!(from.eq([Some("127.0.0.1"); 9]));
+    assert_eq!(
+        (audit.entries[3].index, audit.entries[8].index),
+        (stopped, deleted)
+    );
+
+    // It is in the ledger, so another director has it too; this one has it after a restart.
+    let (token, before) = (asking.admin_token.clone(), audit.entries);
+    let (ledger, folder) = asking.desk.stop().await;
+    let asking = Asking::over(ledger, folder, Some(token)).await;
+    let after = asking.admin.audit().await.unwrap().entries;
+    assert_eq!(after, before);
+    let text = serde_json::to_string(&after).unwrap();
+    assert!(!text.contains(created.token.rsplit('_').next().unwrap()));
+    asking.desk.stop().await;
+}
+
 /// The least role for a method of a path: said here once more, not read from the product's own table.
 fn least(method: &str, path: &str) -> Option<usize> {
     const OPEN: [&str; 4] = ["/openapi.json", "/livez", "/readyz", "/v1/enrol"];
@@ -138,7 +216,13 @@ fn least(method: &str, path: &str) -> Option<usize> {
     }
     let ends = |words: &[&str]| words.iter().any(|word| path.ends_with(word));
     Some(match method {
-        _ if path.contains("token") || ends(&["/evict"]) || path == "/v1/sessions" => admin,
+        _ if path.contains("token")
+            || path == "/v1/audit"
+            || ends(&["/evict"])
+            || path == "/v1/sessions" =>
+        {
+            admin
+        }
         "DELETE" if path.starts_with("/v1/agents") => admin,
         "GET" => viewer,
         "POST" if ends(&["/apply", "/plan"]) => definer,

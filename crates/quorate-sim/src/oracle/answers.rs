@@ -190,6 +190,7 @@ fn resumed(call: Option<&Call>) -> Option<SessionId> {
         | Call::Checkpoints(_)
         | Call::PutCheckpoint { .. }
         | Call::Close { .. }
-        | Call::Access(_) => None,
+        | Call::Access(_)
+        | Call::Attributed(_) => None,
     }
 }

@@ -135,7 +135,8 @@ impl Oracle {
             | Record::Revoked { .. }
             | Record::Released { .. }
             | Record::Observed { .. }
-            | Record::Access(_) => {}
+            | Record::Access(_)
+            | Record::Audited(_) => {}
         }
     }
 

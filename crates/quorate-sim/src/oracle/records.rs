@@ -115,7 +115,8 @@ impl Oracle {
             | Record::Fenced { .. }
             | Record::Evicted { .. }
             | Record::Observed { .. }
-            | Record::Access(_) => {}
+            | Record::Access(_)
+            | Record::Audited(_) => {}
         }
     }
 

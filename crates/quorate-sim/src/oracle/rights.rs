@@ -187,7 +187,8 @@ impl Oracle {
             | Record::Revoked { .. }
             | Record::Observed { .. }
             | Record::CheckpointPut { .. }
-            | Record::Access(_) => {}
+            | Record::Access(_)
+            | Record::Audited(_) => {}
         }
     }
 

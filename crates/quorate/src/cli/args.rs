@@ -168,6 +168,8 @@ pub(crate) enum Ask {
     /// Create, list and take back join tokens, which let machines into the cluster
     #[command(subcommand)]
     JoinToken(JoinTokenCommand),
+    /// Show who has changed what
+    Audit,
     /// Ask the API as it is
     Api(ApiArgs),
 }

@@ -264,6 +264,12 @@ pub(super) const COMMANDS: &[Help] = &[
         exits: TOKENS,
     },
     Help {
+        name: "audit",
+        examples: &["quorate audit", "quorate audit -o json"],
+        note: "It shows the newest thousand changes that the director that answers has kept in its history.",
+        exits: &[Exit::NotAllowed, Exit::Unreachable],
+    },
+    Help {
         name: "api",
         examples: &["quorate api GET /v1/agents"],
         note: "The document of the API is at /openapi.json.",

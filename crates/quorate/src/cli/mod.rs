@@ -143,6 +143,7 @@ async fn answer(command: Ask, remote: &Remote) -> Result<Exit, Failure> {
         Ask::Wait(args) => settle::wait(&args, remote).await,
         Ask::Token(command) => tokens::token(&command, remote).await,
         Ask::JoinToken(command) => tokens::join_token(&command, remote).await,
+        Ask::Audit => tokens::audit(remote).await,
         Ask::Api(args) => meta::api(&args, remote).await,
     }
 }

@@ -1,9 +1,11 @@
-//! `token` and `join-token`: who may do what, and which machines are let in.
+//! `token`, `join-token` and `audit`: who may do what, which machines are let in, and who did what.
 //!
 //! A new token is the only thing on standard output, so that it can be put where it belongs; what a person
 //! must know about it is told beside it.
 
-use quorate_api::access::{JoinTokenRequest, JoinTokenView, TokenRequest, TokenState, TokenView};
+use quorate_api::access::{
+    AuditEntry, JoinTokenRequest, JoinTokenView, TokenRequest, TokenState, TokenView,
+};
 
 use super::args::{JoinTokenArgs, JoinTokenCommand, NodeRole, TokenArgs, TokenCommand, TokenRole};
 use super::remote::{Remote, failure_of};
@@ -100,6 +102,13 @@ async fn create_join(args: &JoinTokenArgs, remote: &Remote) -> Result<(), Failur
     remote.output.one(&created, &name, text)
 }
 
+/// Who has changed what.
+pub(super) async fn audit(remote: &Remote) -> Result<Exit, Failure> {
+    let audit = remote.client.audit().await.map_err(failure_of)?;
+    remote.output.list(&audit.entries)?;
+    Ok(Exit::Done)
+}
+
 fn revoked(changed: bool) -> &'static str {
     if changed {
         "is revoked"
@@ -177,5 +186,38 @@ impl Row for JoinTokenView {
 
     fn name(&self) -> String {
         format!("join-token/{}", self.id)
+    }
+}
+
+impl Row for AuditEntry {
+    const COLUMNS: &'static [Column] = &[
+        column("INDEX"),
+        column("AGO"),
+        column("BY"),
+        column("ACTION"),
+        column("OBJECTS"),
+        Column {
+            name: "FROM",
+            wide: true,
+        },
+    ];
+
+    fn cells(&self) -> Vec<Cell> {
+        let mut objects = self.objects.join(",");
+        if self.more > 0 {
+            objects.push_str(&format!(" and {} more", self.more));
+        }
+        vec![
+            Cell::text(self.index),
+            Cell::Time(Some(self.at.clone())),
+            Cell::text(&self.by),
+            Cell::text(&self.action),
+            Cell::text(objects),
+            Cell::maybe(self.from.as_ref()),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.index.to_string()
     }
 }

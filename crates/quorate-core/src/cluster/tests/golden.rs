@@ -4,6 +4,7 @@
 
 use super::{Log, assumed, key, opened, partition, service, spec};
 use crate::access::{self, Admission, JoinGrant, Node, Role, TokenGrant};
+use crate::audit::{Audit, By, Who};
 use crate::checkpoint::Content;
 use crate::cluster::Cluster;
 use crate::ids::{
@@ -51,10 +52,11 @@ fn kind(record: &Record) -> usize {
         Record::DirectorKnown { .. } => 28,
         Record::DirectorForgotten { .. } => 29,
         Record::Access(_) => 30,
+        Record::Audited(_) => 31,
     }
 }
 
-const KINDS: usize = 31;
+const KINDS: usize = 32;
 
 fn put(partitions: Vec<PartitionSpec>) -> Record {
     Record::PartitionsPut {
@@ -187,6 +189,19 @@ fn tokens(log: &mut Log) {
         }))),
         Record::Access(access::Record::TokenRevoked { id: id("t1") }),
         Record::Access(access::Record::JoinTokenRevoked { id: id("j0") }),
+        Record::Audited(Box::new(Audit {
+            by: By {
+                who: Who::Token {
+                    id: id("t0"),
+                    name: TokenName::new("the first").unwrap(),
+                },
+                from: Some("192.0.2.7".to_owned()),
+            },
+            did: "revoke".to_owned(),
+            to: vec!["join-token/j0".to_owned()],
+            more: 0,
+            records: 1,
+        })),
     ]);
 }
 

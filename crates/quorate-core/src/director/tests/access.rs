@@ -1,10 +1,11 @@
 //! Tokens through the machine: answered after the commit, refused with a reason, never more than once.
 
-use super::super::call::{AccessCall, Refusal};
+use super::super::call::{AccessCall, Attributed, Refusal};
 use super::*;
 use crate::access::{
     Admission, JoinGrant, Node as Machine, Record as Access, Role as Rights, TokenGrant,
 };
+use crate::audit::{By, Who};
 use crate::ids::{CredentialId, NodeName, TokenName};
 
 const HOUR: i64 = 3_600_000;
@@ -72,6 +73,24 @@ fn assert_refused(answer: &Answer, why: &str) {
     assert!(text.contains(why), "{text}");
 }
 
+/// Asks for two things that meet in one entry, and gives both answers.
+fn together(world: &mut World, first: Call, second: Call) -> [Answer; 2] {
+    world.append = Append::Held;
+    world.ask_later(0, apply("before", &["p"]));
+    world.run(0);
+    let asked = [world.ask_later(0, first), world.ask_later(0, second)];
+    world.append = Append::Works;
+    let order = world.held(0);
+    let Effect::Append { append, .. } = order else {
+        panic!("{order:?}")
+    };
+    let outcome = world.land(&order);
+    let appends = world.nodes[0].appends;
+    world.tell(0, Event::AppendAnswered { append, outcome });
+    assert_eq!(world.nodes[0].appends, appends + 1, "in one entry");
+    asked.map(|id| world.nodes[0].answers[&id].clone())
+}
+
 #[test]
 fn a_token_counts_from_its_commit_until_it_is_revoked_once() {
     let mut world = World::led();
@@ -106,11 +125,13 @@ fn a_cluster_without_an_admin_takes_one_from_a_folder_and_each_only_once() {
 fn the_last_use_of_a_join_token_goes_to_one_of_two_that_ask_at_once() {
     let mut world = World::led();
     assert_done(&world.ask(join(1, Machine::Agent)), true);
-    let first = world.ask_later(0, admit(Machine::Agent, "a1", "r1", None));
-    let second = world.ask_later(0, admit(Machine::Agent, "a2", "r2", None));
-    world.run(0);
-    assert_done(&world.nodes[0].answers[&first], true);
-    assert_refused(&world.nodes[0].answers[&second], "used up");
+    let [first, second] = together(
+        &mut world,
+        admit(Machine::Agent, "a1", "r1", None),
+        admit(Machine::Agent, "a2", "r2", None),
+    );
+    assert_done(&first, true);
+    assert_refused(&second, "used up");
     // Who has lost the answer asks again with the same request.
     assert_done(&world.ask(admit(Machine::Agent, "a1", "r1", None)), false);
     assert_refused(
@@ -156,6 +177,69 @@ fn nobody_is_let_in_under_the_name_of_another() {
         &world.ask(admit(Machine::Director, "new", "r1", None)),
         true,
     );
+}
+
+fn by_somebody(call: Call) -> Call {
+    let who = Who::Token {
+        id: id("t0"),
+        name: TokenName::new("anna").unwrap(),
+    };
+    let from = Some("192.0.2.7".to_owned());
+    let by = By { who, from };
+    Call::Attributed(Box::new(Attributed { by, call }))
+}
+
+fn audits(world: &World) -> Vec<(String, Vec<String>)> {
+    let records = world.records().into_iter();
+    let audits = records.filter_map(|record| match record {
+        Record::Audited(audit) => Some((audit.did, audit.to)),
+        _ => None,
+    });
+    audits.collect()
+}
+
+#[test]
+fn who_asked_stands_behind_what_was_changed_in_the_same_entry() {
+    let mut world = World::led();
+    assert_done(&world.ask(by_somebody(apply("s", &["a", "b"]))), true);
+    let last = world.records();
+    assert!(matches!(last.last(), Some(Record::Audited(audit)) if audit.records == last.len() - 2));
+    let stop = Call::SetDesired {
+        service: service("s"),
+        key: Some(PartitionKey::new("a").unwrap()),
+        desired: crate::record::Desired::Stopped,
+    };
+    assert_done(&world.ask(by_somebody(stop.clone())), true);
+    // What changes nothing is not told, nor what a source or an agent does.
+    assert_done(&world.ask(by_somebody(stop)), false);
+    world.ask(by_somebody(apply("s", &["a", "b"])));
+    world.ask(apply("t", &["a"]));
+    let nothing = by_somebody(Call::Remove {
+        services: vec![service("unknown")],
+    });
+    assert!(matches!(world.ask(nothing), Answer::Refused(_)));
+    let told = |did: &str, to: &str| (did.to_owned(), vec![to.to_owned()]);
+    assert_eq!(
+        audits(&world),
+        [told("apply", "service/s"), told("stop", "partition/s/a")]
+    );
+}
+
+#[test]
+fn nobody_is_said_to_have_done_what_was_refused_by_the_fold() {
+    let mut world = World::led();
+    assert_done(&world.ask(join(1, Machine::Agent)), true);
+    let [first, second] = together(
+        &mut world,
+        by_somebody(admit(Machine::Agent, "a1", "r1", None)),
+        by_somebody(admit(Machine::Agent, "a2", "r2", None)),
+    );
+    assert_done(&first, true);
+    assert_refused(&second, "used up");
+    assert_eq!(audits(&world).len(), 2, "both are in the entry");
+    let changes = world.nodes[0].changes.iter();
+    let audited = changes.filter(|change| matches!(change, Change::Audited(_)));
+    assert_eq!(audited.count(), 1, "and one is told");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::call::{Answer, Call, CallId, Renewal, RenewalAnswer, Report};
 use super::effect::Effect;
 use super::event::{AppendOutcome, Event, Now, ReadOutcome};
 use super::{Config, Director, Role};
+use crate::history::Change;
 use crate::ids::{
     AgentName, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey, Position,
     ServiceName, SessionId, Token,
@@ -55,6 +56,7 @@ pub(super) struct Node {
     pub(super) snapshots: Vec<(Position, Vec<u8>)>,
     pub(super) appends: usize,
     pub(super) fenced: Vec<(SessionId, HookName)>,
+    pub(super) changes: Vec<Change>,
 }
 
 /// The ledger, the clock and the directors.
@@ -209,7 +211,11 @@ impl World {
                 self.nodes[node].fenced.push((session, hook));
                 None
             }
-            Effect::Changed { .. } | Effect::Replaced { .. } | Effect::Halt { .. } => None,
+            Effect::Changed { changes, .. } => {
+                self.nodes[node].changes.extend(changes);
+                None
+            }
+            Effect::Replaced { .. } | Effect::Halt { .. } => None,
         }
     }
 
@@ -366,6 +372,7 @@ impl Node {
             snapshots: Vec::new(),
             appends: 0,
             fenced: Vec::new(),
+            changes: Vec::new(),
         }
     }
 }
