@@ -81,12 +81,11 @@ impl Cluster {
             Err(entry) => {
                 let mut outcomes = Vec::with_capacity(entry.records.len());
                 for record in entry.records {
-                    let folded = match record {
-                        Record::Audited(audit) => {
-                            audited(&mut fold, *audit, &outcomes);
-                            Ok(())
-                        }
-                        record => self.record(&mut fold, record),
+                    let folded = if let Record::Audited(audit) = record {
+                        audited(&mut fold, *audit, &outcomes);
+                        Ok(())
+                    } else {
+                        self.record(&mut fold, record)
                     };
                     outcomes.push(folded.into());
                 }

@@ -140,9 +140,10 @@ pub enum Call {
 impl Call {
     /// What is to be done, whoever asks.
     pub(super) fn itself(&self) -> &Self {
-        match self {
-            Self::Attributed(attributed) => &attributed.call,
-            call => call,
+        if let Self::Attributed(attributed) = self {
+            &attributed.call
+        } else {
+            self
         }
     }
 }

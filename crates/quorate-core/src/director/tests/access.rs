@@ -191,9 +191,11 @@ fn by_somebody(call: Call) -> Call {
 
 fn audits(world: &World) -> Vec<(String, Vec<String>)> {
     let records = world.records().into_iter();
-    let audits = records.filter_map(|record| match record {
-        Record::Audited(audit) => Some((audit.did, audit.to)),
-        _ => None,
+    let audits = records.filter_map(|record| {
+        let Record::Audited(audit) = record else {
+            return None;
+        };
+        Some((audit.did, audit.to))
     });
     audits.collect()
 }
