@@ -171,7 +171,7 @@ pub enum Change {
     },
     /// Tokens came or went, or a machine was let in. Only for those who administer.
     Access(access::Change),
-    /// Who has asked for what changed before it. Only for those who administer.
+    /// Who has asked for what changed before it. No event: only the audit shows it.
     Audited(Audit),
 }
 

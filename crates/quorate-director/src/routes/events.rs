@@ -198,7 +198,11 @@ impl Reader {
 impl Filter {
     /// Who may do what is for those who administer, and what services do for those who may see them.
     fn may_show(&self, change: &Change) -> bool {
-        if let Change::Access(_) | Change::Audited(_) = change {
+        if let Change::Audited(_) = change {
+            // The change itself is told; who has asked for it is shown by the audit.
+            return false;
+        }
+        if let Change::Access(_) = change {
             return self.caller.may(Verb::Administer, Object::Cluster).is_ok();
         }
         let service = change.service();
