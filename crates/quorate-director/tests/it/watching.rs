@@ -97,7 +97,8 @@ async fn a_follower_that_falls_behind_hears_what_it_missed_and_goes_on() {
         }
     }
     assert_eq!(skipped, 1);
-    assert_eq!(seen, ["k36", "k37", "k38", "k39"]);
+    // The fourth of those that are kept tells who has asked for it, which is no event.
+    assert_eq!(seen, ["k37", "k38", "k39"]);
     desk.client.stop("feeds", Some("k00")).await.unwrap();
     let Followed::Event(next) = stream.follow().await.unwrap() else {
         panic!("nothing more was missed");
