@@ -59,6 +59,9 @@ bugs! {
     HastyFence = "hasty-fence",
     /// A fence hook begins without a proof of leadership (T9).
     UnprovenFence = "unproven-fence",
+    /// What a machine held before a reboot is freed by a registration, which may be of an earlier boot still
+    /// (S5).
+    RebootByWord = "reboot-by-word",
     /// Tokens are made of the wall time (S3).
     WallClockTokens = "wall-clock-tokens",
     /// A snapshot does not hold the counter of tokens (S3).

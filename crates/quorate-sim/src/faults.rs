@@ -2,13 +2,14 @@
 //! only crash. Each fault is drawn from a stream of its own, so that one can be left out.
 
 use quorate_core::agent::Event as AgentEvent;
+use quorate_core::director::call::Call;
 
 use crate::clock::{Instant, MILLI, SECOND};
 use crate::hosts::Host;
 use crate::profile::Kind;
 use crate::random::Random;
 use crate::trip::Trip;
-use crate::world::{Happening, Party, World};
+use crate::world::{Happening, Origin, Party, World};
 
 pub(crate) use crate::profile::Profile;
 
@@ -107,7 +108,8 @@ impl World {
             | Kind::Flap
             | Kind::LedgerCut
             | Kind::LedgerSlow
-            | Kind::Deposed => self.harm_links(kind, host, n, random),
+            | Kind::Deposed
+            | Kind::Echo => self.harm_links(kind, host, n, random),
         }
     }
 
@@ -135,6 +137,10 @@ impl World {
             Kind::LedgerCut => self.cut_both(Party::Director(n), Party::Ledger, lasts),
             Kind::LedgerSlow => self.ledger_slow_until = self.now + lasts,
             Kind::Deposed => self.depose(host, lasts),
+            Kind::Echo => {
+                self.harm_links(Kind::Isolate, host, n, random);
+                self.echo(host, random);
+            }
             Kind::DirectorCrash
             | Kind::DirectorFreeze
             | Kind::DirectorTrip
@@ -199,6 +205,29 @@ impl World {
             host.favourite = former;
         }
         self.lead_instead_of(former);
+    }
+
+    /// A message of a machine comes that some relay has held back until now, while nothing newer comes.
+    fn echo(&mut self, host: usize, random: &mut Random) {
+        let old = self
+            .calls
+            .iter()
+            .filter(|(_, pending)| match pending.origin {
+                Origin::Agent { host: sender, .. } => sender == host,
+                Origin::LastWill { .. } | Origin::Operator => false,
+            });
+        // What opens a session may do more than a report of one.
+        let (opening, rest): (Vec<_>, Vec<_>) =
+            old.partition(|(_, pending)| matches!(pending.call, Call::Register { .. }));
+        let from = if random.permille(700) { opening } else { rest };
+        let numbers: Vec<u64> = from.into_iter().map(|(number, _)| *number).collect();
+        let Some(number) = random.pick(&numbers) else {
+            return;
+        };
+        let comes = random.between(4 * SECOND, 10 * SECOND);
+        for n in 0..self.directors.len() {
+            self.after(comes, Happening::CallArrives(n, number));
+        }
     }
 
     fn cut_both(&mut self, one: Party, other: Party, lasts: u64) {

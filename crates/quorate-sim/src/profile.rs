@@ -95,9 +95,12 @@ pub(crate) enum Kind {
     LedgerSlow,
     /// A leader is replaced without knowing, and a machine reaches only that one.
     Deposed,
+    /// While a machine reaches nobody, something comes that it sent at any time before, perhaps in an earlier
+    /// boot.
+    Echo,
 }
 
-const KINDS: [Kind; 23] = [
+const KINDS: [Kind; 24] = [
     Kind::DirectorCrash,
     Kind::DirectorFreeze,
     Kind::DirectorTrip,
@@ -121,6 +124,7 @@ const KINDS: [Kind; 23] = [
     Kind::LedgerCut,
     Kind::LedgerSlow,
     Kind::Deposed,
+    Kind::Echo,
 ];
 
 /// What may happen where no lease may end by it.
@@ -134,16 +138,19 @@ const GENTLE: [Kind; 7] = [
     Kind::LedgerCut,
 ];
 
-/// What may happen where leases are long: nothing that ends work at once but the end of a machine.
-const PATIENT: [Kind; 8] = [
+/// What may happen where leases are long: nothing that ends work at once but the end of a machine, or of a
+/// boot of it.
+const PATIENT: [Kind; 10] = [
     Kind::DirectorCrash,
     Kind::DirectorFreeze,
     Kind::AgentFreeze,
+    Kind::HostCrash,
     Kind::HostLoss,
     Kind::HostSuspend,
     Kind::Isolate,
     Kind::Isolate,
     Kind::Deposed,
+    Kind::Echo,
 ];
 
 /// The slowest and the fastest clock that model M allows, in millionths of true time (M1).

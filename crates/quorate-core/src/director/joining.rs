@@ -61,15 +61,16 @@ impl Director {
         let same = known.filter(|known| known.info().id == agent.id && known.process() == process);
         let incarnation =
             same.map_or_else(|| batch.mint_incarnation(), |known| known.incarnation());
-        let opened = Record::SessionOpened {
+        let mut records = self.ended_by_registration(&agent);
+        records.push(Record::SessionOpened {
             session: batch.mint_session(),
             incarnation,
             agent: Box::new(agent),
             lease,
             secret_hash,
             process,
-        };
-        Ok((vec![opened], reply))
+        });
+        Ok((records, reply))
     }
 
     /// Whether a process may speak for an agent that is known.

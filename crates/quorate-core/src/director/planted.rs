@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cluster::Session;
 use crate::ids::{PartitionId, Position, SessionId, Token};
 use crate::planted::Planted;
-use crate::record::Cause;
+use crate::record::{AgentInfo, Cause, CloseReason, Record};
 use crate::time::Moment;
 
 use super::Director;
@@ -39,6 +39,20 @@ impl Director {
         session.silent_for()
     }
 
+    /// What the registration of an agent ends of what it held elsewhere: nothing.
+    pub(super) fn ended_by_registration(&self, agent: &AgentInfo) -> Vec<Record> {
+        if !self.plants.has(Planted::RebootByWord) {
+            return Vec::new();
+        }
+        let open = self.cluster.sessions().values().filter_map(|session| {
+            let other_boot = agent.place.rebooted_since(session.place());
+            (*session.agent() == agent.name && other_boot).then(|| session.id())
+        });
+        let reason = CloseReason::Rebooted;
+        open.map(|session| Record::SessionClosed { session, reason })
+            .collect()
+    }
+
     /// Why a fence hook has not succeeded: as it was told.
     pub(super) fn problem_of_fence(&self, problem: Option<Cause>) -> Option<Cause> {
         problem.filter(|_| !self.plants.has(Planted::FailedFence))
@@ -53,7 +67,7 @@ impl Director {
             let due: Vec<SessionId> = self.clocks.due(now.moment).collect();
             for session in due {
                 let changes = self.cluster.expire_early(session);
-                batch.push(crate::record::Record::SessionExpired { session });
+                batch.push(Record::SessionExpired { session });
                 self.observe(now, &changes);
             }
         }

@@ -260,11 +260,20 @@ impl Oracle {
 
     /// Whether a process under this token executes.
     fn executes(&self, token: Token) -> bool {
+        let mut processes = self.processes(token);
+        processes.any(|process| !self.paused.contains(&process.host))
+    }
+
+    /// Whether there is a process under this token, perhaps on a machine that is suspended.
+    fn exists(&self, token: Token) -> bool {
+        self.processes(token).next().is_some()
+    }
+
+    fn processes(&self, token: Token) -> impl Iterator<Item = &Process> {
         let name = self.names.get(&token);
         let all = name.and_then(|name| self.executing.get(name));
-        all.into_iter()
-            .flatten()
-            .any(|process| process.token == token && !self.paused.contains(&process.host))
+        let all = all.into_iter().flatten();
+        all.filter(move |process| process.token == token)
     }
 
     fn move_noted(&mut self, now: Instant, name: &str, host: usize, started: bool) {

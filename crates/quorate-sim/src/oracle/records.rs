@@ -7,6 +7,15 @@ use quorate_core::record::{CloseReason, Entry, Record, ReleaseOutcome, Schedulab
 use super::Oracle;
 use crate::clock::Instant;
 
+/// What must be so of processes whose session has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    /// There are none, not even on a machine that is suspended: that was said to be proven.
+    ForGood,
+    /// None executes. On a suspended machine they are ended before they go on.
+    OrStill,
+}
+
 impl Oracle {
     /// An entry is in the ledger.
     pub(crate) fn committed(&mut self, now: Instant, position: Position, bytes: &[u8]) {
@@ -49,8 +58,8 @@ impl Oracle {
             Record::Released { token, outcome, .. } => {
                 self.failed_somewhere |= *outcome == ReleaseOutcome::Move;
                 self.released.entry(*token).or_insert(position);
-                if self.executes(*token) {
-                    let seen = format!("{token} was given back at {position} and still executes");
+                if self.exists(*token) {
+                    let seen = format!("{token} was given back at {position} and is still there");
                     self.blame("S5", seen);
                 }
             }
@@ -65,11 +74,11 @@ impl Oracle {
                 self.ended.entry(*session).or_insert(position);
             }
             Record::SessionClosed { session, .. } => {
-                self.session_ended(position, *session, "closed as proven dead");
+                self.session_ended(position, *session, "closed as proven dead", Gone::ForGood);
             }
             Record::SessionExpired { session } => {
                 if self.timed {
-                    self.session_ended(position, *session, "expired");
+                    self.session_ended(position, *session, "expired", Gone::OrStill);
                 } else {
                     self.ended.entry(*session).or_insert(position);
                 }
@@ -158,12 +167,13 @@ impl Oracle {
         }
     }
 
-    fn session_ended(&mut self, position: Position, session: SessionId, how: &str) {
+    fn session_ended(&mut self, position: Position, session: SessionId, how: &str, gone: Gone) {
         self.ended.entry(session).or_insert(position);
         let all = self.executing.iter();
         let mut of_it = all.flat_map(|(name, all)| all.iter().map(move |one| (name, one)));
         let alive = of_it.find(|(_, process)| {
-            process.session == session && !self.paused.contains(&process.host)
+            let counts = gone == Gone::ForGood || !self.paused.contains(&process.host);
+            process.session == session && counts
         });
         if let Some((name, process)) = alive {
             let seen =

@@ -9,12 +9,13 @@ fn classes(leases: &[u64]) -> Event {
 }
 
 fn spawned(effects: &[Effect]) -> Vec<(WardenId, Duration)> {
-    let all = effects.iter();
-    all.filter_map(|effect| match effect {
-        Effect::SpawnWarden { warden, lease } => Some((*warden, *lease)),
-        _ => None,
-    })
-    .collect()
+    let spawn = |effect: &Effect| {
+        if let Effect::SpawnWarden { warden, lease } = effect {
+            return Some((*warden, *lease));
+        }
+        None
+    };
+    effects.iter().filter_map(spawn).collect()
 }
 
 /// A session of the other class that is open and holds nothing, beside the one of the first class.
