@@ -70,6 +70,7 @@ pub async fn start(dir: &Path) -> anyhow::Result<Peer> {
     let server = Arc::new(Server(server));
     let client = reqwest::Client::builder()
         .timeout(Duration::from_secs(30))
+        .tls_backend_preconfigured(quorate_api::client::distrusting())
         .build()?;
     let began = Instant::now();
     loop {

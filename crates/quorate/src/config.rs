@@ -89,6 +89,7 @@ pub(crate) struct AgentSection {
     pub(crate) name: Option<AgentName>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) join: Vec<String>,
+    pub(crate) ca_file: Option<PathBuf>,
     pub(crate) label: BTreeMap<String, String>,
     pub(crate) capacity: Option<u64>,
     pub(crate) adopt_within: Option<Span>,

@@ -103,6 +103,7 @@ pub(crate) fn of_agent(error: quorate_agent::RunError) -> Failure {
             Code::DataDir
         }
         quorate_agent::RunError::Address(_) => Code::Usage,
+        quorate_agent::RunError::Papers(_) => Code::Config,
         quorate_agent::RunError::Thread { .. } => Code::Failed,
     };
     let next = if matches!(error, quorate_agent::RunError::Copied { .. }) {

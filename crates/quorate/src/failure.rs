@@ -193,6 +193,9 @@ codes! {
     /// No director was reached.
     Unreachable = "unreachable", Unreachable,
         "No director was reached. Start one (`quorate up FILE`), or say where it is with --address or QUORATE_ADDRESS. Trying again is safe.";
+    /// There is no TLS with a director.
+    Tls = "tls", Unreachable,
+        "TLS with the director came to nothing, so nothing was asked. Either only one side speaks it (write http:// or https:// before the address), or the certificate is not trusted (name the cluster's ca.pem with --ca-file or QUORATE_CA_FILE), has expired, or is not that of a director.";
     /// A director was reached, and none leads.
     NoLeader = "no_leader", Unreachable,
         "A director answered, and none of them leads at the moment, because they are electing or a majority is missing. What runs goes on running. Trying again is safe.";

@@ -15,8 +15,10 @@ pub struct Config {
     pub name: AgentName,
     /// Where it keeps its identity, its wardens and the output of runs.
     pub data_dir: PathBuf,
-    /// The directors, `host:port` or `http://host:port`.
+    /// The directors, `host:port`, with `http://` or `https://` before it.
     pub join: Vec<String>,
+    /// The certificates of the cluster's authority; `ca.pem` in the data folder when `None`, if it is there.
+    pub ca_file: Option<PathBuf>,
     /// Labels that services may require.
     pub labels: BTreeMap<String, String>,
     /// Most weight it wants to hold.
@@ -62,6 +64,9 @@ pub enum RunError {
     /// An address of a director cannot be used.
     #[error("the directors' addresses cannot be used")]
     Address(#[from] AddressError),
+    /// The cluster's authority or the own papers cannot be used.
+    #[error("the agent's certificates cannot be used")]
+    Papers(#[from] quorate_pki::Error),
     /// A thread cannot be started.
     #[error("the thread {name} cannot be started")]
     Thread {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::is_over;
 use super::files::Job;
+use super::tls::{self, Tls};
 use crate::warden::LAST_WILL;
 
 /// Pause after the first try; it doubles up to [`AGAIN_AFTER_MAX`].
@@ -27,6 +28,9 @@ pub(crate) struct LastWill {
     pub(crate) secret: String,
     pub(crate) directors: Vec<String>,
     pub(crate) token: Option<String>,
+    /// Where the files of TLS are; absent in wills of versions without it.
+    #[serde(default)]
+    pub(crate) tls: Option<Tls>,
     /// After this the session has expired anyway.
     pub(crate) expiry_ms: u64,
 }
@@ -59,6 +63,9 @@ pub enum LastWillError {
     /// An address in it cannot be used.
     #[error("the directors' addresses cannot be used")]
     Address(#[from] AddressError),
+    /// The cluster's authority or the own papers cannot be used.
+    #[error("the agent's certificates cannot be used")]
+    Papers(#[from] quorate_pki::Error),
     /// No director took it until the lease was over.
     #[error("no director closed the session before its lease ended")]
     Late(#[source] Option<quorate_api::client::Error>),
@@ -104,6 +111,7 @@ impl LastWill {
 /// When there is no last will, or no director took it in time.
 pub async fn last_will(dir: &Path) -> Result<(), LastWillError> {
     let will = LastWill::read(dir)?;
-    let client = Client::new(will.directors.clone(), will.token.clone())?;
+    let options = tls::options(will.tls.as_ref(), will.token.as_deref())?;
+    let client = Client::with(will.directors.clone(), options)?;
     will.execute(&client, "agent_died").await
 }

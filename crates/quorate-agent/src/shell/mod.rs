@@ -29,6 +29,7 @@ mod notify;
 mod renewal;
 mod tail;
 mod times;
+mod tls;
 mod translate;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,7 @@ use link::{Descriptors, Link, wire_id};
 use local::{Local, Reply};
 use logs::Logs;
 use renewal::Renewed;
+use tls::Tls;
 
 /// The class that every agent has a session for, in use or not, so that it is known.
 const FIRST_LEASE: Duration = Duration::from_secs(10);
@@ -144,6 +146,7 @@ struct Shell {
     data: DataDir,
     machine: Agent,
     client: Client,
+    tls: Option<Tls>,
     /// Random number of this process.
     process: u64,
     inputs: mpsc::Sender<Input>,
@@ -183,7 +186,9 @@ pub struct Stops {
 /// When its folder or its configuration cannot be used. Nothing that happens later ends it.
 pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     let data = DataDir::open(&config.data_dir)?;
-    let client = Client::new(config.join.clone(), config.token.clone())?;
+    let tls = Tls::find(config.ca_file.as_deref(), &config.data_dir);
+    let options = tls::options(tls.as_ref(), config.token.as_deref())?;
+    let client = Client::with(config.join.clone(), options.clone())?;
     let logs = Logs::start(data.logs())?;
     let (inputs, mut heard) = mpsc::channel(INPUTS_MAX);
     let (asks, mut asked) = mpsc::channel(local::ASKS_MAX);
@@ -194,18 +199,14 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     })?;
     let files = Files::start(inputs.clone())?;
     let (renewed, sessions) = watch::channel(renewal::Sessions::new());
-    let renewal = renewal::start(
-        config.join.clone(),
-        config.token.clone(),
-        sessions,
-        inputs.clone(),
-    )?;
+    let renewal = renewal::start(config.join.clone(), options, sessions, inputs.clone())?;
     let leases = LeaseFiles::open(&data);
     let mut shell = Shell {
         machine: Agent::new(&[FIRST_LEASE], data.first_warden()),
         config,
         data,
         client,
+        tls,
         process: rand::random::<u64>() >> 11,
         inputs,
         holders: BTreeMap::new(),
@@ -513,6 +514,7 @@ impl Shell {
             secret: secret.clone(),
             directors: self.client.addresses().to_vec(),
             token: self.config.token.clone(),
+            tls: self.tls.clone(),
             expiry_ms: u64::try_from(opened.times.expiry().as_millis()).unwrap_or(u64::MAX),
         };
         if let Some(dir) = warden_dir {

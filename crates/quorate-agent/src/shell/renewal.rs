@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_api::client::{Client, Error};
+use quorate_api::client::{Client, Error, Options};
 use quorate_api::session::{RenewRequest, SessionProof};
 use quorate_core::agent::{Event, Opened, WardenId};
 use quorate_core::time::Moment;
@@ -35,12 +35,17 @@ pub(crate) type Sessions = BTreeMap<WardenId, Renewed>;
 /// Starts the thread. It ends when the sender of `sessions` is dropped.
 pub(crate) fn start(
     addresses: Vec<String>,
-    token: Option<String>,
+    options: Options,
     sessions: watch::Receiver<Sessions>,
     inputs: mpsc::Sender<Input>,
 ) -> Result<std::thread::JoinHandle<()>, RunError> {
     const NAME: &str = "renewal";
-    let client = Client::with_times(addresses, token, ANSWER_WITHIN, Duration::ZERO)?;
+    let options = Options {
+        call_time: ANSWER_WITHIN,
+        leader_time: Duration::ZERO,
+        ..options
+    };
+    let client = Client::with(addresses, options)?;
     let fail = |cause| RunError::Thread { name: NAME, cause };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -38,6 +38,7 @@ fn start_with(
         name: "a1".parse().unwrap(),
         data_dir: data_dir.to_owned(),
         join: vec![director.address.clone()],
+        ca_file: None,
         labels: BTreeMap::new(),
         capacity: None,
         adopt_within,

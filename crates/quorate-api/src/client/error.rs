@@ -1,5 +1,6 @@
 //! What can go wrong with a call, by what the caller may do about it.
 
+use super::tls::Trouble;
 use crate::problem::Problem;
 
 /// Why an address cannot be used.
@@ -57,6 +58,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// What is wrong with TLS, when nobody was reached because of it.
+    #[must_use]
+    pub fn tls(&self) -> Option<Trouble> {
+        match self {
+            Self::Unreachable { cause, .. } | Self::OutcomeUnknown { cause } => {
+                Trouble::of(cause.as_ref()?)
+            }
+            Self::Problem(_) | Self::NoLeader | Self::Unreadable { .. } => None,
+        }
+    }
+
     /// The problem, when a director refused.
     #[must_use]
     pub fn problem(&self) -> Option<&Problem> {

@@ -10,6 +10,7 @@ mod events;
 mod logs;
 mod resources;
 mod sessions;
+mod tls;
 mod transport;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use error::{AddressError, Error};
 pub use events::{EventStream, Followed};
 pub use logs::{LogFilter, LogStream};
 pub use resources::{AgentFilter, EventFilter, Indexed, PartitionFilter, Wait};
+pub use tls::{Trouble, distrusting};
 
 /// How long a call without a wait of its own may take at one director.
 pub const CALL_TIME: Duration = Duration::from_secs(30);
@@ -40,8 +42,9 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Shared {
-    /// Base addresses, `http://host:port`.
+    /// Base addresses, `http://host:port` or `https://host:port`.
     addresses: Vec<String>,
+    scheme: Scheme,
     /// Which of them answered last.
     preferred: AtomicUsize,
     token: Option<String>,
@@ -49,29 +52,80 @@ struct Shared {
     call_time: Duration,
 }
 
+/// What a client may be told beside the addresses.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// API token.
+    pub token: Option<String>,
+    /// Whom `https://` addresses are believed, and what is shown to them; nobody when `None`. With it an
+    /// address without a scheme means `https://`, without it `http://`.
+    pub tls: Option<rustls::ClientConfig>,
+    /// How long one call may take.
+    pub call_time: Duration,
+    /// How long to look for a leader.
+    pub leader_time: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            token: None,
+            tls: None,
+            call_time: CALL_TIME,
+            leader_time: LEADER_TIME,
+        }
+    }
+}
+
+/// What an address without a scheme means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Http => "http://",
+            Self::Https => "https://",
+        }
+    }
+}
+
 impl Client {
-    /// A client of the directors at these addresses (`host:port` or `http://host:port`), with an API
-    /// token if there is one.
+    /// A client of the directors at these addresses (`host:port`, or with `http://` before it), with an
+    /// API token if there is one.
     ///
     /// # Errors
     /// When there is no address, or one of them cannot be used.
     pub fn new(addresses: Vec<String>, token: Option<String>) -> Result<Self, AddressError> {
-        Self::with_times(addresses, token, CALL_TIME, LEADER_TIME)
+        let options = Options {
+            token,
+            ..Options::default()
+        };
+        Self::with(addresses, options)
     }
 
-    /// The same with other limits: how long one call may take, and how long to look for a leader.
+    /// The same with all that it may be told.
     ///
     /// # Errors
     /// When there is no address, or one of them cannot be used.
-    pub fn with_times(
-        addresses: Vec<String>,
-        token: Option<String>,
-        call_time: Duration,
-        leader_time: Duration,
-    ) -> Result<Self, AddressError> {
+    pub fn with(addresses: Vec<String>, options: Options) -> Result<Self, AddressError> {
+        let Options {
+            token,
+            tls,
+            call_time,
+            leader_time,
+        } = options;
+        let scheme = if tls.is_some() {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        };
         let addresses = addresses
             .iter()
-            .map(|address| base_address(address))
+            .map(|address| base_address(address, scheme))
             .collect::<Result<Vec<_>, _>>()?;
         if addresses.is_empty() {
             return Err(AddressError::None);
@@ -82,12 +136,16 @@ impl Client {
             .connect_timeout(CONNECT_TIME)
             .pool_idle_timeout(IDLE_TIME)
             .tcp_nodelay(true)
+            .tls_backend_preconfigured(tls.unwrap_or_else(distrusting))
+            // A connection carries one call at a time: what waits must not be in the way of a renewal.
+            .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("quorate/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(AddressError::Client)?;
         let shared = Shared {
             addresses,
+            scheme,
             preferred: AtomicUsize::new(0),
             token,
             leader_time,
@@ -99,30 +157,31 @@ impl Client {
         })
     }
 
-    /// The addresses it asks, `http://host:port` each.
+    /// The addresses it asks, `http://host:port` or `https://host:port` each.
     #[must_use]
     pub fn addresses(&self) -> &[String] {
         &self.shared.addresses
     }
 }
 
-/// `http://host:port` of an address as a person writes it.
-fn base_address(address: &str) -> Result<String, AddressError> {
+/// `http://host:port` or `https://host:port` of an address as a person writes it.
+fn base_address(address: &str, scheme: Scheme) -> Result<String, AddressError> {
     let given = address.trim();
     let refused = |why| AddressError::Refused {
         address: given.to_owned(),
         why,
     };
-    if given.starts_with("https://") {
-        return Err(refused("TLS is not supported yet; write http://"));
-    }
-    let rest = given.strip_prefix("http://").unwrap_or(given);
+    let named = [Scheme::Http, Scheme::Https]
+        .into_iter()
+        .find_map(|scheme| Some((scheme, given.strip_prefix(scheme.prefix())?)));
+    let (scheme, rest) = named.unwrap_or((scheme, given));
+    let scheme = scheme.prefix();
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.is_empty() || rest.contains(['/', '?', '#', '@', ' ']) || rest.contains("://") {
         return Err(refused("write host:port"));
     }
     let url =
-        reqwest::Url::parse(&format!("http://{rest}")).map_err(|_| refused("write host:port"))?;
+        reqwest::Url::parse(&format!("{scheme}{rest}")).map_err(|_| refused("write host:port"))?;
     if url.host_str().is_none_or(str::is_empty) {
         return Err(refused("write host:port"));
     }
@@ -130,9 +189,9 @@ fn base_address(address: &str) -> Result<String, AddressError> {
         .rsplit_once(':')
         .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
     Ok(if has_port {
-        format!("http://{rest}")
+        format!("{scheme}{rest}")
     } else {
-        format!("http://{rest}:7400")
+        format!("{scheme}{rest}:7400")
     })
 }
 
@@ -147,19 +206,17 @@ mod tests {
             (" d1 ", "http://d1:7400"),
             ("http://[::1]:7400/", "http://[::1]:7400"),
             ("[::1]", "http://[::1]:7400"),
+            ("https://d1/", "https://d1:7400"),
         ] {
-            assert_eq!(base_address(given).unwrap(), base);
+            assert_eq!(base_address(given, Scheme::Http).unwrap(), base);
         }
+        let secure = |given| base_address(given, Scheme::Https).unwrap();
+        assert_eq!(secure("d1"), "https://d1:7400");
+        assert_eq!(secure("http://127.0.0.1:1"), "http://127.0.0.1:1");
         for bad in [
-            "",
-            "https://d1",
-            "ftp://d1",
-            "d1/v1",
-            "a b",
-            "u@d1",
-            "d1:99999",
+            "", "https://", "ftp://d1", "d1/v1", "a b", "u@d1", "d1:99999",
         ] {
-            assert!(base_address(bad).is_err(), "{bad:?}");
+            assert!(base_address(bad, Scheme::Http).is_err(), "{bad:?}");
         }
         assert!(matches!(Client::new(vec![], None), Err(AddressError::None)));
     }

@@ -223,7 +223,7 @@ impl Client {
                     seen.leaderless = true;
                     seen.leaderless_ever = true;
                     hint = leader
-                        .and_then(|l| super::base_address(&l).ok())
+                        .and_then(|l| super::base_address(&l, self.shared.scheme).ok())
                         .filter(|l| *l != address);
                 }
                 Outcome::Lost(cause) => {
@@ -249,7 +249,9 @@ impl Client {
         match sent {
             Ok(response) => judge(response).await,
             // A connection that was never made has carried nothing.
-            Err(error) if error.is_connect() || error.is_builder() => {
+            Err(error)
+                if error.is_connect() || error.is_builder() || super::tls::is_refusal(&error) =>
+            {
                 Outcome::NotHere(NotHere::Unreachable(error))
             }
             Err(error) => Outcome::Lost(Some(error)),

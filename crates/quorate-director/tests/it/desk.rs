@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use quorate_api::client::Client;
+use quorate_api::client::{Client, Options, distrusting};
 use quorate_api::resources::ApplyRequest;
 use quorate_api::session::{RegisterRequest, SessionOpened};
 use quorate_core::ids::{ClusterId, DirectorName};
 use quorate_director::{Config, Limits, RunError};
 use quorate_ledger::memory::MemoryLedger;
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -63,15 +64,29 @@ impl Desk {
     }
 
     pub(crate) async fn configured(ledger: MemoryLedger, folder: TempDir, config: Config) -> Self {
+        Self::reached(ledger, folder, config, None).await
+    }
+
+    /// The same, whose own client uses this TLS.
+    pub(crate) async fn reached(
+        ledger: MemoryLedger,
+        folder: TempDir,
+        config: Config,
+        tls: Option<ClientConfig>,
+    ) -> Self {
         let bound = quorate_director::bind(config).await.unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(bound.run(ledger.clone(), CLUSTER, shutdown.clone()));
-        let client = Client::new(vec![address.to_string()], None).unwrap();
+        let options = Options {
+            tls,
+            ..Options::default()
+        };
+        let client = Client::with(vec![address.to_string()], options).unwrap();
         let desk = Self {
             address,
             client,
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: http(),
             ledger,
             folder,
             shutdown,
@@ -107,6 +122,13 @@ impl Desk {
         };
         self.client.apply(&request).await.unwrap().index
     }
+}
+
+/// A client of plain HTTP without our client's manners.
+pub(crate) fn http() -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy();
+    let builder = builder.tls_backend_preconfigured(distrusting());
+    builder.build().unwrap()
 }
 
 /// A service with these keys.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_api::client::{Client, Error};
+use quorate_api::client::{Client, Error, Options};
 use quorate_api::problem::Code;
 use quorate_api::resources::AgentState;
 use quorate_api::session::{
@@ -217,7 +217,12 @@ async fn a_director_without_a_leader_says_so_and_nobody_is_lost() {
     desk.ledger.hint_leadership(Some(false));
     let address = desk.address.to_string();
     let time = Duration::from_secs(5);
-    let client = Client::with_times(vec![address], None, time, Duration::ZERO).unwrap();
+    let options = Options {
+        call_time: time,
+        leader_time: Duration::ZERO,
+        ..Options::default()
+    };
+    let client = Client::with(vec![address], options).unwrap();
     until("the director has stepped down", async || {
         let answer = client
             .renew(worker.opened.session, &worker.secret, &renewal(&worker, 9))

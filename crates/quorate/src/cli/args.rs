@@ -64,6 +64,9 @@ pub(crate) struct Global {
         hide = true
     )]
     pub(crate) token_file: Option<PathBuf>,
+    /// File with the certificates of the cluster's authority; addresses without a scheme then mean https
+    #[arg(long, global = true, env = "QUORATE_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// How results are written; tables only on a terminal
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,

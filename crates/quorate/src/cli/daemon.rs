@@ -141,6 +141,7 @@ pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
         ));
     }
     let adopt_within = args.adopt_within.or(section.adopt_within);
+    let ca_file = global.ca_file.clone().or(section.ca_file);
     let config = quorate_agent::Config {
         name,
         data_dir: daemon::absolute(&data_dir)?,
@@ -148,6 +149,7 @@ pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
         labels,
         capacity: args.capacity.or(section.capacity),
         adopt_within: adopt_within.map_or_else(usual_adoption, |span| span.0),
+        ca_file: ca_file.as_deref().map(daemon::absolute).transpose()?,
         program: daemon::program()?,
         token: global.token.clone(),
     };

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 
-use quorate_api::client::{Client, Error, PartitionFilter};
+use quorate_api::client::{Client, Error, Options, PartitionFilter, Trouble};
 use quorate_api::problem::{self, Problem as ApiProblem};
 use quorate_core::spec::suggest::closest;
+use quorate_pki::{ClientTls, Trust};
 
 use super::args::{Global, Target};
 use crate::failure::{Code, Failure, Problem, chain};
@@ -35,7 +36,7 @@ impl Remote {
         if addresses.is_empty() {
             addresses.push(DEFAULT_ADDRESS.to_owned());
         }
-        let client = Client::new(addresses, global.token.clone()).map_err(|error| {
+        let client = Client::with(addresses, options(global)?).map_err(|error| {
             Failure::new(
                 Code::Usage,
                 chain(&error),
@@ -144,8 +145,76 @@ pub(super) fn addresses(global: &Global) -> Vec<String> {
     addresses
 }
 
+/// What a client of the directors is made with, as the command line says.
+///
+/// # Errors
+/// When the file of the cluster's authority cannot be used.
+pub(super) fn options(global: &Global) -> Result<Options, Failure> {
+    let tls = global.ca_file.as_deref().map(|path| {
+        let tls = Trust::load(path).and_then(|trust| ClientTls::new(&trust, None));
+        tls.map_err(|error| {
+            Failure::new(
+                Code::Config,
+                format!("{}: {}", path.display(), chain(&error)),
+                "name the cluster's own file: ca.pem in the folder of a director",
+            )
+        })
+    });
+    Ok(Options {
+        token: global.token.clone(),
+        tls: tls.transpose()?.map(|tls| tls.config()),
+        ..Options::default()
+    })
+}
+
+/// What went wrong with TLS, and what to do about it.
+fn of_tls(trouble: Trouble, error: &Error) -> Failure {
+    let at = match error {
+        Error::Unreachable { addresses, .. } => addresses.join(", "),
+        Error::OutcomeUnknown { .. }
+        | Error::Problem(_)
+        | Error::NoLeader
+        | Error::Unreadable { .. } => "the director".to_owned(),
+    };
+    let (what, next) = match trouble {
+        Trouble::NotTls => (
+            format!("{at} does not speak TLS"),
+            "write http:// before the address, or check the port".to_owned(),
+        ),
+        Trouble::Untrusted => (
+            format!("the certificate of {at} is not signed by an authority that is trusted here"),
+            "name the cluster's ca.pem with --ca-file FILE or QUORATE_CA_FILE".to_owned(),
+        ),
+        Trouble::Expired => (
+            format!("the certificate of {at} has expired"),
+            "directors renew theirs by themselves: look at its log, and at the clocks of both machines"
+                .to_owned(),
+        ),
+        Trouble::NotYetValid => (
+            format!("the certificate of {at} is not valid yet"),
+            "look at the clocks of both machines".to_owned(),
+        ),
+        Trouble::Stranger(why) => (
+            format!("{at} is not a director of this cluster: {why}"),
+            "check the address".to_owned(),
+        ),
+        Trouble::Refused(why) => (
+            format!("{at} refuses the certificate of this machine ({why})"),
+            "it may have expired, or be that of another cluster: enrol this machine again".to_owned(),
+        ),
+        Trouble::Other(why) => (
+            format!("no TLS with {at}: {why}"),
+            "check the address, and that both are of this version".to_owned(),
+        ),
+    };
+    Failure::new(Code::Tls, what, next)
+}
+
 /// A client's error in a person's words.
 pub(crate) fn failure_of(error: Error) -> Failure {
+    if let Some(trouble) = error.tls() {
+        return of_tls(trouble, &error);
+    }
     match error {
         Error::Problem(problem) => refused(&problem),
         Error::NoLeader => Failure::new(

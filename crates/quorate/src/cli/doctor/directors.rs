@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use quorate_api::client::Client;
+use quorate_api::client::{Client, Options};
 use quorate_api::resources::{DirectorRole, DirectorView};
 
 use super::Finding;
 use crate::cli::Global;
-use crate::cli::remote::failure_of;
+use crate::cli::remote::{failure_of, options};
 use crate::failure::{Code, Failure, chain};
 
 const CHECK: &str = "directors";
@@ -34,13 +34,12 @@ pub(super) async fn findings(global: &Global) -> Result<Vec<Finding>, Failure> {
 }
 
 async fn one(address: &str, global: &Global) -> Result<Finding, Failure> {
-    let client = Client::with_times(
-        vec![address.to_owned()],
-        global.token.clone(),
-        ANSWER_WITHIN,
-        ANSWER_WITHIN,
-    )
-    .map_err(|error| {
+    let options = Options {
+        call_time: ANSWER_WITHIN,
+        leader_time: ANSWER_WITHIN,
+        ..options(global)?
+    };
+    let client = Client::with(vec![address.to_owned()], options).map_err(|error| {
         Failure::new(
             Code::Usage,
             chain(&error),

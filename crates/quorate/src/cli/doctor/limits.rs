@@ -4,10 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use quorate_api::client::Client;
+use quorate_api::client::{Client, Options};
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
+use crate::cli::remote::options;
 use crate::cli::{DEFAULT_ADDRESS, Global};
 
 const FILES: &str = "open files";
@@ -75,13 +76,15 @@ pub(super) async fn port(asked: Option<SocketAddr>, global: &Global) -> Vec<Find
 }
 
 async fn is_director(address: SocketAddr, global: &Global) -> bool {
-    let client = Client::with_times(
-        vec![address.to_string()],
-        global.token.clone(),
-        ANSWER_WITHIN,
-        ANSWER_WITHIN,
-    );
-    match client {
+    let Ok(options) = options(global) else {
+        return false;
+    };
+    let options = Options {
+        call_time: ANSWER_WITHIN,
+        leader_time: ANSWER_WITHIN,
+        ..options
+    };
+    match Client::with(vec![address.to_string()], options) {
         Ok(client) => client.directors().await.is_ok(),
         Err(_) => false,
     }
