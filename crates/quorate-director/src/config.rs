@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quorate_core::ids::{DirectorName, HookName};
 use quorate_core::spec::validate::TAKEOVER_MAX;
+use quorate_pki::ServerTls;
 
 use crate::access::Signer;
 
@@ -18,10 +19,13 @@ pub struct Config {
     pub name: DirectorName,
     /// Folder for its identity and its history. Created when it is not there.
     pub data_dir: PathBuf,
-    /// Where it listens. Loopback only, until TLS and tokens protect it.
+    /// Where it listens. Loopback only, until TLS and authentication protect it.
     pub listen: SocketAddr,
     /// Where others reach it, `host:port`, when that is not where it listens.
     pub advertise: Option<String>,
+    /// What the API is encrypted with and proves itself by; plain HTTP when `None`. Whoever holds it may
+    /// renew the certificate while the director runs.
+    pub tls: Option<Arc<ServerTls>>,
     /// Folders that the `file` sources of specifications may be read from.
     pub source_roots: Vec<PathBuf>,
     /// How many agents to wait for before the very first placement, if that is known.
@@ -49,6 +53,7 @@ impl Config {
             data_dir,
             listen,
             advertise: None,
+            tls: None,
             source_roots: Vec::new(),
             expect_agents: None,
             fences: BTreeMap::new(),
@@ -89,6 +94,8 @@ pub struct Limits {
     /// The same for a loopback address. `None`: no limit of its own, because all agents and people of
     /// this machine share it.
     pub connections_of_loopback: Option<usize>,
+    /// How long a TLS handshake may take.
+    pub handshake_time: Duration,
     /// How long a connection may take to send a whole request head.
     pub header_time: Duration,
     /// How long a connection may stay open with nothing to answer, after its first request. In HTTP/1,
@@ -128,6 +135,7 @@ impl Default for Limits {
             held_percent: 50,
             connections_per_address: 200,
             connections_of_loopback: None,
+            handshake_time: Duration::from_secs(5),
             header_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(60),
             body_time: Duration::from_secs(30),
@@ -149,9 +157,9 @@ impl Default for Limits {
 /// Why a director could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Without TLS and tokens it serves its own machine only.
+    /// Without TLS and authentication it serves its own machine only.
     #[error(
-        "refused to listen on {listen}: beyond loopback a director needs TLS and tokens, which this version does not have; listen on 127.0.0.1"
+        "refused to listen on {listen}: beyond loopback a director needs TLS and authentication, and this version has no authentication yet; listen on 127.0.0.1"
     )]
     NotLoopback {
         /// The address.

@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** nothing but the loop in `engine` holds or changes the state of the cluster.
 //! **Invariant:** whoever is asked who he is gets nothing that the table in `access::needs` does not give.
-//! **Invariant:** nothing listens beyond loopback until TLS and tokens protect it.
+//! **Invariant:** nothing listens beyond loopback until TLS and authentication protect it.
 
 pub mod access;
 mod clock;

@@ -192,13 +192,18 @@ impl Bound {
         let server = server::serve(
             self.listener,
             routes::router(app),
-            (places, limits),
+            server::Terms {
+                tls: self.config.tls.clone(),
+                places,
+                limits,
+            },
             shutdown.clone(),
         );
         let server = tokio::spawn(server);
         tracing::info!(
             name = %self.config.name,
             address,
+            tls = self.config.tls.is_some(),
             connections = self.budget.general,
             session_connections = self.budget.sessions,
             held_requests = self.budget.held,

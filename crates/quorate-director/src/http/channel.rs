@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use quorate_api::problem::{self, Code, Problem};
-use quorate_pki::{Identity, ServerTls};
+use quorate_core::access::Node;
+use quorate_core::ids::NodeName;
+use quorate_pki::{Identity, Role, ServerTls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use super::peer::PeerIdentity;
 
 /// The first byte of every TLS connection: a handshake message. No HTTP request begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -35,6 +39,33 @@ impl Channel {
     /// That of a request. What the server did not mark is trusted with nothing.
     pub(crate) fn of(request: &Request) -> &Self {
         request.extensions().get().unwrap_or(&Self::Plain)
+    }
+
+    /// Whether the client has proven that it is an agent of this cluster.
+    pub(crate) fn is_agents(&self) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Tls { identity } => identity
+                .as_ref()
+                .is_some_and(|identity| identity.role() == Role::Agent),
+        }
+    }
+
+    /// The machine of this cluster that the client has proven to be.
+    pub(crate) fn machine(&self) -> Option<PeerIdentity> {
+        let Self::Tls {
+            identity: Some(identity),
+        } = self
+        else {
+            return None;
+        };
+        let node = match identity.role() {
+            Role::Director => Node::Director,
+            Role::Agent => Node::Agent,
+            Role::Person => return None,
+        };
+        let name = NodeName::new(identity.name()).ok()?;
+        Some(PeerIdentity { node, name })
     }
 
     /// The scheme of its addresses.

@@ -19,12 +19,13 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use quorate_api::problem::Code;
 use quorate_api::routes::SESSIONS;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::answer::Failure;
+use super::channel::Channel;
 use super::peer::PeerAddress;
 use super::places::{Place, Places, Use};
 
@@ -40,10 +41,11 @@ pub(crate) struct Connection {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     builder: Arc<auto::Builder<TokioExecutor>>,
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<S>,
     router: Router,
+    channel: Channel,
     Connection {
         place,
         peer,
@@ -53,6 +55,10 @@ pub(crate) async fn serve(
         shutdown,
     }: Connection,
 ) {
+    if channel.is_agents() {
+        // What others prove by their first request its certificate has proven.
+        places.prove(place.id());
+    }
     let in_flight = watch::Sender::new(0_usize);
     let unused = unused(in_flight.subscribe(), header_time, idle_time);
     // Told when this connection is to take no further request.
@@ -62,6 +68,10 @@ pub(crate) async fn serve(
         tower::service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(PeerAddress(peer));
+            if let Some(identity) = channel.machine() {
+                request.extensions_mut().insert(identity);
+            }
+            request.extensions_mut().insert(channel.clone());
             let in_flight = InFlight::begin(&in_flight);
             let turned_away = match usable_for {
                 Use::Anything => None,

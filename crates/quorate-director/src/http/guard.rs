@@ -1,8 +1,11 @@
-//! Who may ask at all: this machine's own programs, and no web page that somebody happens to look at.
+//! Who may ask at all: no web page that somebody happens to look at, and without TLS this machine's own
+//! programs only.
 //!
-//! A page from elsewhere can make a browser send requests to loopback. Reading the answer takes a name
-//! that resolves here (DNS rebinding), so only loopback's own names are served; writing is refused when
-//! the browser says that the request comes from another site.
+//! A page from elsewhere can make a browser send requests here. Reading the answer takes a name of that
+//! page's site that resolves here (DNS rebinding). With TLS no browser goes on then, because the
+//! certificate does not have that name. Without, only loopback's own names are served, whose
+//! resolution no site can choose. Writing is refused when the browser says that the request comes from
+//! another site.
 
 use std::net::IpAddr;
 
@@ -14,6 +17,7 @@ use quorate_api::problem::Code;
 
 use super::App;
 use super::answer::Failure;
+use super::channel::Channel;
 use super::extract::lossy;
 
 /// Lets a request through, or tells why not.
@@ -34,12 +38,13 @@ fn check(app: &App, request: &Request) -> Result<(), Failure> {
         return Err(Failure::new(Code::UriTooLong, detail));
     }
     check_framing(request.headers())?;
-    let host = host(request)?;
+    let channel = Channel::of(request);
+    let host = host(request, channel)?;
     let write = !matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS
     );
-    if write && !same_site(request.headers(), &host) {
+    if write && !same_site(request.headers(), channel, &host) {
         return Err(Failure::new(
             Code::Forbidden,
             "a page of another site may not change anything here",
@@ -62,8 +67,8 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// The host that was asked for, if it is this machine's own.
-fn host(request: &Request) -> Result<String, Failure> {
+/// The host that was asked for, if it can only be meant for this director.
+fn host(request: &Request, channel: &Channel) -> Result<String, Failure> {
     let misled = |detail: String| {
         Failure::new(Code::Forbidden, detail).next_step("ask at 127.0.0.1, [::1] or localhost")
     };
@@ -78,7 +83,12 @@ fn host(request: &Request) -> Result<String, Failure> {
     let authority = request.uri().authority().map(ToString::to_string);
     let header = header.map(lossy);
     for host in [&authority, &header].into_iter().flatten() {
-        if !is_loopback(host) {
+        let certain = match channel {
+            Channel::Plain => is_loopback(host),
+            // The client has asked the certificate for the name.
+            Channel::Tls { .. } => true,
+        };
+        if !certain {
             return Err(misled(format!("this director is not {host:?}")));
         }
     }
@@ -110,7 +120,7 @@ fn is_port(text: &str) -> bool {
 }
 
 /// Whether a browser, if it was one, sent this from our own pages.
-fn same_site(headers: &HeaderMap, host: &str) -> bool {
+fn same_site(headers: &HeaderMap, channel: &Channel, host: &str) -> bool {
     let text = |name| {
         let value: Option<&axum::http::HeaderValue> = headers.get(name);
         value.map(lossy)
@@ -118,7 +128,7 @@ fn same_site(headers: &HeaderMap, host: &str) -> bool {
     let fetch_site = text("sec-fetch-site");
     let origin = text("origin");
     fetch_site.is_none_or(|site| matches!(site.as_str(), "same-origin" | "none"))
-        && origin.is_none_or(|origin| origin == format!("http://{host}"))
+        && origin.is_none_or(|origin| origin == format!("{}://{host}", channel.scheme()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod blocking;
+pub(crate) mod channel;
 pub(crate) mod condition;
 mod connection;
 pub(crate) mod extract;

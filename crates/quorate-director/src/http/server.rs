@@ -12,11 +12,13 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use quorate_pki::ServerTls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::channel::{self, Channel};
 use super::connection::{self, Connection};
 use super::places::{Full, Places};
 use crate::config::Limits;
@@ -28,11 +30,24 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Data that a client does not take for this long ends its connection.
 const STALLED_MS: u32 = 60_000;
 
+/// What connections are taken on.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    /// Plain HTTP when `None`.
+    pub(crate) tls: Option<Arc<ServerTls>>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) limits: Arc<Limits>,
+}
+
 /// Serves until it is told to stop; then connections get `stop_time` to end.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
-    (places, limits): (Arc<Places>, Arc<Limits>),
+    Terms {
+        tls,
+        places,
+        limits,
+    }: Terms,
     shutdown: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
@@ -72,12 +87,30 @@ pub(crate) async fn serve(
             shutdown: shutdown.clone(),
         };
         let (builder, router) = (Arc::clone(&builder), router.clone());
-        connections.spawn(connection::serve(
-            builder,
-            TokioIo::new(stream),
-            router,
-            connection,
-        ));
+        let Some(tls) = tls.clone() else {
+            let stream = TokioIo::new(stream);
+            connections.spawn(connection::serve(
+                builder,
+                stream,
+                router,
+                Channel::Plain,
+                connection,
+            ));
+            continue;
+        };
+        let limit = limits.handshake_time;
+        connections.spawn(async move {
+            // It has its place while it shakes hands, and may be told to leave it.
+            let greeted = tokio::select! {
+                greeted = channel::greet(&tls, stream, limit) => greeted,
+                () = connection.place.taken_away.cancelled() => None,
+                () = connection.shutdown.cancelled() => None,
+            };
+            if let Some((stream, channel)) = greeted {
+                let stream = TokioIo::new(stream);
+                connection::serve(builder, stream, router, channel, connection).await;
+            }
+        });
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };

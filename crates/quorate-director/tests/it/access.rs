@@ -224,6 +224,12 @@ fn least(method: &str, path: &str) -> Option<usize> {
             admin
         }
         "DELETE" if path.starts_with("/v1/agents") => admin,
+        // Who belongs to the quorum.
+        "POST" | "PUT" | "DELETE"
+            if path.starts_with("/v1/cluster") || path.starts_with("/v1/directors") =>
+        {
+            admin
+        }
         "GET" => viewer,
         "POST" if ends(&["/apply", "/plan"]) => definer,
         "DELETE" => definer,

@@ -20,5 +20,6 @@ mod operations;
 mod relay;
 mod sessions;
 mod sources;
+mod tls;
 mod watching;
 mod wire;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_api::client::{Client, Error, EventFilter};
+use quorate_api::client::{Client, Error, EventFilter, Options};
 use quorate_api::problem::{Code, Problem};
 use quorate_api::resources::DirectorRole;
 use quorate_api::routes::{RELAYED_HEADER, SESSION_RENEWALS};
@@ -116,9 +116,9 @@ async fn an_agent_may_speak_to_a_different_director_in_every_call() {
     let mut counter = 0;
     let mut held = Vec::new();
     until("both are assigned", async || {
-        counter += 1;
         for at in [1, 2, 0] {
-            let renewed = renew(&trio.client(at), &worker, counter * 3 + at as u64).await;
+            counter += 1;
+            let renewed = renew(&trio.client(at), &worker, counter).await;
             assert_eq!(renewed.unwrap(), [session]);
         }
         let wait = Duration::from_millis(100);
@@ -237,6 +237,16 @@ async fn a_request_is_passed_on_once_only() {
     trio.stop().await;
 }
 
+/// A client of one director that looks for no leader.
+fn impatient(address: String) -> Client {
+    let options = Options {
+        call_time: PATIENCE,
+        leader_time: Duration::ZERO,
+        ..Options::default()
+    };
+    Client::with(vec![address], options).unwrap()
+}
+
 #[tokio::test]
 async fn without_a_leader_nothing_is_done_and_what_is_known_can_be_read() {
     let trio = Trio::start().await;
@@ -249,13 +259,7 @@ async fn without_a_leader_nothing_is_done_and_what_is_known_can_be_read() {
         !answer.status().is_success()
     })
     .await;
-    let lone = Client::with_times(
-        vec![desk.address.to_string()],
-        None,
-        PATIENCE,
-        Duration::ZERO,
-    );
-    let lone = lone.unwrap();
+    let lone = impatient(desk.address.to_string());
     let refused = lone.register(&registration("a2", 10_000)).await;
     assert!(matches!(refused, Err(Error::NoLeader)), "{refused:?}");
     let refused = renew(&lone, &worker, 1).await;
@@ -271,13 +275,7 @@ async fn a_leader_that_died_is_told_as_none_and_not_as_a_lost_write() {
     let mut trio = Trio::start().await;
     trio.desks.remove(0).stop().await;
     // The hints still name it.
-    let lone = Client::with_times(
-        vec![trio.desks[0].address.to_string()],
-        None,
-        PATIENCE,
-        Duration::ZERO,
-    );
-    let lone = lone.unwrap();
+    let lone = impatient(trio.desks[0].address.to_string());
     let refused = lone.register(&registration("a1", 10_000)).await;
     assert!(matches!(refused, Err(Error::NoLeader)), "{refused:?}");
     trio.stop().await;

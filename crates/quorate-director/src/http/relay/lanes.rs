@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, Uri};
+use quorate_api::client::distrusting;
 use quorate_api::problem::Code;
 use quorate_api::routes::WAIT_SECONDS_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -51,6 +52,7 @@ pub(super) struct Lane {
 /// A client that keeps connections to the other directors.
 pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
+        .tls_backend_preconfigured(distrusting())
         .no_proxy()
         .http1_only()
         .connect_timeout(CONNECT_TIME)

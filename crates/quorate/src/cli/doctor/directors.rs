@@ -102,7 +102,8 @@ mod tests {
             address: "127.0.0.1:7400".to_owned(),
             role,
             epoch: 1,
-            position: 1,
+            position: Some(1),
+            version: None,
         };
         let near = Duration::from_millis(1);
         let leader = [director(DirectorRole::Leader)];
