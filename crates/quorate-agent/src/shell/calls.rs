@@ -179,12 +179,20 @@ impl Caller {
         let mut services = Services::default();
         let mut index = 0;
         let mut again = AGAIN_MIN;
+        let mut directors = Vec::new();
         loop {
             let poll = self
                 .client
                 .work(opened.session.0, &self.secret, index, POLL_FOR);
             let events = match poll.await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    let told = std::mem::take(&mut response.directors);
+                    if !told.is_empty() && told != directors {
+                        directors.clone_from(&told);
+                        if inputs.send(super::Input::Directors(told)).await.is_err() {
+                            return;
+                        }
+                    }
                     // A director that does not hold its answers back must not be asked in a circle.
                     if response.index == index && response.items.is_empty() {
                         tokio::time::sleep(AGAIN_MIN).await;

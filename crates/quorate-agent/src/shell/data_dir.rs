@@ -22,9 +22,12 @@ use quorate_core::ids::Token;
 use rustix::fs::FlockOperation;
 
 use super::config::RunError;
+use super::files::Job;
 
 /// Name of the file with the identity.
 const IDENTITY: &str = "agent_id";
+/// Where the directors were last, a line for each.
+const DIRECTORS: &str = "directors";
 
 /// A folder that this process holds.
 #[derive(Debug)]
@@ -109,6 +112,25 @@ impl DataDir {
             .filter_map(|entry| warden_of(&entry.path()))
             .max();
         last.map_or(WardenId(1), |last| WardenId(last.0 + 1))
+    }
+
+    /// Where the directors were when this agent last heard of them; none when that cannot be read.
+    pub(crate) fn directors(&self) -> Vec<String> {
+        let read = fs::read_to_string(self.root.join(DIRECTORS));
+        let read = read.unwrap_or_default();
+        read.lines().map(str::to_owned).collect()
+    }
+
+    /// Writes them down.
+    pub(crate) fn keep_directors(&self, directors: &[String]) -> Job {
+        let mut text = directors.join("\n");
+        text.push('\n');
+        Job::Write {
+            what: "where the directors are",
+            path: self.root.join(DIRECTORS),
+            mode: 0o644,
+            bytes: text.into_bytes(),
+        }
     }
 
     pub(crate) fn leases(&self) -> PathBuf {

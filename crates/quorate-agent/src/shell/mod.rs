@@ -91,6 +91,8 @@ pub(crate) enum Input {
     },
     /// Work on files was done.
     Filed(Done),
+    /// Where the directors are, all that are known.
+    Directors(Vec<String>),
 }
 
 /// What a warden keeps for the next agent process.
@@ -146,6 +148,8 @@ struct Shell {
     data: DataDir,
     machine: Agent,
     client: Client,
+    /// The client of the renewals, which have connections of their own.
+    renews: Client,
     tls: Option<Tls>,
     /// Random number of this process.
     process: u64,
@@ -189,6 +193,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     let tls = Tls::find(config.ca_file.as_deref(), &config.data_dir);
     let options = tls::options(tls.as_ref(), config.token.as_deref())?;
     let client = Client::with(config.join.clone(), options.clone())?;
+    let learned = data.directors();
     let logs = Logs::start(data.logs())?;
     let (inputs, mut heard) = mpsc::channel(INPUTS_MAX);
     let (asks, mut asked) = mpsc::channel(local::ASKS_MAX);
@@ -199,13 +204,17 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     })?;
     let files = Files::start(inputs.clone())?;
     let (renewed, sessions) = watch::channel(renewal::Sessions::new());
-    let renewal = renewal::start(config.join.clone(), options, sessions, inputs.clone())?;
+    let (renewal, renews) = renewal::start(config.join.clone(), options, sessions, inputs.clone())?;
+    for client in [&client, &renews] {
+        client.learn(&learned, data.agent_id());
+    }
     let leases = LeaseFiles::open(&data);
     let mut shell = Shell {
         machine: Agent::new(&[FIRST_LEASE], data.first_warden()),
         config,
         data,
         client,
+        renews,
         tls,
         process: rand::random::<u64>() >> 11,
         inputs,
@@ -305,6 +314,14 @@ impl Shell {
                 start,
             }) => self.prepared(warden, run, target, start),
             Input::Filed(Done::Written(token)) => self.filed(token),
+            Input::Directors(directors) => {
+                let seed = self.data.agent_id();
+                self.renews.learn(&directors, seed);
+                if self.client.learn(&directors, seed) {
+                    tracing::info!(?directors, "the directors are these");
+                    self.do_later(self.data.keep_directors(&directors));
+                }
+            }
         }
     }
 

@@ -32,13 +32,13 @@ pub(crate) struct Renewed {
 
 pub(crate) type Sessions = BTreeMap<WardenId, Renewed>;
 
-/// Starts the thread. It ends when the sender of `sessions` is dropped.
+/// Starts the thread, and tells by which client it asks. It ends when the sender of `sessions` is dropped.
 pub(crate) fn start(
     addresses: Vec<String>,
     options: Options,
     sessions: watch::Receiver<Sessions>,
     inputs: mpsc::Sender<Input>,
-) -> Result<std::thread::JoinHandle<()>, RunError> {
+) -> Result<(std::thread::JoinHandle<()>, Client), RunError> {
     const NAME: &str = "renewal";
     let options = Options {
         call_time: ANSWER_WITHIN,
@@ -51,10 +51,12 @@ pub(crate) fn start(
         .enable_all()
         .build()
         .map_err(fail)?;
-    std::thread::Builder::new()
+    let asked_by = client.clone();
+    let thread = std::thread::Builder::new()
         .name(NAME.to_owned())
         .spawn(move || runtime.block_on(renew_all(client, sessions, inputs)))
-        .map_err(fail)
+        .map_err(fail)?;
+    Ok((thread, asked_by))
 }
 
 async fn renew_all(

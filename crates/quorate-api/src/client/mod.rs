@@ -13,8 +13,8 @@ mod sessions;
 mod tls;
 mod transport;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 pub use error::{AddressError, Error};
@@ -33,6 +33,9 @@ const IDLE_TIME: Duration = Duration::from_secs(8);
 /// How long the client looks for a leader while directors answer that there is none.
 pub const LEADER_TIME: Duration = Duration::from_secs(5);
 
+/// The most addresses that are asked in turn: more directors than a cluster may have.
+const ADDRESSES_MAX: usize = 64;
+
 /// Talks to the directors. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -42,8 +45,10 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Shared {
-    /// Base addresses, `http://host:port` or `https://host:port`.
-    addresses: Vec<String>,
+    /// Base addresses that it was made with, `http://host:port` or `https://host:port`.
+    given: Vec<String>,
+    /// Those and what was learned since.
+    addresses: RwLock<Arc<[String]>>,
     scheme: Scheme,
     /// Which of them answered last.
     preferred: AtomicUsize,
@@ -144,7 +149,8 @@ impl Client {
             .build()
             .map_err(AddressError::Client)?;
         let shared = Shared {
-            addresses,
+            given: addresses.clone(),
+            addresses: RwLock::new(addresses.into()),
             scheme,
             preferred: AtomicUsize::new(0),
             token,
@@ -159,8 +165,35 @@ impl Client {
 
     /// The addresses it asks, `http://host:port` or `https://host:port` each.
     #[must_use]
-    pub fn addresses(&self) -> &[String] {
-        &self.shared.addresses
+    pub fn addresses(&self) -> Arc<[String]> {
+        let addresses = self.shared.addresses.read();
+        Arc::clone(&addresses.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks these directors as well as those that it was made with, and no others; the one that `first` picks
+    /// comes first, so that many clients spread over all. What is no address is left out. Tells whether
+    /// anything is new.
+    pub fn learn(&self, directors: &[String], first: u64) -> bool {
+        let mut all = self.shared.given.clone();
+        for address in directors {
+            if let Ok(base) = base_address(address, self.shared.scheme)
+                && !all.contains(&base)
+                && all.len() < ADDRESSES_MAX
+            {
+                all.push(base);
+            }
+        }
+        if *self.addresses() == *all {
+            return false;
+        }
+        let count = all.len() as u64;
+        // Less than the count, which is small.
+        let first = usize::try_from(first % count).unwrap_or_default();
+        let known = self.shared.addresses.write();
+        // It is replaced in one step, so a poisoned one is whole.
+        *known.unwrap_or_else(PoisonError::into_inner) = all.into();
+        self.shared.preferred.store(first, Ordering::Relaxed);
+        true
     }
 }
 
@@ -198,6 +231,23 @@ fn base_address(address: &str, scheme: Scheme) -> Result<String, AddressError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_learned_is_asked_beside_what_was_given() {
+        let client = Client::new(vec!["d1".to_owned()], None).unwrap();
+        let learn = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            client.learn(&names, 5)
+        };
+        assert!(!learn(&["d1:7400"]), "it is the one that was given");
+        assert!(learn(&["d2", "http://d1:7400", "d3", "no address"]));
+        let all = ["http://d1:7400", "http://d2:7400", "http://d3:7400"];
+        assert_eq!(*client.addresses(), all);
+        assert_eq!(client.shared.preferred.load(Ordering::Relaxed), 2);
+        assert!(!learn(&["d2", "d3"]));
+        assert!(learn(&["d3"]), "one that was removed is forgotten");
+        assert_eq!(*client.addresses(), ["http://d1:7400", "http://d3:7400"]);
+    }
 
     #[test]
     fn addresses_are_taken_as_people_write_them() {

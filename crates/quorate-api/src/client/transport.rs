@@ -189,7 +189,7 @@ impl Client {
 
     /// Asks every director once, and leaders that they name. `None`: nobody took it.
     async fn round(&self, call: &Call, seen: &mut Seen) -> Option<Result<Response, Error>> {
-        let addresses = &self.shared.addresses;
+        let addresses = self.addresses();
         let first = self.shared.preferred.load(Ordering::Relaxed);
         let mut hint = None;
         // Every address once, and at most one hint after each.
@@ -301,7 +301,7 @@ impl Seen {
             Error::NoLeader
         } else {
             Error::Unreachable {
-                addresses: client.shared.addresses.clone(),
+                addresses: client.addresses().to_vec(),
                 cause: self.cause,
             }
         }

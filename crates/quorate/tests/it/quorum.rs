@@ -295,7 +295,15 @@ fn directors_come_in_one_after_the_other_and_work_goes_on_through_the_loss_of_an
             (done.code == Some(0)).then_some(())
         });
     }
-    let after = quorum.all_run("d2", 12);
+    // The agent that was told of d1 alone has learned of the others: its lease outlives d1.
+    let learned = std::fs::read_to_string(quorum.dir.path().join("a1/directors"));
+    assert_eq!(learned.expect("what it has learned").lines().count(), 3);
+    quorum.kill("d1");
+    let killed = Instant::now();
+    let after = eventually("more than a lease is over and all run", || {
+        let run = quorum.all_run("d2", 12);
+        (killed.elapsed() > std::time::Duration::from_secs(11)).then_some(run)
+    });
     assert_eq!(before, after, "no partition has moved");
     assert_eq!(quorum.runs(), begun, "nothing was restarted");
 }
