@@ -16,6 +16,7 @@ mod asks;
 mod calls;
 mod clock;
 mod config;
+mod containment;
 mod data_dir;
 mod files;
 mod identity;
@@ -27,6 +28,7 @@ mod local;
 mod logs;
 mod notify;
 mod renewal;
+mod secret;
 mod tail;
 mod times;
 mod tls;
@@ -54,6 +56,7 @@ use crate::warden::protocol::{Order, StartRun};
 use crate::warden::{self, client as warden_client};
 use calls::Caller;
 pub use config::{Config, RunError};
+use containment::tell_containment;
 use data_dir::DataDir;
 pub use data_dir::is_running;
 use files::{Done, Files, Job, Pending};
@@ -65,6 +68,7 @@ use link::{Descriptors, Link, wire_id};
 use local::{Local, Reply};
 use logs::Logs;
 use renewal::Renewed;
+use secret::secret;
 use tls::Tls;
 
 /// The class that every agent has a session for, in use or not, so that it is known.
@@ -122,24 +126,6 @@ impl Holder {
             opened: None,
             dropped: CancellationToken::new(),
         }
-    }
-}
-
-/// Random, and another one in a copy of this process that draws the same numbers.
-fn secret() -> String {
-    let now = u128::from(clock::now().as_nanos());
-    format!(
-        "{:064x}",
-        U256(rand::random(), rand::random::<u128>() ^ now)
-    )
-}
-
-/// 256 random bits.
-struct U256(u128, u128);
-
-impl std::fmt::LowerHex for U256 {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}{:032x}", self.0, self.1)
     }
 }
 
@@ -261,25 +247,6 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     drop((heard, asked));
     shell.end(renewal).await;
     Ok(())
-}
-
-/// Says what the kill path of a new warden was proven to be, and why it is not better.
-fn tell_containment(warden: WardenId, state: &warden_client::State) {
-    let grade = &state.containment;
-    let kernel = grade == crate::warden::KERNEL;
-    for why in &state.shortfalls {
-        if kernel {
-            tracing::info!(
-                warden = warden.0,
-                grade,
-                why,
-                "containment has no second line"
-            );
-        } else {
-            tracing::warn!(warden = warden.0, grade, why, "containment is weaker");
-        }
-    }
-    tracing::info!(warden = warden.0, grade, "the kill path is proven");
 }
 
 fn report_panic(ended: Result<(), tokio::task::JoinError>) {

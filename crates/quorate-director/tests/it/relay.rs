@@ -68,7 +68,7 @@ impl Trio {
     }
 
     fn client(&self, at: usize) -> Client {
-        self.desks[at].client.clone()
+        self.desks.get(at).unwrap().client.clone()
     }
 
     async fn stop(self) {

@@ -1,16 +1,22 @@
 //! What each command takes. The names are those of the documents.
 
+mod daemons;
+mod quorum;
+mod tokens;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use quorate_core::access::USES_MAX;
-use quorate_core::ids::{
-    AgentName, CredentialId, DirectorName, PartitionKey, ServiceName, ServicePrefix, TokenName,
-};
+use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
 use quorate_core::spec::Span;
-use quorate_core::spec::constraint::CONTAINMENT_LABEL;
 
 use crate::output::Format;
+
+pub(crate) use daemons::{AgentArgs, DirectorArgs};
+pub(crate) use quorum::{ClusterArgs, ClusterCommand, MemberArgs, TransferArgs};
+pub(crate) use tokens::{
+    JoinTokenArgs, JoinTokenCommand, NodeRole, TokenArgs, TokenCommand, TokenRole,
+};
 
 /// Runs each long-lived job on exactly one machine of a cluster, whatever fails.
 #[derive(Debug, Parser)]
@@ -272,100 +278,6 @@ pub(crate) struct UpArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct DirectorArgs {
-    /// Configuration file with the same keys
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Its name, unique in the cluster [default: the host's name]
-    #[arg(long, env = "QUORATE_DIRECTOR__NAME", value_name = "NAME")]
-    pub(crate) name: Option<DirectorName>,
-    /// Where it keeps its data
-    #[arg(long, env = "QUORATE_DIRECTOR__DATA_DIR", value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// Where its API listens [default: 127.0.0.1:7400]
-    #[arg(long, env = "QUORATE_DIRECTOR__LISTEN", value_name = "ADDR")]
-    pub(crate) listen: Option<std::net::SocketAddr>,
-    /// Where agents, people and other directors reach its API [default: where it listens]
-    #[arg(long, env = "QUORATE_DIRECTOR__ADVERTISE", value_name = "HOST:PORT")]
-    pub(crate) advertise: Option<String>,
-    /// Where it listens for other directors; without it, it is alone
-    #[arg(long, env = "QUORATE_DIRECTOR__PEER_LISTEN", value_name = "ADDR")]
-    pub(crate) peer_listen: Option<std::net::SocketAddr>,
-    /// Where other directors reach it [default: where it listens for them]
-    #[arg(
-        long,
-        env = "QUORATE_DIRECTOR__PEER_ADVERTISE",
-        value_name = "HOST:PORT",
-        requires = "peer_listen"
-    )]
-    pub(crate) peer_advertise: Option<String>,
-    /// Directors of the cluster that it is to come into, by their APIs, comma-separated
-    #[arg(
-        long,
-        env = "QUORATE_DIRECTOR__JOIN",
-        value_delimiter = ',',
-        value_name = "ADDR",
-        requires = "peer_listen"
-    )]
-    pub(crate) join: Vec<String>,
-    /// Follow without a vote
-    #[arg(long, env = "QUORATE_DIRECTOR__LEARNER", requires = "join")]
-    pub(crate) learner: bool,
-    /// From 0 to 10: of those that could lead, the highest does
-    #[arg(
-        long,
-        env = "QUORATE_DIRECTOR__PRIORITY",
-        value_name = "N",
-        value_parser = clap::value_parser!(u8).range(0..=10)
-    )]
-    pub(crate) priority: Option<u8>,
-    /// A folder in which `partitions.file` may be; may be given several times
-    #[arg(
-        long,
-        env = "QUORATE_DIRECTOR__SOURCE_ROOT",
-        value_delimiter = ':',
-        value_name = "DIR"
-    )]
-    pub(crate) source_root: Vec<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentArgs {
-    /// Configuration file with the same keys
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Its name, unique in the cluster [default: the host's name]
-    #[arg(long, env = "QUORATE_AGENT__NAME", value_name = "NAME")]
-    pub(crate) name: Option<AgentName>,
-    /// Where it keeps its data
-    #[arg(long, env = "QUORATE_AGENT__DATA_DIR", value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// Where the directors are, comma-separated [default: those of QUORATE_ADDRESS, else 127.0.0.1:7400]
-    #[arg(
-        long,
-        env = "QUORATE_AGENT__JOIN",
-        value_delimiter = ',',
-        value_name = "ADDR"
-    )]
-    pub(crate) join: Vec<String>,
-    /// A label that services may require; may be given several times
-    #[arg(long = "label", env = "QUORATE_AGENT__LABEL", value_delimiter = ',', value_name = "K=V", value_parser = own_label)]
-    pub(crate) labels: Vec<(String, String)>,
-    /// Most weight it holds [default: no limit]
-    #[arg(long, env = "QUORATE_AGENT__CAPACITY", value_name = "N")]
-    pub(crate) capacity: Option<u64>,
-    /// How long a warden waits for the next agent process before it ends its runs
-    #[arg(long, env = "QUORATE_AGENT__ADOPT_WITHIN", value_name = "TIME")]
-    pub(crate) adopt_within: Option<Span>,
-    /// End when standard input ends, leaving the runs to their wardens; `up` starts its agents so
-    #[arg(long, hide = true)]
-    pub(crate) tied: bool,
-    /// Close the sessions that a warden left in this folder, and end; started by a warden
-    #[arg(long, hide = true, value_name = "DIR")]
-    pub(crate) last_will: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// The data folder of a director or an agent, in use or to be; its disk is tried
     #[arg(long, value_name = "DIR")]
@@ -392,17 +304,6 @@ pub(crate) struct LogsArgs {
     /// Show the file before the current one
     #[arg(long)]
     pub(crate) previous: bool,
-}
-
-/// Reads a label that an agent may be given.
-fn own_label(text: &str) -> Result<(String, String), String> {
-    let (name, value) = label(text)?;
-    if name == CONTAINMENT_LABEL {
-        return Err(format!(
-            "every agent has the label {name:?} by itself; leave it out, `quorate doctor` shows its value here"
-        ));
-    }
-    Ok((name, value))
 }
 
 /// Reads `k=v`.
@@ -599,38 +500,6 @@ pub(crate) struct AgentNameArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ClusterArgs {
-    #[command(subcommand)]
-    pub(crate) command: ClusterCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ClusterCommand {
-    /// Show who votes, who follows, and how far each has come
-    Status,
-    /// Give a director that follows a vote
-    Add(MemberArgs),
-    /// Remove a director for good; its folder cannot come back
-    Remove(MemberArgs),
-    /// Let another director lead
-    TransferLeader(TransferArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MemberArgs {
-    /// The director
-    #[arg(value_name = "DIRECTOR")]
-    pub(crate) director: DirectorName,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TransferArgs {
-    /// Who is to lead [default: the one that lacks least]
-    #[arg(long, value_name = "DIRECTOR")]
-    pub(crate) to: Option<DirectorName>,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct EvictArgs {
     /// The agent
     #[arg(value_name = "AGENT", value_parser = agent)]
@@ -654,99 +523,6 @@ pub(crate) struct WaitArgs {
     /// How long at most
     #[arg(long, default_value = "5m", value_name = "TIME")]
     pub(crate) timeout: Span,
-}
-
-/// What is done with API tokens.
-#[derive(Debug, Subcommand)]
-pub(crate) enum TokenCommand {
-    /// Create an API token and show it, this once
-    Create(TokenArgs),
-    /// List API tokens, those that ended lately included
-    Ls,
-    /// Take an API token back
-    Revoke(CredentialArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TokenArgs {
-    /// Who or what it is for
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: TokenName,
-    /// What its holder may do
-    #[arg(long, value_enum, value_name = "ROLE")]
-    pub(crate) role: TokenRole,
-    /// Only for services whose names begin so [default: all services]
-    #[arg(long, value_name = "PREFIX")]
-    pub(crate) scope: Option<ServicePrefix>,
-    /// For how long it counts, such as 90d [default: until it is revoked]
-    #[arg(long, value_name = "TIME")]
-    pub(crate) ttl: Option<Span>,
-}
-
-/// What the holder of an API token may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TokenRole {
-    /// Look
-    Viewer,
-    /// Start, stop, restart, drain and cordon as well
-    Operator,
-    /// Define services as well: run any command on the agents
-    Definer,
-    /// Everything
-    Admin,
-}
-
-/// What is done with join tokens.
-#[derive(Debug, Subcommand)]
-pub(crate) enum JoinTokenCommand {
-    /// Create a join token and show it, this once
-    Create(JoinTokenArgs),
-    /// List join tokens, those that ended lately included
-    Ls,
-    /// Take a join token back; whom it has let in stays
-    Revoke(CredentialArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct JoinTokenArgs {
-    /// What it lets in
-    #[arg(long, value_enum, value_name = "ROLE")]
-    pub(crate) role: NodeRole,
-    /// How many it lets in
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(USES_MAX)), value_name = "N")]
-    pub(crate) uses: u32,
-    /// For how long it counts, at most 7d
-    #[arg(long, default_value = "1h", value_name = "TIME")]
-    pub(crate) ttl: Span,
-}
-
-/// What a machine is to be in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NodeRole {
-    /// It runs what it is given
-    Agent,
-    /// It becomes a member of the quorum
-    Director,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CredentialArgs {
-    /// The id of the token, as `ls` shows it
-    #[arg(value_name = "ID", value_parser = credential)]
-    pub(crate) id: CredentialId,
-}
-
-/// Reads an id as `ls -o name` writes it, or alone. Whoever gives the token itself hears that.
-fn credential(text: &str) -> Result<CredentialId, String> {
-    if text.starts_with("qr_") || text.starts_with("qrj_") {
-        return Err(
-            "this is a token itself, and others may have seen it now; give its id".to_owned(),
-        );
-    }
-    let id = text
-        .strip_prefix("token/")
-        .or(text.strip_prefix("join-token/"));
-    CredentialId::new(id.unwrap_or(text)).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Args)]

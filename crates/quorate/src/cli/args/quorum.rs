@@ -1,0 +1,36 @@
+//! What `cluster` takes.
+
+use clap::{Args, Subcommand};
+use quorate_core::ids::DirectorName;
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    #[command(subcommand)]
+    pub(crate) command: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show who votes, who follows, and how far each has come
+    Status,
+    /// Give a director that follows a vote
+    Add(MemberArgs),
+    /// Remove a director for good; its folder cannot come back
+    Remove(MemberArgs),
+    /// Let another director lead
+    TransferLeader(TransferArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MemberArgs {
+    /// The director
+    #[arg(value_name = "DIRECTOR")]
+    pub(crate) director: DirectorName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// Who is to lead [default: the one that lacks least]
+    #[arg(long, value_name = "DIRECTOR")]
+    pub(crate) to: Option<DirectorName>,
+}
