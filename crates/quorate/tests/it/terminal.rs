@@ -69,7 +69,7 @@ fn another_server_at_the_address_is_not_taken_for_a_director() {
 
 #[test]
 fn addresses_that_are_none_are_usage_errors() {
-    for address in ["", "https://d1", "a b", "d1:99999", "d1/v1"] {
+    for address in ["", "ftp://d1", "a b", "d1:99999", "d1/v1"] {
         let done = run(&["status", "--address", address], here());
         let expected = if address.is_empty() { 6 } else { 2 };
         assert_eq!(done.code, Some(expected), "{address:?}: {}", done.err);
