@@ -164,7 +164,10 @@ fn take_part(options: &mut Options, data_dir: &Path, peering: Peering) -> Result
         Failure::new(
             Code::Config,
             format!("the papers of this director: {}", chain(&error)),
-            "`quorate init` makes those of a new cluster, `quorate join` fetches those of another",
+            format!(
+                "put {TRUST} and {PAPERS} of this cluster's authority into {}; docs/security.md tells more",
+                pki.display()
+            ),
         )
     };
     let trust = Trust::load(&pki.join(TRUST)).map_err(no_papers)?;

@@ -3,9 +3,11 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::daemon;
 use crate::failure::{Code, Failure};
@@ -13,6 +15,8 @@ use crate::output::say;
 
 /// A log of an agent that is larger than this is begun anew; the one before is kept.
 const LOG_BYTES_MAX: u64 = 1 << 20;
+/// The logs are looked at this often.
+const LOOK_AT_LOGS: Duration = Duration::from_secs(30);
 
 /// An agent that runs.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub(super) struct Agents {
     running: Vec<Agent>,
     address: String,
     leaving: bool,
+    /// Keeps their logs small. Ends with this.
+    _logs: AbortOnDropHandle<()>,
 }
 
 impl Agents {
@@ -90,10 +96,13 @@ impl Agents {
                 child,
             });
         }
+        let logs = running.iter().map(|agent: &Agent| agent.log.clone());
+        let logs = tokio::spawn(keep_small(logs.collect()));
         Ok(Self {
             running,
             address: address.to_owned(),
             leaving: false,
+            _logs: AbortOnDropHandle::new(logs),
         })
     }
 
@@ -208,9 +217,59 @@ fn with_usual_files(child: &Child) {
     }
 }
 
+/// Keeps logs small while they are written.
+async fn keep_small(logs: Vec<PathBuf>) {
+    let mut look = tokio::time::interval(LOOK_AT_LOGS);
+    loop {
+        look.tick().await;
+        for log in &logs {
+            let path = log.clone();
+            let cut = tokio::task::spawn_blocking(move || cut(&path));
+            if let Ok(Err(error)) = cut.await {
+                tracing::warn!(log = %log.display(), %error, "a log of an agent grows");
+            }
+        }
+    }
+}
+
+/// Begins a log anew that is too large. The agent goes on writing to the same file, so what is in it is copied
+/// and cut off; a line that comes in between is lost.
+fn cut(path: &Path) -> std::io::Result<()> {
+    if std::fs::metadata(path)?.len() <= LOG_BYTES_MAX {
+        return Ok(());
+    }
+    std::fs::copy(path, path.with_extension("log.1"))?;
+    OpenOptions::new().write(true).open(path)?.set_len(0)
+}
+
 fn open_log(path: &Path) -> std::io::Result<File> {
     if std::fs::metadata(path).is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
         std::fs::rename(path, path.with_extension("log.1"))?;
     }
     OpenOptions::new().create(true).append(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_grew_is_begun_anew_while_its_writer_goes_on() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a1.log");
+        let mut writer = open_log(&path).expect("it opens");
+        writer.write_all(b"short\n").expect("written");
+        cut(&path).expect("looked at");
+        let length = |path: &Path| std::fs::metadata(path).expect("it is there").len();
+        assert_eq!(length(&path), 6, "a short one stays");
+        let long = vec![b'x'; usize::try_from(LOG_BYTES_MAX).expect("fits")];
+        writer.write_all(&long).expect("written");
+        cut(&path).expect("cut");
+        assert_eq!(length(&path), 0);
+        assert_eq!(length(&path.with_extension("log.1")), LOG_BYTES_MAX + 6);
+        writer.write_all(b"next\n").expect("written");
+        assert_eq!(std::fs::read(&path).expect("read"), b"next\n");
+    }
 }

@@ -49,6 +49,15 @@ pub(crate) fn free_port() -> u16 {
 /// demonstration alone keep two processors busy, and other tests run beside them.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(180);
 
+/// Held by a test that keeps every processor busy, or whose directors must hear each other in time: two of them
+/// beside each other would only show that a machine can be too slow.
+pub(crate) fn in_turn() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    // A test that failed leaves nothing behind that the next could trip over.
+    TURN.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Waits until a condition gives a value.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = std::time::Instant::now();
