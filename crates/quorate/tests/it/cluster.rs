@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::referee::{Judged, judge};
-use crate::support::{Done, done, eventually, free_port, signal};
+use crate::support::{Done, Machine, done, eventually, free_port, signal};
 
 /// A folder with a job file, a partition list and a record, and the `up` that runs it.
 pub(crate) struct Cluster {
@@ -17,6 +17,7 @@ pub(crate) struct Cluster {
     up: Option<Child>,
     /// Agents that were started by hand.
     others: Vec<Child>,
+    _machine: Machine,
 }
 
 /// A partition as `ls partitions -o json` shows it.
@@ -46,6 +47,7 @@ impl Cluster {
             port: free_port(),
             up: None,
             others: Vec::new(),
+            _machine: Machine::shared(),
         }
     }
 
@@ -223,6 +225,18 @@ impl Cluster {
         judged
     }
 
+    /// The last of what director and agents have logged, for whoever reads of a failure.
+    fn tell_logs(&self) {
+        let agents = ["a1", "a2", "a3"].map(|name| self.data().join(format!("agents/{name}.log")));
+        let up = self.dir.path().join("up.err");
+        for path in std::iter::once(up).chain(agents) {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- {}", path.display());
+            lines.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+
     /// Where everything is.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -231,6 +245,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell_logs();
+        }
         for child in &self.others {
             signal(child.id(), Signal::TERM);
         }

@@ -7,13 +7,14 @@ use std::sync::mpsc;
 
 use rustix::process::Signal;
 
-use crate::support::{Done, done, eventually, free_port, signal};
+use crate::support::{Done, Machine, done, eventually, free_port, signal};
 
 /// A folder with `job.toml`, and the `up` that runs it.
 pub(crate) struct One {
     dir: tempfile::TempDir,
     port: u16,
     up: Option<Child>,
+    _machine: Machine,
 }
 
 impl One {
@@ -28,6 +29,7 @@ impl One {
             dir,
             port: free_port(),
             up: None,
+            _machine: Machine::shared(),
         }
     }
 

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::referee::judge;
-use crate::support::{Done, done, eventually, in_turn, signal};
+use crate::support::{Done, Machine, done, eventually, signal};
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
 
@@ -25,6 +25,7 @@ struct Quorum {
     cluster: ClusterId,
     directors: BTreeMap<String, Child>,
     agents: BTreeMap<String, Child>,
+    _machine: Machine,
 }
 
 impl Quorum {
@@ -46,6 +47,7 @@ impl Quorum {
             cluster,
             directors: BTreeMap::new(),
             agents: BTreeMap::new(),
+            _machine: Machine::shared(),
         };
         quorum.papers("d1");
         quorum.director("d1");
@@ -255,7 +257,6 @@ fn ports() -> BTreeMap<String, (u16, u16)> {
 
 #[test]
 fn directors_come_in_one_after_the_other_and_work_goes_on_through_the_loss_of_any() {
-    let _turn = in_turn();
     let mut quorum = Quorum::found();
     quorum.papers("d2");
     quorum.director("d2");
@@ -319,7 +320,6 @@ fn directors_come_in_one_after_the_other_and_work_goes_on_through_the_loss_of_an
 
 #[test]
 fn a_leader_that_stops_in_order_hands_over_first_and_one_that_is_removed_does_too() {
-    let _turn = in_turn();
     let mut quorum = Quorum::of_three();
     quorum.agent("a1", "d3");
     quorum.apply(4);
@@ -358,7 +358,6 @@ fn a_leader_that_stops_in_order_hands_over_first_and_one_that_is_removed_does_to
 
 #[test]
 fn without_a_majority_work_goes_on_until_its_lease_and_what_is_known_can_be_read() {
-    let _turn = in_turn();
     let mut quorum = Quorum::of_three();
     quorum.agent("a1", "d1");
     quorum.apply(2);

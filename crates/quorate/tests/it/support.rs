@@ -1,7 +1,9 @@
 //! Runs the program in a clean environment and keeps what it printed.
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use assert_cmd::Command;
 
@@ -49,13 +51,51 @@ pub(crate) fn free_port() -> u16 {
 /// demonstration alone keep two processors busy, and other tests run beside them.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(180);
 
-/// Held by a test that keeps every processor busy, or whose directors must hear each other in time: two of them
-/// beside each other would only show that a machine can be too slow.
-pub(crate) fn in_turn() -> std::sync::MutexGuard<'static, ()> {
-    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    // A test that failed leaves nothing behind that the next could trip over.
-    TURN.lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+/// The machine, as one test holds it: shared with others, or alone by one that keeps every processor busy and
+/// whose agents must be heard in time all the same.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    _held: Held,
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for what happens when it is let go")]
+enum Held {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+    /// This test has it already.
+    Again,
+}
+
+static MACHINE: RwLock<()> = RwLock::new(());
+
+std::thread_local! {
+    static TIMES: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Machine {
+    /// Beside other tests.
+    pub(crate) fn shared() -> Self {
+        Self::hold(|| Held::Shared(MACHINE.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Alone. What a failed test leaves is nothing that another could trip over.
+    pub(crate) fn alone() -> Self {
+        Self::hold(|| Held::Alone(MACHINE.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn hold(take: impl FnOnce() -> Held) -> Self {
+        let before = TIMES.get();
+        let held = if before == 0 { take() } else { Held::Again };
+        TIMES.set(before + 1);
+        Self { _held: held }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        TIMES.set(TIMES.get() - 1);
+    }
 }
 
 /// Waits until a condition gives a value.
