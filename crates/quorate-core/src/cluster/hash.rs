@@ -1,8 +1,8 @@
 //! The state hash: two directors that folded the same entries have the same one (S8).
 //!
-//! Everything that decides is in it; what is only for people (wall times but those that end tokens, process ids, exits, addresses,
-//! versions) is not, and neither are revisions, by which only the leader decides, once. Structs are taken
-//! apart by name, so that a new field must be placed here.
+//! Everything that decides is in it; what is only for people (wall times but those that end tokens,
+//! process ids, exits, addresses, versions) is not, and neither are revisions, by which only the leader
+//! decides, once. Structs are taken apart by name, so that a new field must be placed here.
 
 use std::time::Duration;
 

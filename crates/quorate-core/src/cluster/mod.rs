@@ -2,8 +2,8 @@
 //!
 //! [`Cluster::apply`] takes one entry after the other. It is deterministic and cannot fail: a record
 //! whose precondition does not hold is folded as *refused*, with the same result on every director.
-//! It must never look at a clock. Wall times in it are for
-//! people, and end tokens by what the entry says that it is.
+//! It must never look at a clock. Wall times in it are for people, and end tokens by what the entry says
+//! that it is.
 //!
 //! Removing or stopping takes effect here at once: what was only assigned is free, what is assumed is
 //! `Stopping`. So an `Assumed` partition is always one that is wanted, unless its service changed.

@@ -122,7 +122,7 @@ fn signer(app: &App) -> Result<Arc<dyn Signer>, Failure> {
             Code::Unavailable,
             "this director has no certificate authority, so it can let nobody in",
         )
-        .next_step("`quorate init` makes one; on loopback agents need no certificate")
+        .next_step("on loopback agents need no certificate; docs/security.md tells what there is")
     })
 }
 

@@ -370,7 +370,7 @@ mod tests {
             ("GET", "/v1/agents", Served::ByLeader),
             (
                 "GET",
-                "/v1/services/work/partitions/k/why",
+                "/v1/services/events/partitions/k/why",
                 Served::ByLeader,
             ),
             ("POST", "/v1/apply", Served::ByLeader),
