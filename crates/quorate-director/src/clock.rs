@@ -1,5 +1,7 @@
 //! The two clocks of a director: the one that decides, and the one for people.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use quorate_core::director::event::Now;
 use quorate_core::time::{Moment, WallTime};
@@ -19,6 +21,11 @@ pub(crate) fn moment() -> Moment {
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     let nanos = u64::try_from(time.tv_nsec).unwrap_or_default();
     Moment::from_nanos(seconds * 1_000_000_000 + nanos)
+}
+
+/// A span as it is told in JSON.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// RFC 3339 in UTC, to the millisecond.

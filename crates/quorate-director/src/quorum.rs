@@ -26,6 +26,14 @@ pub struct Member {
     pub silent_for: Option<Duration>,
 }
 
+/// Who is to lead after one of them: the other voter that lacks least.
+#[must_use]
+pub fn heir(members: &[Member], after: u64) -> Option<&Member> {
+    let others = members.iter();
+    let others = others.filter(|member| member.voter && member.id != after);
+    others.min_by_key(|member| member.behind.unwrap_or(u64::MAX))
+}
+
 /// Why the members were not changed, by what can be done about it.
 #[derive(Debug, thiserror::Error)]
 pub enum QuorumError {

@@ -26,7 +26,6 @@ use crate::engine::Reading;
 /// A service, without its specification.
 pub(crate) fn service(service: &Service, partitions: Counts) -> ServiceView {
     let spec = service.spec();
-    let millis = u64::try_from(spec.lease_class().as_millis()).unwrap_or(u64::MAX);
     ServiceView {
         name: service.name().to_string(),
         state: match service.desired() {
@@ -37,7 +36,7 @@ pub(crate) fn service(service: &Service, partitions: Counts) -> ServiceView {
         stopped: service.desired() == Desired::Stopped,
         partitions,
         source: source(service),
-        lease_ms: millis,
+        lease_ms: clock::millis(spec.lease_class()),
         spec_version: service.spec_version().0,
         spec: None,
         agents: BTreeMap::new(),
@@ -350,7 +349,7 @@ pub(crate) fn agent(reading: &Reading<'_>, agent: &Agent, weight: u64) -> AgentV
         capacity: info.capacity,
         labels: info.labels.clone(),
         containment: containment(info.containment).to_owned(),
-        lease_margin_ms: margin.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        lease_margin_ms: margin.map(clock::millis),
         sessions: agent.sessions().iter().map(|id| id.0).collect(),
         version: info.version.clone(),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_api::client::Client;
 use quorate_core::ids::ClusterId;
-use quorate_director::quorum::Quorum as _;
+use quorate_director::quorum::{Quorum as _, heir};
 use quorate_director::{Bound, Config, Joining};
 use quorate_pki::{PAPERS, Papers, TRUST, Trust};
 use quorate_raft::{Embedded, OpenError, Options, PeerTls, Peers, Start, Timing};
@@ -123,10 +123,7 @@ async fn hand_over(quorum: &EmbeddedQuorum) {
     {
         return;
     }
-    let others = members
-        .iter()
-        .filter(|member| member.voter && member.id != quorum.id());
-    let Some(heir) = others.min_by_key(|member| member.behind.unwrap_or(u64::MAX)) else {
+    let Some(heir) = heir(&members, quorum.id()) else {
         return;
     };
     match tokio::time::timeout(HAND_OVER_TIME, quorum.transfer(heir.id)).await {

@@ -10,13 +10,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use quorate_core::access::{Role, TokenGrant};
-use quorate_core::director::call::{AccessCall, Answer, Call};
+use quorate_core::director::call::{AccessCall, Call};
 use quorate_core::ids::{CredentialId, TokenName};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::secret::{self, Kind};
-use crate::engine::{AskError, Handle};
+use crate::engine::Handle;
 
 /// The file, in the data folder of a director.
 const FILE: &str = "bootstrap-token.json";
@@ -136,25 +136,18 @@ pub(crate) async fn hand_in(handle: Handle, data_dir: PathBuf, shutdown: Cancell
 async fn handed_in(handle: &Handle, grant: TokenGrant) -> bool {
     let id = grant.id.clone();
     let call = Call::Access(Box::new(AccessCall::Bootstrap(grant)));
-    match handle.call(call).await {
-        Ok(Answer::Done { changed, .. }) => {
-            if changed {
+    match handle.decide(call).await {
+        Some(Ok(made)) => {
+            if made.changed {
                 tracing::info!(%id, "the first admin token counts from now on");
             }
             true
         }
-        Ok(Answer::Refused(refusal)) => {
+        Some(Err(refusal)) => {
             tracing::warn!(%id, reason = %refusal, "the first admin token was refused");
             true
         }
-        Ok(
-            Answer::Unknown
-            | Answer::NotLeader { .. }
-            | Answer::Opened { .. }
-            | Answer::Reported { .. }
-            | Answer::Checkpoints { .. },
-        )
-        | Err(AskError::Overloaded | AskError::Ended) => false,
+        None => false,
     }
 }
 

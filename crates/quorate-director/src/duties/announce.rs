@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_core::director::call::{Answer, Call};
+use quorate_core::director::call::Call;
 use quorate_core::record::DirectorInfo;
 use tokio_util::sync::CancellationToken;
 
@@ -44,12 +44,11 @@ async fn tell(app: &App, own: &DirectorInfo, leader: Led) -> Result<(), String> 
         Led::By { address, .. } => app.relay.announce(&address, own).await,
         Led::Here => {
             let director = own.clone();
-            let answered = app.handle.call(Call::Announce { director });
-            match tokio::time::timeout(app.limits.call_time, answered).await {
-                Ok(Ok(Answer::Done { .. })) => Ok(()),
-                Ok(Ok(other)) => Err(format!("{other:?}")),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("the ledger did not answer in time".to_owned()),
+            let decided = app.handle.decide(Call::Announce { director });
+            match tokio::time::timeout(app.limits.call_time, decided).await {
+                Ok(Some(Ok(_))) => Ok(()),
+                Ok(Some(Err(refusal))) => Err(refusal.to_string()),
+                Ok(None) | Err(_) => Err("it was not decided".to_owned()),
             }
         }
     }

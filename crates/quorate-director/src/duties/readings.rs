@@ -2,7 +2,7 @@
 //!
 //! Decides nothing itself: a reading that was refused by the core is decided, too.
 
-use quorate_core::director::call::{Answer, Call, Refusal};
+use quorate_core::director::call::Call;
 use tokio::sync::mpsc;
 
 use super::sources::Reading;
@@ -20,27 +20,18 @@ pub(crate) async fn hand_in(handle: Handle, mut readings: mpsc::Receiver<Reading
             service: service.clone(),
             reading: partitions,
         };
-        let outcome = match handle.call(call).await {
-            Ok(Answer::Done { notes, .. }) => {
-                for note in notes {
+        let outcome = match handle.decide(call).await {
+            Some(Ok(made)) => {
+                for note in made.notes {
                     tracing::info!(%service, note, "partitions were read");
                 }
                 true
             }
-            // Nothing looked at it yet.
-            Ok(Answer::Refused(Refusal::Overloaded)) => false,
-            Ok(Answer::Refused(refusal)) => {
+            Some(Err(refusal)) => {
                 tracing::warn!(%service, reason = %refusal, "partitions were refused");
                 true
             }
-            Ok(
-                Answer::Unknown
-                | Answer::NotLeader { .. }
-                | Answer::Opened { .. }
-                | Answer::Reported { .. }
-                | Answer::Checkpoints { .. },
-            )
-            | Err(_) => false,
+            None => false,
         };
         // Its reader may have ended because the service is gone.
         let _ = decided.send(outcome);

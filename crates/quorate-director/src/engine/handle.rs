@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use quorate_core::director::call::{Answer, Call, Renewal, RenewalAnswer};
+use quorate_core::director::call::{Answer, Call, Refusal, Renewal, RenewalAnswer};
 use quorate_core::ids::{DirectorName, Epoch, Position, SessionId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -55,6 +55,15 @@ pub(crate) enum Message {
 pub(crate) struct Ask {
     pub(crate) call: Call,
     pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+/// A change that was decided and is in force.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// What to tell people about it.
+    pub(crate) notes: Vec<String>,
+    /// Something was written for it.
+    pub(crate) changed: bool,
 }
 
 /// A renewal.
@@ -134,6 +143,24 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         self.send(Message::Ask(Box::new(Ask { call, answer })))?;
         answered.await.map_err(|_| AskError::Ended)
+    }
+
+    /// Asks for a change that a duty asks for again until it is decided; a refusal decides, too. `None`: it is
+    /// not, since nobody looked at it or the outcome is not known.
+    pub(crate) async fn decide(&self, call: Call) -> Option<Result<Made, Refusal>> {
+        match self.call(call).await {
+            Ok(Answer::Done { notes, changed, .. }) => Some(Ok(Made { notes, changed })),
+            Ok(Answer::Refused(Refusal::Overloaded)) => None,
+            Ok(Answer::Refused(refusal)) => Some(Err(refusal)),
+            Ok(
+                Answer::Unknown
+                | Answer::NotLeader { .. }
+                | Answer::Opened { .. }
+                | Answer::Reported { .. }
+                | Answer::Checkpoints { .. },
+            )
+            | Err(AskError::Overloaded | AskError::Ended) => None,
+        }
     }
 
     /// Looks something up in the state, within the loop: at most a few thousand items.

@@ -354,12 +354,7 @@ impl<L: Ledger> Engine<L> {
 
     /// Tells those who wait what is new.
     fn publish(&mut self) {
-        let led = self.led_by();
-        self.led.send_if_modified(|before| {
-            let differs = *before != led;
-            *before = led;
-            differs
-        });
+        tell(&self.led, self.led_by());
         let cluster = self.machine.cluster();
         let leading = *self.machine.role() == Role::Leader;
         let now = Seen {
@@ -400,12 +395,17 @@ impl<L: Ledger> Engine<L> {
                 wanted.insert(service.name().clone(), follow);
             }
         }
-        self.wanted.send_if_modified(|before| {
-            let differs = *before != wanted;
-            *before = wanted;
-            differs
-        });
+        tell(&self.wanted, wanted);
     }
+}
+
+/// Wakes those who watch only when there is something new.
+fn tell<T: PartialEq>(watched: &watch::Sender<T>, now: T) {
+    watched.send_if_modified(|before| {
+        let differs = *before != now;
+        *before = now;
+        differs
+    });
 }
 
 /// The runtime's timer runs on another clock, which stops while the machine is suspended: it may be

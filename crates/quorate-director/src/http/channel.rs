@@ -43,12 +43,8 @@ impl Channel {
 
     /// Whether the client has proven that it is an agent of this cluster.
     pub(crate) fn is_agents(&self) -> bool {
-        match self {
-            Self::Plain => false,
-            Self::Tls { identity } => identity
-                .as_ref()
-                .is_some_and(|identity| identity.role() == Role::Agent),
-        }
+        let machine = self.machine();
+        machine.is_some_and(|machine| machine.node == Node::Agent)
     }
 
     /// The machine of this cluster that the client has proven to be.

@@ -14,11 +14,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::sessions::wrong;
+use crate::clock;
 use crate::engine::Led;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed, not_leader};
 use crate::http::extract::{JsonBody, Names, NoBody, Params};
-use crate::quorum::{Member, Quorum, QuorumError};
+use crate::quorum::{Member, Quorum, QuorumError, heir};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -41,8 +42,7 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
     let view = app.query(move |reading| {
         let state = reading.cluster();
         let view = |member: &Member| {
-            let known = state.directors().values();
-            let known = known.into_iter().find(|d| d.name.as_str() == member.name);
+            let known = state.directors().get(member.name.as_str());
             member_view(
                 member,
                 known.map(|d| (d.address.clone(), d.version.clone())),
@@ -78,9 +78,7 @@ fn member_view(member: &Member, known: Option<(String, String)>) -> MemberView {
         peer_address: member.peer_address.clone(),
         version,
         behind: member.behind,
-        silent_ms: member
-            .silent_for
-            .map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
+        silent_ms: member.silent_for.map(clock::millis),
     }
 }
 
@@ -146,7 +144,7 @@ async fn remove(
     let quorum = quorum(&app)?;
     let member = find(&*quorum, &name)?;
     if member.id == quorum.id() && app.handle.led() == Led::Here {
-        let heir = heir(&*quorum)?;
+        let heir = next_leader(&*quorum)?;
         quorum.transfer(heir).await.map_err(failure)?;
         return Err(not_leader(None));
     }
@@ -160,13 +158,11 @@ async fn remove(
     }
 }
 
-/// The voter that lacks least.
-fn heir(quorum: &dyn Quorum) -> Result<u64, Failure> {
-    let own = quorum.id();
-    let members = quorum.members().into_iter();
-    let voters = members.filter(|member| member.voter && member.id != own);
-    let heir = voters.min_by_key(|member| member.behind.unwrap_or(u64::MAX));
-    heir.map(|member| member.id).ok_or_else(|| {
+/// Who leads after this director.
+fn next_leader(quorum: &dyn Quorum) -> Result<u64, Failure> {
+    let members = quorum.members();
+    let heir = heir(&members, quorum.id()).map(|member| member.id);
+    heir.ok_or_else(|| {
         let detail = "it is the only director that votes, and the cluster is in it";
         Failure::new(Code::Conflict, detail).next_step("add another director first")
     })
@@ -188,7 +184,7 @@ async fn transfer(
             let name = DirectorName::new(&name).map_err(|e| wrong("to", &e.to_string()))?;
             find(&*quorum, &name)?.id
         }
-        None => heir(&*quorum)?,
+        None => next_leader(&*quorum)?,
     };
     changed(&app, quorum.transfer(heir).await)
 }

@@ -28,6 +28,7 @@ use utoipa_axum::routes;
 
 use super::no_partition;
 use super::sessions::{authorize, over};
+use crate::clock;
 use crate::engine::Reading;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
@@ -179,7 +180,7 @@ async fn logs(
         lines,
         follow,
         previous,
-        since_ms: since.map(|since| u64::try_from(since.0.as_millis()).unwrap_or(u64::MAX)),
+        since_ms: since.map(|since| clock::millis(since.0)),
     };
     let session = app
         .query(move |reading| holder(reading, &service, &key))

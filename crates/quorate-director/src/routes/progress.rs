@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::no_service;
+use crate::clock;
 use crate::engine::Reading;
 use crate::http::App;
 use crate::http::access::Caller;
@@ -64,7 +65,7 @@ async fn progress(
         (changed_of(reading, service.as_ref()), eta.flatten())
     });
     let (changed_since, eta) = after.await?;
-    progress.eta_ms = eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX));
+    progress.eta_ms = eta.map(clock::millis);
     // What changed while it was counted may stand in the counts only half. And an agent that stops runs by
     // itself, before a lease that it could not renew ends, tells it as how they are, which is no change that
     // the planner looks at.

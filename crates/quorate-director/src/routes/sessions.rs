@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::clock::millis;
 use crate::engine::{Checked, Led, Message, WorkAsk, secret_hash};
 use crate::http::App;
 use crate::http::access::Caller;
@@ -504,8 +505,4 @@ pub(super) fn wrong(at: &str, message: &str) -> Failure {
         hint: None,
     }];
     failure
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,6 @@
 //! API tokens and join tokens: created with their secret for the first and last time, listed, taken back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,8 +12,8 @@ use quorate_api::problem::Problem;
 use quorate_api::resources::{Done, Page};
 use quorate_api::routes;
 use quorate_core::access::{
-    ApiToken, JOIN_TTL, JOIN_TTL_MAX, JoinGrant, JoinToken, Node, Record, Role, TokenGrant,
-    USES_MAX,
+    ApiToken, Credentials, JOIN_TTL, JOIN_TTL_MAX, JoinGrant, JoinToken, Node, Record, Role,
+    TokenGrant, USES_MAX,
 };
 use quorate_core::director::call::{AccessCall, Call};
 use quorate_core::ids::{CredentialId, ServicePrefix, TokenName};
@@ -200,18 +201,28 @@ async fn revoke(
     caller: Caller,
     Names(id): Names<CredentialId>,
 ) -> Result<Indexed<Done>, Failure> {
-    let asked = id.clone();
-    let known = app.query(move |reading| {
-        let tokens = reading.cluster().credentials().tokens();
-        let known = tokens.contains_key(&asked);
-        let ids = tokens.keys().map(CredentialId::as_str);
-        known
-            .then_some(())
-            .ok_or_else(|| unknown("token", &asked, ids))
-    });
-    known.await??;
+    must_exist(&app, "token", &id, Credentials::tokens).await?;
     app.change(caller.asks(changes(Record::TokenRevoked { id })))
         .await
+}
+
+/// Whether there is a token of a kind with this id, in better words than the ledger has.
+async fn must_exist<T: 'static>(
+    app: &App,
+    what: &'static str,
+    id: &CredentialId,
+    of_kind: fn(&Credentials) -> &BTreeMap<CredentialId, T>,
+) -> Result<(), Failure> {
+    let asked = id.clone();
+    let known = app.query(move |reading| {
+        let tokens = of_kind(reading.cluster().credentials());
+        if tokens.contains_key(&asked) {
+            return Ok(());
+        }
+        let ids = tokens.keys().map(CredentialId::as_str);
+        Err(unknown(what, &asked, ids))
+    });
+    known.await?
 }
 
 fn unknown<'a>(what: &str, id: &CredentialId, ids: impl Iterator<Item = &'a str>) -> Failure {
@@ -346,16 +357,7 @@ async fn revoke_join(
     caller: Caller,
     Names(id): Names<CredentialId>,
 ) -> Result<Indexed<Done>, Failure> {
-    let asked = id.clone();
-    let known = app.query(move |reading| {
-        let tokens = reading.cluster().credentials().join_tokens();
-        let known = tokens.contains_key(&asked);
-        let ids = tokens.keys().map(CredentialId::as_str);
-        known
-            .then_some(())
-            .ok_or_else(|| unknown("join-token", &asked, ids))
-    });
-    known.await??;
+    must_exist(&app, "join-token", &id, Credentials::join_tokens).await?;
     app.change(caller.asks(changes(Record::JoinTokenRevoked { id })))
         .await
 }

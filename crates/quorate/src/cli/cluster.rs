@@ -1,15 +1,15 @@
 //! `cluster`: the quorum of directors, and changing it.
 
 use quorate_api::client::Error;
-use quorate_api::resources::{ClusterView, DirectorRole, Done, MemberView};
+use quorate_api::resources::{ClusterView, Done, MemberView};
 use quorate_core::ids::DirectorName;
 use quorate_core::spec::suggest::closest;
 
 use super::args::{ClusterCommand, MemberArgs, TransferArgs};
-use super::list::column;
+use super::list::{column, director_role};
 use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
-use crate::output::{Cell, Column, Format, Row, Style, say};
+use crate::output::{Cell, Column, Format, Row, say};
 
 pub(super) async fn cluster(command: &ClusterCommand, remote: &Remote) -> Result<Exit, Failure> {
     match command {
@@ -72,14 +72,9 @@ impl Row for MemberView {
     }
 
     fn cells(&self) -> Vec<Cell> {
-        let style = match self.role {
-            DirectorRole::Leader => Style::Good,
-            DirectorRole::Follower | DirectorRole::Learner => Style::Plain,
-            DirectorRole::Unreachable => Style::Bad,
-        };
         vec![
             Cell::text(&self.name),
-            Cell::Styled(self.role.as_str().to_owned(), style),
+            director_role(self.role),
             Cell::maybe(self.address.as_ref()),
             Cell::text(&self.peer_address),
             Cell::maybe(self.behind),

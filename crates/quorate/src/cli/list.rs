@@ -128,7 +128,7 @@ pub(super) const fn column(name: &'static str) -> Column {
     Column { name, wide: false }
 }
 
-const fn wide(name: &'static str) -> Column {
+pub(super) const fn wide(name: &'static str) -> Column {
     Column { name, wide: true }
 }
 
@@ -293,6 +293,16 @@ impl Row for AgentView {
     }
 }
 
+/// What a director does, in the colour of how good that is.
+pub(super) fn director_role(role: DirectorRole) -> Cell {
+    let style = match role {
+        DirectorRole::Leader => Style::Good,
+        DirectorRole::Follower | DirectorRole::Learner => Style::Plain,
+        DirectorRole::Unreachable => Style::Bad,
+    };
+    Cell::Styled(role.as_str().to_owned(), style)
+}
+
 impl Row for DirectorView {
     const COLUMNS: &'static [Column] = &[
         column("NAME"),
@@ -307,14 +317,9 @@ impl Row for DirectorView {
     }
 
     fn cells(&self) -> Vec<Cell> {
-        let style = match self.role {
-            DirectorRole::Leader => Style::Good,
-            DirectorRole::Follower | DirectorRole::Learner => Style::Plain,
-            DirectorRole::Unreachable => Style::Bad,
-        };
         vec![
             Cell::text(&self.name),
-            Cell::Styled(self.role.as_str().to_owned(), style),
+            director_role(self.role),
             Cell::text(&self.address),
             Cell::text(self.epoch),
             Cell::maybe(self.position),

@@ -8,6 +8,7 @@ use quorate_api::access::{
 };
 
 use super::args::{JoinTokenArgs, JoinTokenCommand, NodeRole, TokenArgs, TokenCommand, TokenRole};
+use super::list::{column, wide};
 use super::remote::{Remote, failure_of};
 use crate::failure::{Exit, Failure};
 use crate::output::{Cell, Column, Row, Style, say};
@@ -125,11 +126,6 @@ fn state(state: TokenState) -> Cell {
     Cell::Styled(state.as_str().to_owned(), style)
 }
 
-/// A column that is always shown.
-const fn column(name: &'static str) -> Column {
-    Column { name, wide: false }
-}
-
 impl Row for TokenView {
     const COLUMNS: &'static [Column] = &[
         column("ID"),
@@ -166,10 +162,7 @@ impl Row for JoinTokenView {
         column("STATE"),
         column("CREATED"),
         column("EXPIRES"),
-        Column {
-            name: "USED BY",
-            wide: true,
-        },
+        wide("USED BY"),
     ];
 
     fn cells(&self) -> Vec<Cell> {
@@ -196,10 +189,7 @@ impl Row for AuditEntry {
         column("BY"),
         column("ACTION"),
         column("OBJECTS"),
-        Column {
-            name: "FROM",
-            wide: true,
-        },
+        wide("FROM"),
     ];
 
     fn cells(&self) -> Vec<Cell> {
