@@ -166,6 +166,34 @@ pub struct EnrolAnswer {
     pub expires: String,
 }
 
+/// `POST /v1/certificates`: a machine asks for its next certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRequest {
+    /// A certificate signing request, PEM. What it says of names is not looked at.
+    pub csr: String,
+}
+
+/// A certificate that was signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Certificate {
+    /// The certificate and those between it and the authority's, PEM.
+    pub certificate: String,
+    /// Certificates of the authorities that the machine is to trust, PEM.
+    pub authorities: String,
+    /// When it ends, RFC 3339.
+    pub expires: String,
+}
+
+/// `GET /v1/cluster/authority`: the certificate authority of the cluster, with its key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuthorityFiles {
+    /// Its certificates, PEM; the first one's key signs.
+    pub authorities: String,
+    /// That key, PEM.
+    pub key: String,
+}
+
 /// `GET /v1/audit`: who has changed what, as far back as the director that is asked has kept it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditView {
@@ -208,7 +236,7 @@ macro_rules! secret {
     )*};
 }
 
-secret!(TokenCreated, JoinTokenCreated, EnrolRequest);
+secret!(TokenCreated, JoinTokenCreated, EnrolRequest, AuthorityFiles);
 
 #[cfg(test)]
 mod tests {

@@ -65,6 +65,8 @@ pub const CLUSTER_MEMBER: &str = "/v1/cluster/members/{name}";
 pub const CLUSTER_PROMOTE: &str = "/v1/cluster/members/{name}/promote";
 /// Hands leadership over.
 pub const CLUSTER_TRANSFER: &str = "/v1/cluster/transfer-leader";
+/// The certificate authority, for directors.
+pub const CLUSTER_AUTHORITY: &str = "/v1/cluster/authority";
 /// What happens, as it happens.
 pub const EVENTS: &str = "/v1/events";
 /// How far everything has come up.
@@ -101,6 +103,8 @@ pub const JOIN_TOKEN: &str = "/v1/join-tokens/{id}";
 pub const AUDIT: &str = "/v1/audit";
 /// A machine asks to be let in.
 pub const ENROL: &str = "/v1/enrol";
+/// Renewing the certificate of a machine.
+pub const CERTIFICATES: &str = "/v1/certificates";
 /// The description of all this.
 pub const OPENAPI: &str = "/openapi.json";
 /// The process is alive.
@@ -114,6 +118,11 @@ pub const METRICS: &str = "/metrics";
 pub const INDEX_HEADER: &str = "quorate-index";
 /// Header of a request that a director has passed on, with that director's name. It is passed on once only.
 pub const RELAYED_HEADER: &str = "quorate-relayed-by";
+/// The machine whose certificate a passed request came with, `agent/NAME` or `director/NAME`; a director
+/// believes it of another director alone.
+pub const RELAYED_FOR_HEADER: &str = "quorate-relayed-for";
+/// The address that a passed request came from; believed likewise.
+pub const RELAYED_FROM_HEADER: &str = "quorate-relayed-from";
 /// Header that makes a repeated write harmless.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 

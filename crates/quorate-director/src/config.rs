@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use quorate_core::ids::{DirectorName, HookName};
 use quorate_core::spec::validate::TAKEOVER_MAX;
-use quorate_pki::ServerTls;
-
-use crate::access::Signer;
+use quorate_pki::{Authority, ClientTls, ServerTls};
 
 /// What a director is told when it starts.
 #[derive(Clone, Debug)]
@@ -19,13 +17,17 @@ pub struct Config {
     pub name: DirectorName,
     /// Folder for its identity and its history. Created when it is not there.
     pub data_dir: PathBuf,
-    /// Where it listens. Loopback only, until TLS and authentication protect it.
+    /// Where it listens. Beyond loopback only with TLS and authentication.
     pub listen: SocketAddr,
-    /// Where others reach it, `host:port`, when that is not where it listens.
+    /// Where others reach it, `host:port`, when that is not where it listens. With TLS it is told to them with
+    /// `https://` before it.
     pub advertise: Option<String>,
     /// What the API is encrypted with and proves itself by; plain HTTP when `None`. Whoever holds it may
     /// renew the certificate while the director runs.
     pub tls: Option<Arc<ServerTls>>,
+    /// How it proves itself to other directors when it passes requests on to them; they are asked over plain
+    /// HTTP when `None`. Whoever holds it may renew the certificate, too.
+    pub to_directors: Option<ClientTls>,
     /// Folders that the `file` sources of specifications may be read from.
     pub source_roots: Vec<PathBuf>,
     /// How many agents to wait for before the very first placement, if that is known.
@@ -38,8 +40,9 @@ pub struct Config {
     /// Whether everybody is asked who he is: people for an API token, agents for a certificate. Without, who
     /// reaches it may do everything.
     pub authentication: bool,
-    /// Signs the certificates of machines that are let in by a join token. Without, nobody is.
-    pub signer: Option<Arc<dyn Signer>>,
+    /// Signs the certificates of machines that are let in by a join token, and renews them. Without, nobody is
+    /// let in.
+    pub authority: Option<Arc<Authority>>,
     /// What it takes at most.
     pub limits: Limits,
 }
@@ -54,12 +57,13 @@ impl Config {
             listen,
             advertise: None,
             tls: None,
+            to_directors: None,
             source_roots: Vec::new(),
             expect_agents: None,
             fences: BTreeMap::new(),
             takeover: TAKEOVER_MAX,
             authentication: false,
-            signer: None,
+            authority: None,
             limits: Limits::default(),
         }
     }
@@ -159,7 +163,7 @@ impl Default for Limits {
 pub enum RunError {
     /// Without TLS and authentication it serves its own machine only.
     #[error(
-        "refused to listen on {listen}: beyond loopback a director needs TLS and authentication, and this version has no authentication yet; listen on 127.0.0.1"
+        "refused to listen on {listen}: beyond loopback a director needs TLS and authentication"
     )]
     NotLoopback {
         /// The address.

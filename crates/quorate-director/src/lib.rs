@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** nothing but the loop in `engine` holds or changes the state of the cluster.
 //! **Invariant:** whoever is asked who he is gets nothing that the table in `access::needs` does not give.
-//! **Invariant:** nothing listens beyond loopback until TLS and authentication protect it.
+//! **Invariant:** nothing listens beyond loopback without TLS and authentication.
 
 pub mod access;
 mod clock;
@@ -24,7 +24,7 @@ mod run;
 mod tally;
 mod views;
 
-pub use access::{Signer, write_bootstrap_token};
+pub use access::write_bootstrap_token;
 pub use config::{Config, FenceHook, Limits, RunError};
 pub use duties::join::Joining;
 pub use http::PeerIdentity;

@@ -24,7 +24,7 @@ use crate::duties::sources::{self, Roots};
 use crate::engine::{Engine, Handle};
 use crate::history::{self, History, Recorder};
 use crate::http::places::Places;
-use crate::http::relay::{Relay, Renewals};
+use crate::http::relay::{Relay, Renewals, Way};
 use crate::http::{App, server};
 use crate::identity::{self, Identity};
 use crate::quorum::Quorum;
@@ -53,10 +53,11 @@ pub struct Bound {
 /// Opens the address and the data folder.
 ///
 /// # Errors
-/// When either cannot be used, or the address is not loopback.
+/// When either cannot be used, or the address is beyond loopback and nothing protects it.
 pub async fn bind(config: Config) -> Result<Bound, RunError> {
     let listen = config.listen;
-    if !listen.ip().is_loopback() {
+    let protected = config.tls.is_some() && config.authentication;
+    if !listen.ip().is_loopback() && !protected {
         return Err(RunError::NotLoopback { listen });
     }
     // Before the folder: an address that is in use must not leave a new one behind.
@@ -130,8 +131,7 @@ impl Bound {
     ) -> Result<(), RunError> {
         // A director that ends by itself takes its server with it.
         let shutdown = shutdown.child_token();
-        let address = self.config.advertise.clone();
-        let address = address.unwrap_or_else(|| self.address.to_string());
+        let address = told(&self.config, self.address);
         let machine = director::Config {
             name: self.config.name.clone(),
             id: self.identity.id,
@@ -246,9 +246,25 @@ impl Bound {
 }
 
 fn relays(config: &Config, handle: &Handle) -> Result<(Relay, Renewals), reqwest::Error> {
-    let relay = Relay::new(config.name.clone())?;
-    let renewals = Renewals::start(handle.clone(), config.name.clone())?;
+    let way = Way {
+        by: config.name.clone(),
+        tls: config.to_directors.clone(),
+    };
+    let relay = Relay::new(&way)?;
+    let renewals = Renewals::start(handle.clone(), way)?;
     Ok((relay, renewals))
+}
+
+/// The address that others are told. Those who know the cluster's authority take none without a scheme for
+/// plain HTTP; the scheme is for those who do not.
+fn told(config: &Config, bound: SocketAddr) -> String {
+    let address = config.advertise.clone();
+    let address = address.unwrap_or_else(|| bound.to_string());
+    if config.tls.is_some() && !address.contains("://") {
+        format!("https://{address}")
+    } else {
+        address
+    }
 }
 
 fn planner(config: &Config) -> PlannerConfig {
@@ -288,6 +304,6 @@ fn app(
         renewals,
         openapi: routes::document(),
         authentication: config.authentication,
-        signer: config.signer.clone(),
+        authority: config.authority.clone(),
     }
 }

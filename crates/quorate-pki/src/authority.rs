@@ -204,21 +204,36 @@ impl Authority {
             let why = format!("{identity} is of another cluster");
             return Err(Error::unusable(what)(why));
         }
-        if csr.len() > CSR_BYTES_MAX {
-            let why = format!(
-                "it has {} bytes, at most {CSR_BYTES_MAX} are taken",
-                csr.len()
-            );
-            return Err(Error::unusable(what)(why));
-        }
-        let request =
-            CertificateSigningRequestParams::from_pem(csr).map_err(Error::unusable(what))?;
+        let request = read(csr)?;
         let make = || -> Result<String, rcgen::Error> {
             let params = params(identity, hosts, validity)?;
             let signed = params.signed_by(&request.public_key, &self.issuer)?;
             Ok(signed.pem())
         };
         make().map_err(Error::unusable(what))
+    }
+
+    /// Whether a request could be signed.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not signed with its own key.
+    pub fn check(&self, csr: &str) -> Result<(), Error> {
+        read(csr).map(|_request| ())
+    }
+
+    /// The key that signs, as PEM. Only another director may have it.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// An authority of its certificates and the key of the first, both as PEM.
+    ///
+    /// # Errors
+    /// When they do not belong together.
+    pub fn from_pem(trust: &str, key: &str) -> Result<Self, Error> {
+        let key = KeyPair::from_pem(key).map_err(Error::unusable("the authority's key"))?;
+        Self::of(Trust::from_pem(trust)?, key)
     }
 
     /// Makes a key here and signs it: papers for somebody on this machine.
@@ -235,6 +250,19 @@ impl Authority {
         let chain = self.sign(request.csr(), identity, hosts, validity)?;
         request.complete(&chain)
     }
+}
+
+/// Reads a request; its signature proves that whoever made it has the key.
+fn read(csr: &str) -> Result<CertificateSigningRequestParams, Error> {
+    let what = "the certificate request";
+    if csr.len() > CSR_BYTES_MAX {
+        let why = format!(
+            "it has {} bytes, at most {CSR_BYTES_MAX} are taken",
+            csr.len()
+        );
+        return Err(Error::unusable(what)(why));
+    }
+    CertificateSigningRequestParams::from_pem(csr).map_err(Error::unusable(what))
 }
 
 /// All that a certificate says, of what we know and nothing that was asked for.

@@ -5,16 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use quorate_core::ids::ClusterId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 
 use crate::error::Error;
-use crate::identity::{DIRECTOR_DNS_NAME, IdentityError, Role, identity_of};
+use crate::identity::{DIRECTOR_DNS_NAME, IdentityError, Role, authority_of, identity_of};
 use crate::papers::Papers;
 use crate::server::{check, refused};
-use crate::trust::Trust;
+use crate::trust::{Fingerprint, Trust};
 
 /// TLS of somebody who connects to directors.
 ///
@@ -34,13 +37,7 @@ impl ClientTls {
     /// When the papers are those of another cluster.
     pub fn new(trust: &Trust, papers: Option<&Papers>) -> Result<Self, Error> {
         let what = "the client's TLS";
-        let webpki = WebPkiServerVerifier::builder_with_provider(trust.roots()?, crate::provider())
-            .build()
-            .map_err(Error::unusable(what))?;
-        let verifier = Arc::new(Directors {
-            webpki,
-            cluster: trust.cluster(),
-        });
+        let verifier = Arc::new(Directors::of(trust.roots()?, trust.cluster())?);
         let own = Arc::new(Own::default());
         let mut config = ClientConfig::builder_with_provider(crate::provider())
             .with_protocol_versions(&[&TLS13])
@@ -59,6 +56,23 @@ impl ClientTls {
             tls.own.show(papers);
         }
         Ok(tls)
+    }
+
+    /// TLS of a machine that knows nothing of a cluster but the hash of its authority's certificate, which
+    /// a join token carries: the other end must be a director that this very authority has signed for, and
+    /// shows its certificate. It shows no papers.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub fn pinned(authority: Fingerprint) -> Result<ClientConfig, Error> {
+        let mut config = ClientConfig::builder_with_provider(crate::provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(Error::unusable("the client's TLS"))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Directors::Pinned(authority)))
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        Ok(config)
     }
 
     /// Shows these from the next connection on.
@@ -120,11 +134,34 @@ impl ResolvesClientCert for Own {
     }
 }
 
-/// Takes certificates of the cluster's authority that say *director*.
+/// Takes certificates of directors alone.
 #[derive(Debug)]
-struct Directors {
-    webpki: Arc<WebPkiServerVerifier>,
-    cluster: ClusterId,
+enum Directors {
+    /// Those of this cluster, signed by one of its authorities.
+    Of {
+        webpki: Arc<WebPkiServerVerifier>,
+        cluster: ClusterId,
+    },
+    /// Those of the cluster whose authority has this hash, and is shown along with them.
+    Pinned(Fingerprint),
+}
+
+impl Directors {
+    fn of(roots: Arc<RootCertStore>, cluster: ClusterId) -> Result<Self, Error> {
+        let webpki = WebPkiServerVerifier::builder_with_provider(roots, crate::provider());
+        let webpki = webpki
+            .build()
+            .map_err(Error::unusable("the client's TLS"))?;
+        Ok(Self::Of { webpki, cluster })
+    }
+
+    /// Those that this authority signs for.
+    fn of_one(authority: &CertificateDer<'_>) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        let added = roots.add(authority.clone().into_owned());
+        added.map_err(Error::unusable("the authority's certificate"))?;
+        Self::of(Arc::new(roots), authority_of(authority)?)
+    }
 }
 
 impl ServerCertVerifier for Directors {
@@ -132,16 +169,26 @@ impl ServerCertVerifier for Directors {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _address: &ServerName<'_>,
+        address: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let (webpki, cluster) = match self {
+            Self::Of { webpki, cluster } => (webpki, *cluster),
+            Self::Pinned(authority) => {
+                let mut shown = intermediates.iter();
+                let authority = shown.find(|shown| Fingerprint::of(shown) == *authority);
+                let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+                let known = Self::of_one(authority.ok_or(unknown)?);
+                let known = known.map_err(|error| rustls::Error::General(error.to_string()))?;
+                return known.verify_server_cert(end_entity, intermediates, address, ocsp, now);
+            }
+        };
         let director = ServerName::try_from(DIRECTOR_DNS_NAME).expect("it is a DNS name");
         let verified =
-            self.webpki
-                .verify_server_cert(end_entity, intermediates, &director, ocsp, now)?;
+            webpki.verify_server_cert(end_entity, intermediates, &director, ocsp, now)?;
         let chain = std::slice::from_ref(end_entity);
-        let identity = identity_of(chain, self.cluster).map_err(refused)?;
+        let identity = identity_of(chain, cluster).map_err(refused)?;
         if identity.role() == Role::Director {
             Ok(verified)
         } else {
@@ -156,8 +203,8 @@ impl ServerCertVerifier for Directors {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.webpki
-            .verify_tls12_signature(message, certificate, signed)
+        let schemes = crate::provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, &schemes)
     }
 
     fn verify_tls13_signature(
@@ -166,11 +213,12 @@ impl ServerCertVerifier for Directors {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.webpki
-            .verify_tls13_signature(message, certificate, signed)
+        let schemes = crate::provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, &schemes)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        let schemes = crate::provider().signature_verification_algorithms;
+        schemes.supported_schemes()
     }
 }

@@ -48,6 +48,26 @@ impl Request {
         make().map_err(Error::unusable("a new key"))
     }
 
+    /// The request that a file keeps, or a new one, which is written there: who lost an answer asks with
+    /// the same again. Its key is for the owner of the file alone.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, others may read it, or it holds something else.
+    pub fn kept(path: &Path) -> Result<Self, Error> {
+        if path.exists() {
+            let text = files::read_private(path)?;
+            let what = path.display().to_string();
+            KeyPair::from_pem(&text).map_err(Error::unusable(what))?;
+            return Ok(Self {
+                key: blocks(&text, |label| label.ends_with("PRIVATE KEY")),
+                csr: blocks(&text, |label| label == "CERTIFICATE REQUEST"),
+            });
+        }
+        let made = Self::new()?;
+        files::create(path, &format!("{}{}", made.key, made.csr), files::PRIVATE)?;
+        Ok(made)
+    }
+
     /// The request (PKCS #10) as PEM, to be handed to the authority.
     #[must_use]
     pub fn csr(&self) -> &str {

@@ -8,7 +8,7 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig,
@@ -93,14 +93,21 @@ fn config(papers: &Papers, trust: &Trust) -> Result<Arc<ServerConfig>, Error> {
         .with_protocol_versions(&[&TLS13])
         .map_err(Error::unusable(what))?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
-            papers.certified(),
-        ))));
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown(papers, trust))));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // A session that is resumed would bring back a certificate that may have ended since.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// The chain with the authorities at its end: a machine that is let in knows nothing of them but the hash
+/// of one, and finds it there.
+fn shown(papers: &Papers, trust: &Trust) -> CertifiedKey {
+    let own = papers.certified();
+    let mut chain = own.cert.clone();
+    chain.extend(trust.certificates().iter().cloned());
+    CertifiedKey::new(chain, Arc::clone(&own.key))
 }
 
 /// Papers must be those of somebody of this cluster, and of this role.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use quorate_core::ids::ClusterId;
@@ -17,6 +18,31 @@ use crate::identity;
 /// SHA-256 of a certificate, by which people and join tokens name an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
+
+impl Fingerprint {
+    /// That of a certificate.
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
+        Self(Sha256::digest(certificate).into())
+    }
+}
+
+/// Reads what is shown.
+impl FromStr for Fingerprint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no SHA-256 in hexadecimal");
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        let mut bytes = [0; 32];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            let digits = text.get(at * 2..at * 2 + 2).ok_or_else(wrong)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+        }
+        Ok(Self(bytes))
+    }
+}
 
 /// 64 hexadecimal digits.
 impl fmt::Display for Fingerprint {
@@ -96,8 +122,11 @@ impl Trust {
     /// Never: there is at least one.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        let first = self.certificates.first().expect("there is at least one");
-        Fingerprint(Sha256::digest(first).into())
+        Fingerprint::of(self.certificates.first().expect("there is at least one"))
+    }
+
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
     }
 
     pub(crate) fn first(&self) -> Option<&CertificateDer<'static>> {

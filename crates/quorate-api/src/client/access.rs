@@ -5,8 +5,8 @@ use reqwest::Method;
 use super::transport::Call;
 use super::{Client, Error, Indexed};
 use crate::access::{
-    AuditView, EnrolAnswer, EnrolRequest, JoinTokenCreated, JoinTokenRequest, JoinTokenView,
-    TokenCreated, TokenRequest, TokenView,
+    AuditView, AuthorityFiles, Certificate, CertificateRequest, EnrolAnswer, EnrolRequest,
+    JoinTokenCreated, JoinTokenRequest, JoinTokenView, TokenCreated, TokenRequest, TokenView,
 };
 use crate::resources::Done;
 use crate::routes::{self, fill};
@@ -83,6 +83,27 @@ impl Client {
     /// As [`Error`] says.
     pub async fn enrol(&self, request: &EnrolRequest) -> Result<EnrolAnswer, Error> {
         let call = Call::post(routes::ENROL.to_owned()).json(request);
+        Ok(self.call(call).await?.1)
+    }
+
+    /// Asks for the next certificate of the machine whose certificate this client shows.
+    ///
+    /// # Errors
+    /// As [`Error`] says; `Forbidden` when the cluster does not know it any more.
+    pub async fn renew_certificate(
+        &self,
+        request: &CertificateRequest,
+    ) -> Result<Certificate, Error> {
+        let call = Call::post(routes::CERTIFICATES.to_owned()).json(request);
+        Ok(self.call(call).await?.1)
+    }
+
+    /// The certificate authority with its key; for directors, by their certificate.
+    ///
+    /// # Errors
+    /// As [`Error`] says.
+    pub async fn authority(&self) -> Result<AuthorityFiles, Error> {
+        let call = Call::get(routes::CLUSTER_AUTHORITY.to_owned());
         Ok(self.call(call).await?.1)
     }
 }

@@ -1,6 +1,7 @@
 //! Calls that change who may do what.
 
 use crate::access::{self, Admission, Node, Record as Access, TokenGrant};
+use crate::cluster::Leader;
 use crate::record::Record;
 use crate::time::WallTime;
 
@@ -67,10 +68,11 @@ impl Director {
                     ))
             }
             Node::Director => {
-                let leader = self.cluster.leader();
-                leader
-                    .filter(|leader| leader.name.as_str() == name.as_str())
-                    .map(|_| format!("the director {name} is the leader; choose another name"))
+                let known = self.cluster.directors().contains_key(name.as_str());
+                let leads = |leader: &Leader| leader.name.as_str() == name.as_str();
+                (known || self.cluster.leader().is_some_and(leads)).then(|| format!(
+                    "another machine is the director {name}; choose another name, or remove it when it is gone for good: `quorate cluster remove {name}`"
+                ))
             }
         };
         if let Some(taken) = taken {

@@ -5,7 +5,5 @@
 pub(crate) mod bootstrap;
 pub(crate) mod needs;
 pub(crate) mod secret;
-mod signer;
 
 pub use bootstrap::{BootstrapError, write_bootstrap_token};
-pub use signer::{NodeIdentity, SignError, Signed, Signer};

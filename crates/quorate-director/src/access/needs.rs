@@ -1,14 +1,14 @@
 //! What each route takes, in one table: a route that is not in it is served to nobody who is asked who he is.
 
 use quorate_api::routes::{
-    AGENT, AGENT_CORDON, AGENT_DRAIN, AGENT_EVICT, AGENT_UNCORDON, AGENTS, APPLY, AUDIT, CLUSTER,
-    CLUSTER_MEMBER, CLUSTER_MEMBERS, CLUSTER_PROMOTE, CLUSTER_TRANSFER, DIRECTOR, DIRECTORS, ENROL,
-    EVENTS, JOIN_TOKEN, JOIN_TOKENS, LIVEZ, METRICS, OPENAPI, PARTITION, PARTITION_CHECKPOINT,
-    PARTITION_HISTORY, PARTITION_LOGS, PARTITION_RESTART, PARTITION_START, PARTITION_STOP,
-    PARTITION_WHY, PARTITIONS, PLAN, PROGRESS, READYZ, SERVICE, SERVICE_PARTITIONS,
-    SERVICE_RESTART, SERVICE_START, SERVICE_STOP, SERVICES, SESSION_CHECKPOINTS, SESSION_CLOSE,
-    SESSION_LOG_CHUNKS, SESSION_LOG_REQUESTS, SESSION_RENEW, SESSION_RENEWALS, SESSION_REPORT,
-    SESSION_RESUME, SESSION_WORK, SESSIONS, TOKEN, TOKENS,
+    AGENT, AGENT_CORDON, AGENT_DRAIN, AGENT_EVICT, AGENT_UNCORDON, AGENTS, APPLY, AUDIT,
+    CERTIFICATES, CLUSTER, CLUSTER_AUTHORITY, CLUSTER_MEMBER, CLUSTER_MEMBERS, CLUSTER_PROMOTE,
+    CLUSTER_TRANSFER, DIRECTOR, DIRECTORS, ENROL, EVENTS, JOIN_TOKEN, JOIN_TOKENS, LIVEZ, METRICS,
+    OPENAPI, PARTITION, PARTITION_CHECKPOINT, PARTITION_HISTORY, PARTITION_LOGS, PARTITION_RESTART,
+    PARTITION_START, PARTITION_STOP, PARTITION_WHY, PARTITIONS, PLAN, PROGRESS, READYZ, SERVICE,
+    SERVICE_PARTITIONS, SERVICE_RESTART, SERVICE_START, SERVICE_STOP, SERVICES,
+    SESSION_CHECKPOINTS, SESSION_CLOSE, SESSION_LOG_CHUNKS, SESSION_LOG_REQUESTS, SESSION_RENEW,
+    SESSION_RENEWALS, SESSION_REPORT, SESSION_RESUME, SESSION_WORK, SESSIONS, TOKEN, TOKENS,
 };
 use quorate_core::access::Verb;
 
@@ -25,6 +25,8 @@ pub(crate) enum Need {
     Register,
     /// The certificate of a director, which lets itself in, or an admin.
     Director,
+    /// The certificate of a machine, which the route looks at itself.
+    Machine,
     /// The right to do this to an object.
     May(Verb, On),
 }
@@ -42,7 +44,7 @@ pub(crate) enum On {
     Several,
 }
 
-use Need::{Director, JoinToken, May, Open, Register, Session};
+use Need::{Director, JoinToken, Machine, May, Open, Register, Session};
 use On::{Agent, Cluster, Service, Several};
 use Verb::{Administer, Define, Operate, Read};
 
@@ -97,6 +99,8 @@ const NEEDS: &[(&str, &str, Need)] = &[
     ("DELETE", JOIN_TOKEN, May(Administer, Cluster)),
     ("GET", AUDIT, May(Administer, Cluster)),
     ("POST", ENROL, JoinToken),
+    ("POST", CERTIFICATES, Machine),
+    ("GET", CLUSTER_AUTHORITY, Machine),
     ("POST", SESSIONS, Register),
     ("POST", SESSION_RESUME, Session),
     ("POST", SESSION_RENEW, Session),

@@ -22,7 +22,7 @@ use quorate_core::ids::{AgentName, CredentialId, ServiceName};
 
 use super::App;
 use super::answer::Failure;
-use super::peer::{PeerIdentity, Source};
+use super::peer::{PeerIdentity, Source, stand_in};
 use crate::access::needs::{self, Need, On};
 use crate::access::secret::{self, Kind};
 use crate::clock;
@@ -114,6 +114,7 @@ pub(crate) async fn access(State(app): State<App>, request: Request, next: Next)
         // Whatever prints the headers does not print this one.
         value.set_sensitive(value.is_sensitive() || name == header::AUTHORIZATION);
     }
+    stand_in(&mut parts);
     match admit(&app, &mut parts).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(failure) => {
@@ -140,6 +141,10 @@ async fn admit(app: &App, parts: &mut Parts) -> Result<(), Failure> {
             Some(Need::Open | Need::Session | Need::JoinToken) => return Ok(()),
             // What there is not is told to those who are known.
             None | Some(Need::Register) => identify(app, parts).await?,
+            Some(Need::Machine) => match identify(app, parts).await? {
+                machine @ Principal::Machine { .. } => machine,
+                Principal::Local | Principal::Token { .. } => return Err(no_machine()),
+            },
             Some(Need::Director) => {
                 let principal = identify(app, parts).await?;
                 if !is_director(&principal) {
@@ -306,6 +311,12 @@ fn unauthenticated(detail: &str) -> Failure {
     Failure::new(Code::Unauthenticated, detail).next_step(
         "send Authorization: Bearer TOKEN; the command line takes it from QUORATE_API_TOKEN or QUORATE_API_TOKEN_FILE",
     )
+}
+
+fn no_machine() -> Failure {
+    let detail = "this is for machines of the cluster, by their certificate";
+    Failure::new(Code::Forbidden, detail)
+        .next_step("a machine gets one when a join token lets it in: `quorate join`")
 }
 
 fn denied(denied: Denied) -> Failure {

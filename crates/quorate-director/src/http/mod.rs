@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use quorate_core::ids::{ClusterId, DirectorName};
 use quorate_core::planner::PlannerConfig;
+use quorate_pki::Authority;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Signer;
 use crate::config::Limits;
 use crate::duties::sources::Roots;
 use crate::engine::Handle;
@@ -72,6 +72,6 @@ pub(crate) struct App {
     pub(crate) openapi: Arc<str>,
     /// Whether everybody is asked who he is.
     pub(crate) authentication: bool,
-    /// Signs the certificates of machines that are let in.
-    pub(crate) signer: Option<Arc<dyn Signer>>,
+    /// Signs the certificates of machines.
+    pub(crate) authority: Option<Arc<Authority>>,
 }

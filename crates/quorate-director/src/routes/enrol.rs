@@ -3,8 +3,6 @@
 //! A use of the token is committed before anything is signed, and what the machine may be is what the
 //! token says. Nothing of the request but its key gets into the certificate.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use quorate_api::access::{EnrolAnswer, EnrolRequest};
 use quorate_api::problem::{Code, Problem};
@@ -16,9 +14,9 @@ use quorate_core::ids::NodeName;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::certificates::{authority, sign, unsigned};
 use super::sessions::wrong;
 use crate::access::secret::{self, Kind};
-use crate::access::{NodeIdentity, SignError, Signed, Signer};
 use crate::clock;
 use crate::engine::{secret_hash, secret_matches};
 use crate::http::App;
@@ -60,9 +58,8 @@ async fn enrol(
     // Told before the ledger is asked, in better words; what counts is what the ledger says.
     let admits = token.admits(clock::now().wall, node, &name, &digest);
     admits.map_err(|refused| closed(&token, refused))?;
-    let signer = signer(&app)?;
-    let checked = signer.check(&csr);
-    checked.map_err(|error| unsigned(&error))?;
+    let authority = authority(&app)?;
+    authority.check(&csr).map_err(|error| unsigned(&error))?;
     let admission = Admission {
         token: token.grant.id,
         node,
@@ -77,16 +74,15 @@ async fn enrol(
         machine: machine_id,
     }));
     let Indexed(index, _) = app.change(source.asks(who, call)).await?;
-    let identity = NodeIdentity { node, name };
-    let signed = sign(signer, csr, identity.clone()).await?;
-    tracing::info!(%node, name = %identity.name, "a machine was let in");
+    let signed = sign(&app, authority, csr, node, &name).await?;
+    tracing::info!(%node, %name, "a machine was let in");
     let answer = EnrolAnswer {
         index,
         role: node.to_string(),
-        name: identity.name.to_string(),
+        name: name.to_string(),
         certificate: signed.certificate,
         authorities: signed.authorities,
-        expires: clock::text(signed.expires),
+        expires: signed.expires,
     };
     Ok(Indexed(index, answer))
 }
@@ -113,36 +109,4 @@ fn closed(token: &JoinToken, refused: Refused) -> Failure {
     Failure::new(Code::Forbidden, refused.to_string()).next_step(format!(
         "ask an admin for another one: `quorate join-token create --role {role}`"
     ))
-}
-
-fn signer(app: &App) -> Result<Arc<dyn Signer>, Failure> {
-    let signer = app.signer.as_ref().map(Arc::clone);
-    signer.ok_or_else(|| {
-        Failure::new(
-            Code::Unavailable,
-            "this director has no certificate authority, so it can let nobody in",
-        )
-        .next_step("on loopback agents need no certificate; docs/security.md tells what there is")
-    })
-}
-
-fn unsigned(error: &SignError) -> Failure {
-    match error {
-        SignError::Request(_) => wrong("csr", &error.to_string()),
-        SignError::Authority(_) => Failure::new(Code::Unavailable, error.to_string())
-            .next_step("the log of this director tells more; ask again, it takes no further use"),
-    }
-}
-
-async fn sign(
-    signer: Arc<dyn Signer>,
-    csr: String,
-    identity: NodeIdentity,
-) -> Result<Signed, Failure> {
-    let signed = tokio::task::spawn_blocking(move || signer.sign(&csr, &identity));
-    match signed.await {
-        Ok(Ok(signed)) => Ok(signed),
-        Ok(Err(error)) => Err(unsigned(&error)),
-        Err(error) => Err(Failure::new(Code::Internal, error.to_string())),
-    }
 }

@@ -4,6 +4,7 @@
 mod agents;
 mod apply;
 mod audit;
+mod certificates;
 mod checkpoints;
 mod cluster;
 mod directors;
@@ -59,6 +60,7 @@ fn described() -> OpenApiRouter<App> {
         .merge(logs::router())
         .merge(tokens::router())
         .merge(enrol::router())
+        .merge(certificates::router())
         .merge(audit::router())
         .merge(meta::router())
 }

@@ -333,8 +333,8 @@ async fn create_join(
     };
     let record = Record::JoinTokenCreated(Box::new(grant));
     let Indexed(index, _) = app.change(caller.asks(changes(record))).await?;
-    let token = match &app.signer {
-        Some(signer) => format!("{}_{}", drawn.text, signer.authority_hash()),
+    let token = match &app.authority {
+        Some(authority) => format!("{}_{}", drawn.text, authority.fingerprint()),
         None => drawn.text,
     };
     let created = JoinTokenCreated {

@@ -18,6 +18,7 @@ mod life;
 mod openapi;
 mod operations;
 mod relay;
+mod secured;
 mod sessions;
 mod sources;
 mod tls;

@@ -3,9 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
 
-use quorate_pki::{AUTHORITY_KEY, Authority, ClientTls, Error, PAPERS, Papers, Role, TRUST, Trust};
+use quorate_pki::{
+    AUTHORITY_KEY, Authority, ClientTls, Error, PAPERS, Papers, Request, Role, TRUST, Trust,
+    Validity,
+};
 
-use crate::{CLUSTER, authority, papers};
+use crate::{CLUSTER, authority, identity, papers};
 
 fn mode(path: &std::path::Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
@@ -95,4 +98,30 @@ fn papers_say_in_words_whose_they_are_and_until_when() {
     let text = papers(&authority(), Role::Agent, "a1").to_string();
     let start = "agent \"a1\" of cluster 123456789abcdef0, valid until 20";
     assert!(text.starts_with(start), "{text}");
+}
+
+#[test]
+fn a_request_that_is_kept_is_the_same_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("request.pem");
+    let made = Request::kept(&path).unwrap();
+    assert_eq!(mode(&path), 0o600);
+    let again = Request::kept(&path).unwrap();
+    assert_eq!(again.csr(), made.csr());
+    let authority = authority();
+    let agent = identity(Role::Agent, "a1");
+    let validity = Validity::usual(SystemTime::now());
+    let signed = authority.sign(made.csr(), &agent, &[], validity).unwrap();
+    assert_eq!(*again.complete(&signed).unwrap().identity(), agent);
+    std::fs::write(&path, "something else").unwrap();
+    assert!(Request::kept(&path).is_err());
+}
+
+#[test]
+fn an_authority_is_handed_on_as_text() {
+    let made = authority();
+    let trust = made.trust().pem();
+    let taken = Authority::from_pem(trust, made.key_pem()).unwrap();
+    assert_eq!(taken.fingerprint(), made.fingerprint());
+    assert!(Authority::from_pem(trust, authority().key_pem()).is_err());
 }

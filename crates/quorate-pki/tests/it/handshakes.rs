@@ -374,3 +374,58 @@ fn self_signed(uri: &str) -> (String, String) {
     let signed = params(&[uri.to_owned()]).self_signed(&key).unwrap();
     (signed.pem(), key.serialize_pem())
 }
+
+#[tokio::test]
+async fn who_knows_the_hash_of_an_authority_takes_directors_of_that_one_alone() {
+    let made = authority();
+    let pinned = || ClientTls::pinned(made.fingerprint()).unwrap();
+    let met = meet(&serving(&made), pinned()).await;
+    assert!(met.client.is_ok(), "{:?}", met.client);
+    assert_eq!(met.server, Ok(None));
+
+    let other = Authority::new(CLUSTER, SystemTime::now()).unwrap();
+    let met = meet(&serving(&other), pinned()).await;
+    assert!(met.client.unwrap_err().contains("UnknownIssuer"));
+
+    // A certificate is public: to show the right one proves nothing for who has another key.
+    let impostor = papers(&other, Role::Director, "d1");
+    let agent = papers(&made, Role::Agent, "a1");
+    for (shown, refused) in [
+        (&impostor, "BadSignature|UnknownIssuer"),
+        (&agent, "server authentication"),
+    ] {
+        let chain = format!("{}{}", shown.chain_pem(), made.trust().pem());
+        let met = meet_bare(&chain, shown.key_pem(), pinned()).await;
+        let told = refused.split('|').any(|reason| met.contains(reason));
+        assert!(told, "{met}");
+    }
+}
+
+/// What a client says of a server that shows this chain and has this key.
+async fn meet_bare(chain: &str, key: &str, client: ClientConfig) -> String {
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap);
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.collect(), key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = async {
+        let (socket, _) = listener.accept().await.unwrap();
+        // It hears that it is refused, or nothing.
+        drop(TlsAcceptor::from(Arc::new(config)).accept(socket).await);
+    };
+    let connected = async {
+        let socket = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("somewhere.example").unwrap();
+        let connector = TlsConnector::from(Arc::new(client));
+        connector.connect(name, socket).await.err().map(text)
+    };
+    let both = async { tokio::join!(served, connected).1 };
+    let met = tokio::time::timeout(LIMIT, both).await.unwrap();
+    met.expect("it is refused")
+}

@@ -11,6 +11,7 @@ use axum::http::{Method, Uri};
 use quorate_api::client::distrusting;
 use quorate_api::problem::Code;
 use quorate_api::routes::WAIT_SECONDS_MAX;
+use quorate_pki::ClientTls;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::is_read;
@@ -49,10 +50,10 @@ pub(super) struct Lane {
     waits: bool,
 }
 
-/// A client that keeps connections to the other directors.
-pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
+/// A client that keeps connections to the other directors, and proves itself to them if it can.
+pub(super) fn client(tls: Option<&ClientTls>) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(distrusting())
+        .tls_backend_preconfigured(tls.map_or_else(distrusting, ClientTls::config))
         .no_proxy()
         .http1_only()
         .connect_timeout(CONNECT_TIME)
@@ -63,10 +64,10 @@ pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
 }
 
 impl Lanes {
-    pub(super) fn new() -> Result<Self, reqwest::Error> {
+    pub(super) fn new(tls: Option<&ClientTls>) -> Result<Self, reqwest::Error> {
         let lane = |places, waits| {
             Ok(Lane {
-                http: client()?,
+                http: client(tls)?,
                 places: Arc::new(Semaphore::new(places)),
                 waits,
             })

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -25,11 +26,13 @@ use quorate_api::resources::DirectorAnnouncement;
 use quorate_api::routes::{self, RELAYED_HEADER};
 use quorate_core::ids::{DirectorName, Position};
 use quorate_core::record::DirectorInfo;
+use quorate_pki::ClientTls;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::App;
 use super::answer::{Failure, not_leader};
+use super::peer;
 use crate::engine::Led;
 
 use lanes::Lanes;
@@ -71,6 +74,15 @@ enum Served {
     ByLeader,
 }
 
+/// Who passes requests on, and how he proves it to the other directors.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// The director.
+    pub(crate) by: DirectorName,
+    /// Plain HTTP when `None`.
+    pub(crate) tls: Option<ClientTls>,
+}
+
 /// The way to the leader.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -79,14 +91,14 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// The way to other directors from the one of this name.
+    /// The way of the director to the others.
     ///
     /// # Errors
     /// When the HTTP client cannot be set up.
-    pub(crate) fn new(name: DirectorName) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(Way { by, tls }: &Way) -> Result<Self, reqwest::Error> {
         Ok(Self {
-            name,
-            lanes: Lanes::new()?,
+            name: by.clone(),
+            lanes: Lanes::new(tls.as_ref())?,
         })
     }
 
@@ -108,7 +120,6 @@ impl Relay {
             .of(&Method::PUT, &uri)
             .http
             .put(url(address, &uri))
-            .header(RELAYED_HEADER, self.name.as_str())
             .timeout(ANNOUNCE_TIME)
             .json(&told)
             .send();
@@ -158,7 +169,7 @@ fn served(method: &Method, path: &str) -> Served {
     }
     let parts: Vec<&str> = parts.collect();
     match (read, parts.as_slice()) {
-        (true, ["services", _, "partitions", _, "logs"])
+        (true, ["services", _, "partitions", _, "logs"] | ["cluster", "authority"])
         | (
             _,
             ["sessions", _, "log-requests" | "log-chunks" | "renew"] | ["sessions", "renewals"],
@@ -236,8 +247,8 @@ async fn pass(app: &App, address: &str, request: Request) -> Result<Response, Fa
     let (parts, body) = request.into_parts();
     let outgoing = lane
         .http
-        .request(parts.method, url(address, &parts.uri))
-        .headers(to_pass(&parts.headers, &app.relay.name))
+        .request(parts.method.clone(), url(address, &parts.uri))
+        .headers(to_pass(&parts, &app.relay.name))
         .body(reqwest::Body::wrap_stream(body.into_data_stream()));
     let answered = outgoing.send();
     let mut led = app.handle.watch_led();
@@ -307,8 +318,8 @@ fn url(address: &str, uri: &Uri) -> String {
     }
 }
 
-fn to_pass(given: &HeaderMap, by: &DirectorName) -> HeaderMap {
-    let mut headers = given.clone();
+fn to_pass(given: &Parts, by: &DirectorName) -> HeaderMap {
+    let mut headers = given.headers.clone();
     for name in &NOT_PASSED {
         headers.remove(name);
     }
@@ -317,6 +328,7 @@ fn to_pass(given: &HeaderMap, by: &DirectorName) -> HeaderMap {
     if let Ok(by) = HeaderValue::from_str(by.as_str()) {
         headers.insert(RELAYED_HEADER, by);
     }
+    peer::tell(given, &mut headers);
     headers
 }
 
@@ -347,6 +359,9 @@ mod tests {
             ("GET", "/livez", Served::Here),
             ("GET", "/openapi.json", Served::Here),
             ("GET", "/v1/directors", Served::ByLeader),
+            // A key takes no way that is longer than it must be.
+            ("GET", "/v1/cluster/authority", Served::Here),
+            ("POST", "/v1/certificates", Served::ByLeader),
             ("GET", "/v1/services/s/partitions/k/logs", Served::Here),
             ("POST", "/v1/sessions/7/renew", Served::Here),
             ("POST", "/v1/sessions/renewals", Served::Here),
@@ -411,7 +426,7 @@ mod tests {
 
     #[test]
     fn what_speaks_of_one_connection_stays_behind() {
-        let mut given = HeaderMap::new();
+        let (mut given, ()) = axum::http::Request::new(()).into_parts();
         for (name, value) in [
             ("host", "d2:7400"),
             ("connection", "keep-alive"),
@@ -420,7 +435,7 @@ mod tests {
             ("authorization", "Bearer x"),
             ("if-match", "\"0.7\""),
         ] {
-            given.insert(
+            given.headers.insert(
                 HeaderName::from_static(name),
                 HeaderValue::from_static(value),
             );

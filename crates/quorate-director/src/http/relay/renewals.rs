@@ -14,7 +14,7 @@ use quorate_core::ids::DirectorName;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::lanes;
+use super::{Way, lanes};
 use crate::engine::{AskError, Handle, Led};
 use crate::http::answer::{Failure, not_leader};
 
@@ -45,13 +45,13 @@ impl Renewals {
     ///
     /// # Errors
     /// When the HTTP client cannot be set up.
-    pub(crate) fn start(handle: Handle, by: DirectorName) -> Result<Self, reqwest::Error> {
+    pub(crate) fn start(handle: Handle, Way { by, tls }: Way) -> Result<Self, reqwest::Error> {
         let (renewals, waiting) = mpsc::channel(WAITING_MAX);
-        let way = Way {
-            http: lanes::client()?,
+        let sender = Sender {
+            http: lanes::client(tls.as_ref())?,
             by,
         };
-        tokio::spawn(gather(handle, Arc::new(way), waiting));
+        tokio::spawn(gather(handle, Arc::new(sender), waiting));
         Ok(Self(renewals))
     }
 
@@ -74,13 +74,14 @@ impl Renewals {
     }
 }
 
+/// The way of the renewals to the leader.
 #[derive(Debug)]
-struct Way {
+struct Sender {
     http: reqwest::Client,
     by: DirectorName,
 }
 
-async fn gather(handle: Handle, way: Arc<Way>, mut waiting: mpsc::Receiver<Waiting>) {
+async fn gather(handle: Handle, sender: Arc<Sender>, mut waiting: mpsc::Receiver<Waiting>) {
     let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
     let mut gathered = Vec::new();
     while waiting.recv_many(&mut gathered, TOGETHER_MAX).await > 0 {
@@ -102,19 +103,19 @@ async fn gather(handle: Handle, way: Arc<Way>, mut waiting: mpsc::Receiver<Waiti
                 continue;
             }
         };
-        let (way, places) = (Arc::clone(&way), Arc::clone(&under_way));
+        let (sender, places) = (Arc::clone(&sender), Arc::clone(&under_way));
         // The semaphore is never closed.
         let Ok(place) = places.acquire_owned().await else {
             return;
         };
         tokio::spawn(async move {
-            way.send(&address, batch).await;
+            sender.send(&address, batch).await;
             drop(place);
         });
     }
 }
 
-impl Way {
+impl Sender {
     async fn send(&self, address: &str, batch: Vec<Waiting>) {
         let (renewals, answers): (Vec<_>, Vec<_>) = batch
             .into_iter()
