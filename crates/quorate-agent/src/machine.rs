@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::shell::identity;
 pub use crate::sys::{Discipline, discipline};
 use crate::warden::client::{Client, ConnectError, Terms};
 use crate::warden::group::Leftover;
@@ -10,6 +11,12 @@ use crate::warden::protocol::Order;
 
 /// A warden that holds nothing ends in milliseconds.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Which machine this is, as it says of itself when it is let into a cluster and when it registers.
+#[must_use]
+pub fn id() -> String {
+    identity::machine_id()
+}
 
 /// How surely this machine ends a process tree.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -173,6 +173,15 @@ impl Authority {
         files::create(&folder.join(TRUST), self.trust.pem(), files::PUBLIC)
     }
 
+    /// Writes it into a folder over what is there: the same once more, after an interruption, or the next.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn store_over(&self, folder: &Path) -> Result<(), Error> {
+        files::replace(&folder.join(AUTHORITY_KEY), &self.key_pem, files::PRIVATE)?;
+        self.trust.store(&folder.join(TRUST))
+    }
+
     /// What others are to trust.
     #[must_use]
     pub const fn trust(&self) -> &Trust {

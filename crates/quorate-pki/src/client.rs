@@ -169,10 +169,11 @@ impl ServerCertVerifier for Directors {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        address: &ServerName<'_>,
+        _address: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let director = ServerName::try_from(DIRECTOR_DNS_NAME).expect("it is a DNS name");
         let (webpki, cluster) = match self {
             Self::Of { webpki, cluster } => (webpki, *cluster),
             Self::Pinned(authority) => {
@@ -181,10 +182,9 @@ impl ServerCertVerifier for Directors {
                 let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
                 let known = Self::of_one(authority.ok_or(unknown)?);
                 let known = known.map_err(|error| rustls::Error::General(error.to_string()))?;
-                return known.verify_server_cert(end_entity, intermediates, address, ocsp, now);
+                return known.verify_server_cert(end_entity, intermediates, &director, ocsp, now);
             }
         };
-        let director = ServerName::try_from(DIRECTOR_DNS_NAME).expect("it is a DNS name");
         let verified =
             webpki.verify_server_cert(end_entity, intermediates, &director, ocsp, now)?;
         let chain = std::slice::from_ref(end_entity);

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use crate::error::Error;
 
+/// The folder of papers, in the data folder of a director or an agent.
+pub const FOLDER: &str = "pki";
 /// The certificates that are trusted, in a folder of papers.
 pub const TRUST: &str = "ca.pem";
 /// The key of the authority, only where certificates are signed.

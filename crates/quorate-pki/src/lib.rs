@@ -23,7 +23,7 @@ mod trust;
 pub use authority::{Authority, Host, Validity};
 pub use client::ClientTls;
 pub use error::Error;
-pub use files::{AUTHORITY_KEY, PAPERS, TRUST};
+pub use files::{AUTHORITY_KEY, FOLDER, PAPERS, TRUST};
 pub use identity::{DIRECTOR_DNS_NAME, Identity, IdentityError, Role, identity_of};
 pub use papers::{Papers, Request};
 pub use server::ServerTls;

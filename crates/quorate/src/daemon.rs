@@ -90,7 +90,21 @@ pub(crate) fn of_director(error: RunError) -> Failure {
         | RunError::Halted { .. }
         | RunError::Broken { .. } => Code::Failed,
     };
-    Failure::new(code, chain(&error), next(code))
+    let next = match error {
+        RunError::NotLoopback { .. } => {
+            "`quorate init` makes certificates and a first token for a \
+             cluster of several machines; `quorate join` lets a machine into one"
+                .to_owned()
+        }
+        RunError::Listen { .. }
+        | RunError::InUse { .. }
+        | RunError::DataDir { .. }
+        | RunError::Identity { .. }
+        | RunError::Client(_)
+        | RunError::Halted { .. }
+        | RunError::Broken { .. } => next(code),
+    };
+    Failure::new(code, chain(&error), next)
 }
 
 /// Why an agent cannot run, in a person's words.

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_api::client::Client;
+use quorate_api::client::{self, Client};
 use quorate_core::ids::ClusterId;
 use quorate_director::quorum::{Quorum as _, heir};
 use quorate_director::{Bound, Config, Joining};
-use quorate_pki::{PAPERS, Papers, TRUST, Trust};
-use quorate_raft::{Embedded, OpenError, Options, PeerTls, Peers, Start, Timing};
+use quorate_raft::{Embedded, OpenError, Options, Peers, Start, Timing};
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::{next, of_director};
 use crate::failure::{Code, Failure, chain};
+use crate::papers::DirectorPapers;
 use crate::quorum::EmbeddedQuorum;
 
 /// Handing leadership over before the end takes a round and an election; longer, and the others elect one by
@@ -44,6 +44,7 @@ pub(crate) struct Director {
     joining: Option<Joining>,
     /// Where the other directors reach it.
     peer_address: Option<String>,
+    papers: Option<DirectorPapers>,
 }
 
 impl Director {
@@ -51,22 +52,34 @@ impl Director {
     ///
     /// # Errors
     /// When the folder, the papers or an address cannot be used.
-    pub(crate) async fn open(config: Config, peering: Option<Peering>) -> Result<Self, Failure> {
+    pub(crate) async fn open(
+        mut config: Config,
+        peering: Option<Peering>,
+    ) -> Result<Self, Failure> {
         let mut options = Options::new(config.data_dir.join("ledger"), config.name.clone());
+        let papers = DirectorPapers::find(&config.data_dir)?;
+        if let Some(papers) = &papers {
+            papers.protect(&mut config)?;
+        }
         let mut joining = None;
         if let Some(peering) = peering {
-            joining = joining_of(&peering)?;
-            take_part(&mut options, &config.data_dir, peering)?;
+            let papers = papers.as_ref().ok_or_else(|| no_papers(&config.data_dir))?;
+            joining = joining_of(&peering, papers)?;
+            take_part(&mut options, papers, peering)?;
         }
         let peer_address = options.peers.is_some().then(|| options.address.clone());
         let bound = quorate_director::bind(config).await.map_err(of_director)?;
         let ledger = open_ledger(options).await?;
         alone_by_mistake(&ledger)?;
+        if let Some(papers) = &papers {
+            of_this_cluster(&ledger, papers)?;
+        }
         Ok(Self {
             bound,
             ledger,
             joining,
             peer_address,
+            papers,
         })
     }
 
@@ -85,6 +98,7 @@ impl Director {
             ledger,
             joining,
             peer_address,
+            papers,
         } = self;
         let cluster = ClusterId(ledger.cluster_id());
         let quorum = Arc::new(EmbeddedQuorum {
@@ -108,6 +122,7 @@ impl Director {
                 "look at the disk, then start again: what was acknowledged is kept",
             )),
             () = leave => Ok(()),
+            () = keep(papers.as_ref(), &ledger) => Ok(()),
         };
         ledger.shutdown().await;
         ended
@@ -133,11 +148,23 @@ async fn hand_over(quorum: &EmbeddedQuorum) {
     }
 }
 
-fn joining_of(peering: &Peering) -> Result<Option<Joining>, Failure> {
+/// Renews the papers, if there are some, as long as the director runs.
+async fn keep(papers: Option<&DirectorPapers>, ledger: &Embedded) {
+    match papers {
+        Some(papers) => papers.keep(ledger).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn joining_of(peering: &Peering, papers: &DirectorPapers) -> Result<Option<Joining>, Failure> {
     if peering.join.is_empty() {
         return Ok(None);
     }
-    let client = Client::new(peering.join.clone(), None).map_err(|error| {
+    let options = client::Options {
+        tls: Some(papers.client().config()),
+        ..client::Options::default()
+    };
+    let client = Client::with(peering.join.clone(), options).map_err(|error| {
         let next = "write the APIs of directors of the cluster: --join HOST:PORT,HOST:PORT";
         Failure::new(Code::Usage, chain(&error), next)
     })?;
@@ -147,8 +174,24 @@ fn joining_of(peering: &Peering) -> Result<Option<Joining>, Failure> {
     }))
 }
 
+/// Directors trust each other by their papers alone.
+fn no_papers(data_dir: &Path) -> Failure {
+    Failure::new(
+        Code::Config,
+        format!(
+            "to be one of several directors takes a certificate of the cluster, and {} has none",
+            data_dir.display()
+        ),
+        "`quorate init` makes the first director of a cluster, `quorate join` each further one",
+    )
+}
+
 /// What the ledger must know to be one of several.
-fn take_part(options: &mut Options, data_dir: &Path, peering: Peering) -> Result<(), Failure> {
+fn take_part(
+    options: &mut Options,
+    papers: &DirectorPapers,
+    peering: Peering,
+) -> Result<(), Failure> {
     if peering.listen.port() == 0 {
         return Err(Failure::new(
             Code::Usage,
@@ -156,22 +199,9 @@ fn take_part(options: &mut Options, data_dir: &Path, peering: Peering) -> Result
             "write it: --peer-listen ADDR:7401",
         ));
     }
-    let pki = data_dir.join("pki");
-    let no_papers = |error: quorate_pki::Error| {
-        Failure::new(
-            Code::Config,
-            format!("the papers of this director: {}", chain(&error)),
-            format!(
-                "put {TRUST} and {PAPERS} of this cluster's authority into {}; docs/security.md tells more",
-                pki.display()
-            ),
-        )
-    };
-    let trust = Trust::load(&pki.join(TRUST)).map_err(no_papers)?;
-    let papers = Papers::load(&pki.join(PAPERS)).map_err(no_papers)?;
     if !peering.join.is_empty() {
         options.start = Start::Await {
-            cluster: papers.identity().cluster().0,
+            cluster: papers.cluster().0,
         };
     }
     options.address = peering
@@ -180,11 +210,7 @@ fn take_part(options: &mut Options, data_dir: &Path, peering: Peering) -> Result
     options.peers = Some(Peers {
         listen: peering.listen,
         from: None,
-        tls: PeerTls {
-            chain: papers.chain_pem().into(),
-            key: papers.key_pem().into(),
-            authority: trust.pem().into(),
-        },
+        tls: papers.of_peer(),
     });
     if let Some(priority) = peering.priority {
         options.timing = Timing {
@@ -193,6 +219,24 @@ fn take_part(options: &mut Options, data_dir: &Path, peering: Peering) -> Result
         };
     }
     Ok(())
+}
+
+/// Papers of another cluster would let nobody in, and nobody would be let in by them.
+fn of_this_cluster(ledger: &Embedded, papers: &DirectorPapers) -> Result<(), Failure> {
+    let (own, theirs) = (ClusterId(ledger.cluster_id()), papers.cluster());
+    if own == theirs {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::DataDir,
+        format!(
+            "the ledger is that of cluster {own}, the certificates are those of cluster {theirs}"
+        ),
+        format!(
+            "put the {} of this director back beside its ledger",
+            papers.folder().display()
+        ),
+    ))
 }
 
 /// A folder of a quorum that is started without the others would wait for them for ever.

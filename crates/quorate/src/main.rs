@@ -10,6 +10,7 @@ mod director;
 mod failure;
 mod files;
 mod output;
+mod papers;
 mod quorum;
 mod reference;
 mod telemetry;

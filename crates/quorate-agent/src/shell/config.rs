@@ -17,7 +17,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The directors, `host:port`, with `http://` or `https://` before it.
     pub join: Vec<String>,
-    /// The certificates of the cluster's authority; `ca.pem` in the data folder when `None`, if it is there.
+    /// The certificates of the cluster's authority; `pki/ca.pem` in the data folder when `None`, if it is
+    /// there. What the agent proves itself with is `pki/papers.pem`, if that is there; it is renewed in time.
     pub ca_file: Option<PathBuf>,
     /// Labels that services may require.
     pub labels: BTreeMap<String, String>,

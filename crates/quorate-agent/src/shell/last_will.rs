@@ -111,7 +111,8 @@ impl LastWill {
 /// When there is no last will, or no director took it in time.
 pub async fn last_will(dir: &Path) -> Result<(), LastWillError> {
     let will = LastWill::read(dir)?;
-    let options = tls::options(will.tls.as_ref(), will.token.as_deref())?;
+    let loaded = will.tls.as_ref().map(Tls::load).transpose()?;
+    let options = tls::options(loaded.as_ref(), will.token.as_deref());
     let client = Client::with(will.directors.clone(), options)?;
     will.execute(&client, "agent_died").await
 }

@@ -19,7 +19,7 @@ mod config;
 mod containment;
 mod data_dir;
 mod files;
-mod identity;
+pub(crate) mod identity;
 mod last_will;
 mod launch;
 mod leases;
@@ -50,6 +50,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::files_limit::raise_files_limit;
 use crate::warden::protocol::{Order, StartRun};
@@ -177,7 +178,8 @@ pub struct Stops {
 pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     let data = DataDir::open(&config.data_dir)?;
     let tls = Tls::find(config.ca_file.as_deref(), &config.data_dir);
-    let options = tls::options(tls.as_ref(), config.token.as_deref())?;
+    let loaded = tls.as_ref().map(Tls::load).transpose()?;
+    let options = tls::options(loaded.as_ref(), config.token.as_deref());
     let client = Client::with(config.join.clone(), options.clone())?;
     let learned = data.directors();
     let logs = Logs::start(data.logs())?;
@@ -220,6 +222,9 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
         alarm: None,
         done: false,
     };
+    // It ends with this function.
+    let _papers = tls::Renewal::of(shell.tls.as_ref(), loaded, shell.client.clone())
+        .map(|renewal| AbortOnDropHandle::new(tokio::spawn(renewal.run())));
     tracing::info!(agent = %shell.config.name, id = shell.data.agent_id(), "agent begins");
     shell.adopt().await;
     shell.step(Event::Began);

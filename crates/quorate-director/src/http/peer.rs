@@ -37,7 +37,7 @@ pub(crate) fn stand_in(parts: &mut Parts) {
     let address = parts.headers.remove(RELAYED_FROM_HEADER);
     let passed = parts.headers.contains_key(RELAYED_HEADER);
     let sender = parts.extensions.get::<PeerIdentity>();
-    if !passed || !sender.is_some_and(|sender| sender.node == Node::Director) {
+    if !passed || sender.is_none_or(|sender| sender.node != Node::Director) {
         return;
     }
     // Without a word about the client nobody is known: the director asks nothing for itself in this way.

@@ -52,7 +52,7 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
         let voters = members.iter().filter(|member| member.voter).count();
         ClusterView {
             index: reading.index(),
-            cluster: format!("{:x}", cluster.0),
+            cluster: cluster.to_string(),
             epoch: state.epoch().0,
             voters: u32::try_from(voters).unwrap_or(u32::MAX),
             losses: u32::try_from(voters.saturating_sub(1) / 2).unwrap_or(u32::MAX),

@@ -1,5 +1,5 @@
 //! The output of runs, pulled over the agents' own connections: this director hands out requests and
-//! passes on what comes; it stores nothing.
+//! passes on what comes; it stores nothing. An agent waits at one director; the others ask that one.
 //!
 //! ```text
 //!  person ──GET …/logs──► director ◄──long poll── agent (takes the request)
@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::FutureExt as _;
 use quorate_api::logs::{LogChunk, LogRequest, LogRequests};
 use quorate_api::problem::{Code, Problem};
 use quorate_api::resources::Done;
@@ -33,9 +35,12 @@ use crate::engine::Reading;
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::extract::{JsonBody, Names, Params, bad};
+use crate::http::relay;
 
 /// How long an agent may take to answer at all.
 const FIRST_TIME: Duration = Duration::from_secs(10);
+/// How long an agent may take between two polls: a way there and back, and a little.
+const LISTEN_TIME: Duration = Duration::from_millis(500);
 /// How often a stream that is followed looks whether its session is still open.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long a person's connection may take no text before the agent is told to stop.
@@ -57,13 +62,29 @@ pub(super) fn router() -> OpenApiRouter<App> {
 }
 
 /// The requests that are open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LogHub {
     inner: Mutex<Inner>,
+    /// An agent waits from now on.
+    heard: Notify,
+}
+
+impl Default for LogHub {
+    fn default() -> Self {
+        let inner = Inner {
+            last: rand::random::<u64>() >> 24,
+            ..Inner::default()
+        };
+        Self {
+            inner: Mutex::new(inner),
+            heard: Notify::new(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Begins anywhere, so that the number of a request at another director means nothing here.
     last: u64,
     /// Not taken by their agents yet.
     lanes: BTreeMap<SessionId, Lane>,
@@ -118,7 +139,28 @@ impl LogHub {
     fn take(&self, session: SessionId) -> (Vec<LogRequest>, Arc<Notify>) {
         let mut inner = self.lock();
         let lane = inner.lanes.entry(session).or_default();
-        (lane.waiting.drain(..).collect(), Arc::clone(&lane.arrived))
+        let taken = (lane.waiting.drain(..).collect(), Arc::clone(&lane.arrived));
+        drop(inner);
+        self.heard.notify_waiters();
+        taken
+    }
+
+    /// Whether the agent of a session waits here, or does within this time.
+    async fn listens(&self, session: SessionId, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        loop {
+            let heard = self.heard.notified();
+            let lane = |inner: &Inner| {
+                let lane = inner.lanes.get(&session);
+                lane.is_some_and(|lane| Arc::strong_count(&lane.arrived) > 1)
+            };
+            if lane(&self.lock()) {
+                return true;
+            }
+            if tokio::time::timeout_at(until, heard).await.is_err() {
+                return false;
+            }
+        }
     }
 
     fn chunks(&self, session: SessionId, id: u64) -> Option<mpsc::Sender<LogChunk>> {
@@ -151,6 +193,7 @@ async fn logs(
     State(app): State<App>,
     Names((service, key)): Names<(ServiceName, PartitionKey)>,
     mut params: Params,
+    parts: Parts,
 ) -> Result<Response, Failure> {
     let lines = params.number("lines")?;
     let since = params.value::<quorate_core::spec::Span>("since")?;
@@ -185,6 +228,16 @@ async fn logs(
     let session = app
         .query(move |reading| holder(reading, &service, &key))
         .await??;
+    let passed = parts.headers.contains_key(routes::RELAYED_HEADER);
+    if !app.logs.listens(session, LISTEN_TIME).await {
+        if passed {
+            let detail = "the agent that has the log does not wait at this director";
+            return Err(Failure::new(Code::Unavailable, detail));
+        }
+        if let Some(answer) = elsewhere(&app, &parts).await {
+            return Ok(answer);
+        }
+    }
     let held = app.hold()?;
     let mut chunks = app.logs.open(session, request).ok_or_else(|| {
         Failure::new(Code::TooManyRequests, "too many logs are being read")
@@ -217,6 +270,26 @@ async fn logs(
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     Ok((plain, Body::from_stream(stream)).into_response())
+}
+
+/// The answer of the director at which the agent waits. `None`: at none of them.
+async fn elsewhere(app: &App, parts: &Parts) -> Option<Response> {
+    let own = app.name.clone();
+    let others = app.query(move |reading| {
+        let others = reading.cluster().directors().values();
+        let others = others.filter(|director| director.name != own);
+        others.map(|d| d.address.clone()).collect::<Vec<_>>()
+    });
+    let asked = others.await.ok()?;
+    let asked = asked.iter().map(|address| {
+        async move { relay::ask_another(app, address, parts).await.ok_or(()) }.boxed()
+    });
+    let asked: Vec<_> = asked.collect();
+    if asked.is_empty() {
+        return None;
+    }
+    let (answer, _) = futures::future::select_ok(asked).await.ok()?;
+    Some(answer)
 }
 
 /// The session whose agent has the log: that which holds the partition, or one of the agent that had it.

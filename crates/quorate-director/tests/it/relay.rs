@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use quorate_api::client::{Client, Error, EventFilter, Options};
+use quorate_api::logs::LogChunk;
 use quorate_api::problem::{Code, Problem};
 use quorate_api::resources::DirectorRole;
 use quorate_api::routes::{RELAYED_HEADER, SESSION_RENEWALS};
@@ -331,5 +332,56 @@ async fn events_go_on_at_another_director() {
         }
     });
     end.await.unwrap();
+    trio.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_is_read_at_any_director_wherever_its_agent_waits() {
+    let trio = Trio::start().await;
+    until("the directors know each other", async || {
+        let known = trio.client(0).directors().await.unwrap().value;
+        known.len() == 3
+    })
+    .await;
+    let worker = Worker::join(&trio.desks[0], "a1", 10_000).await;
+    let (session, secret) = (worker.opened.session, worker.secret.clone());
+    trio.desks[0].apply(listed_in("k1")).await;
+    let agents = trio.client(2);
+    let mut items = Vec::new();
+    let mut counter = 0;
+    until("it is assigned", async || {
+        counter += 1;
+        renew(&agents, &worker, counter).await.unwrap();
+        let wait = Duration::from_millis(100);
+        let work = agents.work(session, &secret, 0, wait).await.unwrap();
+        items = work.items;
+        !items.is_empty()
+    })
+    .await;
+    let claim = ReportRequest {
+        incarnation: worker.opened.incarnation,
+        sequence: 1,
+        assume: vec![Claim {
+            partition: items[0].partition,
+            token: items[0].token,
+        }],
+        ..ReportRequest::default()
+    };
+    agents.report(session, &secret, &claim).await.unwrap();
+    for desk in &trio.desks {
+        let asked = desk.http.get(desk.url("/v1/services/s/partitions/k1/logs"));
+        let asked = tokio::spawn(asked.send());
+        let wait = Duration::from_secs(20);
+        let requests = agents.log_requests(session, &secret, wait).await.unwrap();
+        let chunk = LogChunk {
+            id: requests.requests[0].id,
+            text: "one\n".to_owned(),
+            end: true,
+            problem: None,
+        };
+        agents.log_chunk(session, &secret, &chunk).await.unwrap();
+        let text = asked.await.unwrap().unwrap().text().await.unwrap();
+        assert_eq!(text, "one\n");
+    }
     trio.stop().await;
 }

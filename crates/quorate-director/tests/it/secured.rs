@@ -80,7 +80,8 @@ impl Secured {
             tls: Some(tls.config()),
             ..Options::default()
         };
-        Client::with(vec![self.desks[at].address.to_string()], options).unwrap()
+        let desk = self.desks.get(at).unwrap();
+        Client::with(vec![desk.address.to_string()], options).unwrap()
     }
 
     fn admin(&self, at: usize) -> Client {

@@ -1,6 +1,7 @@
 //! What each command takes. The names are those of the documents.
 
 mod daemons;
+mod founding;
 mod quorum;
 mod tokens;
 
@@ -13,6 +14,7 @@ use quorate_core::spec::Span;
 use crate::output::Format;
 
 pub(crate) use daemons::{AgentArgs, DirectorArgs};
+pub(crate) use founding::{InitArgs, JoinArgs, PlaceArgs};
 pub(crate) use quorum::{ClusterArgs, ClusterCommand, MemberArgs, TransferArgs};
 pub(crate) use tokens::{
     JoinTokenArgs, JoinTokenCommand, NodeRole, TokenArgs, TokenCommand, TokenRole,
@@ -112,6 +114,10 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Run everything on this machine: one director and N agents
     Up(UpArgs),
+    /// Make the folder of the first director of a cluster, with its certificate authority and first token
+    Init(InitArgs),
+    /// Make the folder of a further director or an agent, with its certificate
+    Join(JoinArgs),
     /// Run a director, a member of the quorum that decides
     Director(DirectorArgs),
     /// Run an agent, which runs the jobs on this machine

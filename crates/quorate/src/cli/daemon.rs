@@ -44,7 +44,7 @@ fn start_logging(global: &Global, section: &LogSection) -> Result<(), Failure> {
 }
 
 /// The name of this machine, which is the name of its daemons when nobody says another.
-fn host_name<N>(make: impl Fn(&str) -> Result<N, NameError>) -> Result<N, Failure> {
+pub(super) fn host_name<N>(make: impl Fn(&str) -> Result<N, NameError>) -> Result<N, Failure> {
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     make(text.trim()).map_err(|error| {
         Failure::new(

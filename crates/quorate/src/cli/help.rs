@@ -66,10 +66,38 @@ pub(super) const COMMANDS: &[Help] = &[
         exits: DAEMON,
     },
     Help {
+        name: "init",
+        examples: &[
+            "quorate init --name d1 --data-dir /var/lib/quorate --listen 10.0.0.1:7400 > admin.token",
+            "quorate init --data-dir /var/lib/quorate -o json",
+        ],
+        note: "It founds a cluster and starts nothing: it makes the cluster's certificate authority, the papers of its\n\
+               first director, a commented quorate.toml, and the token of the first admin, which is on standard\n\
+               output and nowhere else. A director whose folder has papers serves TLS and asks everybody who he is.",
+        exits: &[Exit::Failed],
+    },
+    Help {
+        name: "join",
+        examples: &[
+            "quorate join 10.0.0.1:7400 --join-token-file join.token --data-dir /var/lib/quorate",
+            "quorate join d1:7400,d2:7400 --join-token-file - --name a7 --data-dir /var/lib/quorate",
+        ],
+        note: "The join token says whether this machine becomes an agent or a director, and which authority it is to\n\
+               believe. The key is made here and stays here. Interrupted, the same command goes on. It starts\n\
+               nothing. A machine that was off until its certificate ended joins again in the same way.",
+        exits: &[
+            Exit::Failed,
+            Exit::Conflict,
+            Exit::NotAllowed,
+            Exit::Unreachable,
+            Exit::OutcomeUnknown,
+        ],
+    },
+    Help {
         name: "director",
         examples: &[
+            "quorate director --config /var/lib/quorate/quorate.toml",
             "quorate director --name d1 --data-dir /var/lib/quorate/d1 --source-root /etc/quorate",
-            "quorate director --config /etc/quorate/director.toml",
         ],
         note: LEAVES,
         exits: DAEMON,
@@ -78,7 +106,7 @@ pub(super) const COMMANDS: &[Help] = &[
         name: "agent",
         examples: &[
             "quorate agent --name a1 --data-dir /var/lib/quorate/a1 --join 127.0.0.1:7400 --label zone=eu-1a",
-            "quorate agent --config /etc/quorate/agent.toml",
+            "quorate agent --config /var/lib/quorate/quorate.toml",
         ],
         note: LEAVES,
         exits: DAEMON,
@@ -224,8 +252,8 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate cluster status",
             "quorate cluster transfer-leader --to d2",
         ],
-        note: "A new director comes in by itself: `quorate director --peer-listen ADDR --join ADDR` asks the others,\n\
-               follows, and votes once it has caught up; `cluster add` is for one that follows only. An odd number of\n\
+        note: "A new director comes in by itself: after `quorate join` and its start it asks the others, follows,\n\
+               and votes once it has caught up; `cluster add` is for one that follows only. An odd number of\n\
                voters is right: a fourth bears no more losses than three.",
         exits: CHANGES_NAMED,
     },
@@ -356,6 +384,12 @@ const OWN_FORMAT: &str = "leave it out: there is only one format";
 /// They are not shown there, and refused: what is ignored in silence misleads.
 pub(super) const MEANINGLESS: &[Meaningless] = &[
     meaningless("address", "up", LISTENS),
+    meaningless("address", "init", LISTENS),
+    meaningless(
+        "address",
+        "join",
+        "write the directors after `join`: quorate join ADDR,ADDR",
+    ),
     meaningless("address", "director", LISTENS),
     meaningless(
         "address",

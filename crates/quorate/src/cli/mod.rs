@@ -9,7 +9,10 @@ mod cluster;
 mod daemon;
 mod doctor;
 mod events;
+mod folder;
 mod help;
+mod init;
+mod join;
 mod list;
 mod logs;
 mod meta;
@@ -85,6 +88,8 @@ fn dispatch(root: Root) -> Result<Exit, Failure> {
     let global = root.global;
     match root.command {
         Command::Up(args) => crate::up::run(&args, &global, output),
+        Command::Init(args) => init::init(&args, output),
+        Command::Join(args) => one_thread()?.block_on(join::join(&args, output)),
         Command::Director(args) => daemon::director(args, &global),
         Command::Agent(args) => daemon::agent(args, &remote::with_token(global)?),
         Command::Doctor(args) => {

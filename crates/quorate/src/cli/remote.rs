@@ -187,7 +187,7 @@ fn of_tls(trouble: Trouble, error: &Error) -> Failure {
         ),
         Trouble::Expired => (
             format!("the certificate of {at} has expired"),
-            "directors renew theirs by themselves: look at its log, and at the clocks of both machines"
+            "a director renews its own as long as it runs: look at its log, and at the clocks of both machines"
                 .to_owned(),
         ),
         Trouble::NotYetValid => (
@@ -200,7 +200,7 @@ fn of_tls(trouble: Trouble, error: &Error) -> Failure {
         ),
         Trouble::Refused(why) => (
             format!("{at} refuses the certificate of this machine ({why})"),
-            "it may have expired, or be that of another cluster: enrol this machine again".to_owned(),
+            "it may have expired, or be that of another cluster: `quorate join` gets another one".to_owned(),
         ),
         Trouble::Other(why) => (
             format!("no TLS with {at}: {why}"),

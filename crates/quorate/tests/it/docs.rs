@@ -94,7 +94,7 @@ fn plain(line: &str) -> String {
 }
 
 /// The first line that is not shown, in the order of the document.
-fn missing<'a>(expected: &'a [String], shown: &str) -> Option<&'a str> {
+pub(crate) fn missing<'a>(expected: &'a [String], shown: &str) -> Option<&'a str> {
     let mut shown = shown.lines().map(plain);
     expected
         .iter()
@@ -277,7 +277,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn document(name: &str) -> String {
+pub(crate) fn document(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).expect("a document")
 }
 

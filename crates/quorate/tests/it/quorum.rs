@@ -1,13 +1,12 @@
 //! Three directors and three agents as processes of their own, and the faults that they must bear.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use quorate_core::ids::{ClusterId, DirectorName};
-use quorate_pki::{Authority, Identity, PAPERS, Role, TRUST, Validity};
-use quorate_raft::Start;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -16,13 +15,11 @@ use crate::support::{Done, Machine, done, eventually, signal};
 
 const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
 
-/// Directors `d1` to `d3`, of which `d1` founded the cluster, and agents `a1` to `a3`.
-struct Quorum {
-    dir: tempfile::TempDir,
+/// Directors `d1` to `d3`, of which `d1` founded the cluster, and agents `a1` to `a3`, all with certificates.
+pub(crate) struct Quorum {
+    pub(crate) dir: tempfile::TempDir,
     /// Of each director: its API, and its port for the others.
     ports: BTreeMap<String, (u16, u16)>,
-    authority: Authority,
-    cluster: ClusterId,
     directors: BTreeMap<String, Child>,
     agents: BTreeMap<String, Child>,
     _machine: Machine,
@@ -30,27 +27,32 @@ struct Quorum {
 
 impl Quorum {
     /// One director that leads.
-    fn found() -> Self {
+    pub(crate) fn found() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("q")
             .tempdir()
             .expect("a folder");
-        let name = DirectorName::new("d1").expect("a name");
-        let ledger = dir.path().join("d1/ledger");
-        std::fs::create_dir_all(&ledger).expect("made");
-        let ids = quorate_raft::ids(&ledger, &name, Start::Found).expect("an identity");
-        let cluster = ClusterId(ids.cluster);
         let mut quorum = Self {
             dir,
             ports: ports(),
-            authority: Authority::new(cluster, SystemTime::now()).expect("an authority"),
-            cluster,
             directors: BTreeMap::new(),
             agents: BTreeMap::new(),
             _machine: Machine::shared(),
         };
-        quorum.papers("d1");
+        let (api, peer) = quorum.ports["d1"];
+        let mut init = ["init", "--name", "d1", "--data-dir", "d1"]
+            .map(str::to_owned)
+            .to_vec();
+        init.extend(listens(api, peer));
+        let made = quorum.run(&init);
+        assert_eq!(made.code, Some(0), "{}", made.err);
+        quorum.secret("admin", &made.out);
         quorum.director("d1");
+        for (role, uses) in [("director", "2"), ("agent", "3")] {
+            let create = ["join-token", "create", "--role", role, "--uses", uses];
+            let token = quorum.done("d1", &create);
+            quorum.secret(role, &token.out);
+        }
         quorum
     }
 
@@ -58,27 +60,56 @@ impl Quorum {
     fn of_three() -> Self {
         let mut quorum = Self::found();
         for name in ["d2", "d3"] {
-            quorum.papers(name);
+            quorum.let_in(name);
             quorum.director(name);
             quorum.until_voters("d1", if name == "d2" { 2 } else { 3 });
         }
         quorum
     }
 
-    fn papers(&self, name: &str) {
-        let identity = Identity::new(self.cluster, Role::Director, name).expect("a name");
-        let validity = Validity::usual(SystemTime::now());
-        let papers = self.authority.papers(&identity, &[], validity);
-        let pki = self.dir.path().join(name).join("pki");
-        std::fs::create_dir_all(&pki).expect("made");
-        papers
-            .expect("signed")
-            .store(&pki.join(PAPERS))
-            .expect("written");
-        self.authority
-            .trust()
-            .store(&pki.join(TRUST))
-            .expect("written");
+    /// Keeps a token in a file for its owner alone.
+    pub(crate) fn secret(&self, name: &str, token: &str) {
+        let path = self.dir.path().join(name);
+        let mut file = std::fs::File::options()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .expect("a file");
+        file.write_all(token.as_bytes()).expect("written");
+    }
+
+    /// Makes the folder of a director that joins.
+    pub(crate) fn let_in(&self, name: &str) {
+        let (api, peer) = self.ports[name];
+        let mut args = self.joining(name, "director", &self.address("d1"));
+        args.extend(listens(api, peer));
+        let joined = self.run(&args);
+        assert_eq!(joined.code, Some(0), "{}", joined.err);
+    }
+
+    pub(crate) fn joining(&self, name: &str, role: &str, at: &str) -> Vec<String> {
+        let args = [
+            "join",
+            at,
+            "--join-token-file",
+            role,
+            "--name",
+            name,
+            "--data-dir",
+            name,
+        ];
+        args.map(str::to_owned).to_vec()
+    }
+
+    /// Runs a command that asks no cluster, or a director that it names itself.
+    pub(crate) fn run(&self, args: &[String]) -> Done {
+        let output = Command::new(env!("CARGO_BIN_EXE_quorate"))
+            .args(args)
+            .current_dir(self.dir.path())
+            .output()
+            .expect("it starts");
+        done(&output)
     }
 
     fn log(&self, name: &str) -> std::fs::File {
@@ -89,54 +120,45 @@ impl Quorum {
             .expect("a log")
     }
 
-    /// Starts a director; all but the first join it.
-    fn director(&mut self, name: &str) {
-        let (api, peer) = self.ports[name];
+    fn daemon(&self, role: &str, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
         command
-            .args(["director", "--name", name])
-            .arg("--data-dir")
-            .arg(self.dir.path().join(name))
-            .arg("--source-root")
-            .arg(self.dir.path())
-            .args(["--listen", &format!("127.0.0.1:{api}")])
-            .args(["--peer-listen", &format!("127.0.0.1:{peer}")]);
-        if name != "d1" {
-            command.args(["--join", &format!("127.0.0.1:{}", self.ports["d1"].0)]);
-        }
-        let child = command
+            .arg(role)
+            .arg("--config")
+            .arg(self.dir.path().join(name).join("quorate.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(self.log(name))
-            .spawn()
-            .expect("a director starts");
+            .stderr(self.log(name));
+        command
+    }
+
+    /// Starts a director; all but the first join it.
+    pub(crate) fn director(&mut self, name: &str) {
+        let mut command = self.daemon("director", name);
+        command.arg("--source-root").arg(self.dir.path());
+        let child = command.spawn().expect("a director starts");
         self.directors.insert(name.to_owned(), child);
     }
 
-    /// Starts an agent that knows one director.
-    fn agent(&mut self, name: &str, director: &str) {
-        let child = Command::new(env!("CARGO_BIN_EXE_quorate"))
-            .args(["agent", "--name", name])
-            .args(["--join", &self.address(director)])
-            .arg("--data-dir")
-            .arg(self.dir.path().join(name))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(self.log(name))
-            .spawn()
-            .expect("an agent starts");
-        self.agents.insert(name.to_owned(), child);
+    /// Lets an agent in and starts it; it knows one director.
+    pub(crate) fn agent(&mut self, name: &str, director: &str) {
+        let joining = self.joining(name, "agent", &self.address(director));
+        let joined = self.run(&joining);
+        assert_eq!(joined.code, Some(0), "{}", joined.err);
+        self.agent_again(name);
     }
 
-    fn address(&self, director: &str) -> String {
+    pub(crate) fn address(&self, director: &str) -> String {
         format!("127.0.0.1:{}", self.ports[director].0)
     }
 
     /// Runs a command at one director.
-    fn at(&self, director: &str, args: &[&str]) -> Done {
+    pub(crate) fn at(&self, director: &str, args: &[&str]) -> Done {
         let output = Command::new(env!("CARGO_BIN_EXE_quorate"))
             .args(args)
             .env("QUORATE_ADDRESS", self.address(director))
+            .env("QUORATE_CA_FILE", "d1/pki/ca.pem")
+            .env("QUORATE_API_TOKEN_FILE", "admin")
             .current_dir(self.dir.path())
             .output()
             .expect("it starts");
@@ -144,14 +166,14 @@ impl Quorum {
     }
 
     /// Runs a command that may be repeated until it is done.
-    fn done(&self, director: &str, args: &[&str]) -> Done {
+    pub(crate) fn done(&self, director: &str, args: &[&str]) -> Done {
         eventually("it is done", || {
             let done = self.at(director, args);
             (done.code == Some(0)).then_some(done)
         })
     }
 
-    fn json(&self, director: &str, args: &[&str]) -> Option<Value> {
+    pub(crate) fn json(&self, director: &str, args: &[&str]) -> Option<Value> {
         let mut all = args.to_vec();
         all.extend(["-o", "json"]);
         let done = self.at(director, &all);
@@ -178,6 +200,21 @@ impl Quorum {
         })
     }
 
+    /// Ends a director or an agent in order.
+    pub(crate) fn end(&mut self, name: &str) {
+        let child = self.directors.remove(name);
+        let mut child = child.or_else(|| self.agents.remove(name)).expect("it runs");
+        signal(child.id(), Signal::TERM);
+        assert!(child.wait().expect("it ends").success());
+    }
+
+    /// Starts an agent that was let in before.
+    pub(crate) fn agent_again(&mut self, name: &str) {
+        let child = self.daemon("agent", name).spawn();
+        self.agents
+            .insert(name.to_owned(), child.expect("an agent starts"));
+    }
+
     fn kill(&mut self, director: &str) {
         let mut child = self.directors.remove(director).expect("it runs");
         child.kill().expect("it can be killed");
@@ -199,6 +236,8 @@ impl Quorum {
         std::fs::write(self.dir.path().join("job.toml"), job).expect("written");
         // A new quorum may still elect its leader; to apply twice is to apply once.
         self.done("d2", &["apply", "job.toml"]);
+        // An agent that registered late gets its share after the others began.
+        self.done("d3", &["wait", "--settled"]);
         self.all_run("d3", partitions);
     }
 
@@ -246,6 +285,11 @@ impl Drop for Quorum {
     }
 }
 
+fn listens(api: u16, peer: u16) -> [String; 4] {
+    let at = |port: u16| format!("127.0.0.1:{port}");
+    ["--listen".into(), at(api), "--peer-listen".into(), at(peer)]
+}
+
 /// Six free ports, all found before the first is let go.
 fn ports() -> BTreeMap<String, (u16, u16)> {
     let bind = || TcpListener::bind("127.0.0.1:0").expect("a port is free");
@@ -258,12 +302,12 @@ fn ports() -> BTreeMap<String, (u16, u16)> {
 #[test]
 fn directors_come_in_one_after_the_other_and_work_goes_on_through_the_loss_of_any() {
     let mut quorum = Quorum::found();
-    quorum.papers("d2");
+    quorum.let_in("d2");
     quorum.director("d2");
     quorum.until_voters("d1", 2);
     let status = quorum.done("d2", &["cluster", "status"]);
     assert!(status.err.contains("bears the loss of 0"), "{}", status.err);
-    quorum.papers("d3");
+    quorum.let_in("d3");
     quorum.director("d3");
     quorum.until_voters("d1", 3);
     let status = quorum.done("d3", &["cluster", "status"]);
@@ -326,9 +370,7 @@ fn a_leader_that_stops_in_order_hands_over_first_and_one_that_is_removed_does_to
     let before = quorum.all_run("d1", 4);
 
     let leader = quorum.leader();
-    let mut child = quorum.directors.remove(&leader).expect("it runs");
-    signal(child.id(), Signal::TERM);
-    assert!(child.wait().expect("it ends").success());
+    quorum.end(&leader);
     let log = std::fs::read_to_string(quorum.dir.path().join(format!("{leader}.log")));
     assert!(log.expect("a log").contains("leadership is handed over"));
     quorum.director(&leader);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use quorate_api::problem::Code;
@@ -278,6 +278,22 @@ async fn pass(app: &App, address: &str, request: Request) -> Result<Response, Fa
         }
         Err(_) => Err(broken(read, "the leader did not answer in time")),
     }
+}
+
+/// Asks another director the same, for what it alone has at hand. It passes nothing on. `None` when it has
+/// not got it either, or does not answer.
+pub(crate) async fn ask_another(app: &App, address: &str, parts: &Parts) -> Option<Response> {
+    let lane = app.relay.lanes.of(&parts.method, &parts.uri);
+    let place = lane.place(app.limits.query_time).await.ok()?;
+    let asked = lane
+        .http
+        .get(url(address, &parts.uri))
+        .headers(to_pass(parts, &app.relay.name))
+        .send();
+    let answered = tokio::time::timeout(lane.limit(&app.limits), asked).await;
+    let answered = answered.ok()?.ok()?;
+    let has_it = answered.status() != StatusCode::SERVICE_UNAVAILABLE;
+    has_it.then(|| to_answer(answered, place))
 }
 
 /// What it means for the caller that the answer was lost.

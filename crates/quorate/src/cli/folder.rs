@@ -1,0 +1,252 @@
+//! The data folder that `init` and `join` make: papers, a configuration file, and nothing that was there.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use quorate_pki::{FOLDER, Host};
+
+use super::args::PlaceArgs;
+use super::daemon::host_name;
+use crate::failure::{Code, Failure};
+
+/// The configuration file, in the data folder.
+pub(super) const CONFIG: &str = "quorate.toml";
+/// Beside the port of the API.
+const PEER_PORT: u16 = 7401;
+
+/// Where a director listens and is reached, all of it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) listen: SocketAddr,
+    pub(super) advertise: Option<String>,
+    pub(super) peer_listen: SocketAddr,
+    pub(super) peer_advertise: Option<String>,
+}
+
+impl Place {
+    /// What was said, and the usual for the rest.
+    ///
+    /// # Errors
+    /// When others could not reach it so.
+    pub(super) fn of(listen: SocketAddr, args: &PlaceArgs) -> Result<Self, Failure> {
+        let beside = SocketAddr::new(listen.ip(), PEER_PORT);
+        let place = Self {
+            listen,
+            advertise: args.advertise.clone(),
+            peer_listen: args.peer_listen.unwrap_or(beside),
+            peer_advertise: args.peer_advertise.clone(),
+        };
+        let unreachable = |address: SocketAddr, said: &Option<String>| {
+            (address.ip().is_unspecified() || address.port() == 0) && said.is_none()
+        };
+        if unreachable(place.listen, &place.advertise) {
+            return Err(nowhere("listen", "advertise", place.listen));
+        }
+        if unreachable(place.peer_listen, &place.peer_advertise) {
+            return Err(nowhere("peer-listen", "peer-advertise", place.peer_listen));
+        }
+        if place.peer_listen == place.listen {
+            return Err(Failure::new(
+                Code::Usage,
+                format!(
+                    "{} is one port, for the API and for other directors",
+                    place.listen
+                ),
+                "choose another one with --peer-listen ADDR",
+            ));
+        }
+        for said in [&place.advertise, &place.peer_advertise] {
+            said.as_deref().map(host_of).transpose()?;
+        }
+        Ok(place)
+    }
+
+    /// Where its API is reached.
+    pub(super) fn address(&self) -> String {
+        self.advertise
+            .clone()
+            .unwrap_or_else(|| self.listen.to_string())
+    }
+
+    /// What its certificate says for programs that ask for an address.
+    pub(super) fn hosts(&self) -> Result<Vec<Host>, Failure> {
+        let mut hosts = Vec::new();
+        if let Some(said) = &self.advertise {
+            hosts.push(host_of(said)?);
+        }
+        let ip = self.listen.ip();
+        if !ip.is_unspecified() {
+            hosts.push(Host::Ip(ip));
+        }
+        if ip.is_loopback() {
+            hosts.push(Host::Name("localhost".to_owned()));
+        }
+        Ok(hosts)
+    }
+
+    /// The keys of `[director]` that say where it is.
+    pub(super) fn keys(&self) -> String {
+        let said = |key: &str, value: &Option<String>, why: &str| match value {
+            Some(value) => format!("{key} = {}\n", text(value)),
+            None => format!("# {key} = \"{why}\"\n"),
+        };
+        format!(
+            "# The API: agents, people and other directors. Beyond loopback it takes the certificates in pki/.\n\
+             listen = \"{}\"\n\
+             # Where others reach it, when that is another address.\n{}\
+             # Directors among themselves.\n\
+             peer_listen = \"{}\"\n{}",
+            self.listen,
+            said("advertise", &self.advertise, "d1.example:7400"),
+            self.peer_listen,
+            said("peer_advertise", &self.peer_advertise, "d1.example:7401"),
+        )
+    }
+}
+
+fn nowhere(listen: &str, advertise: &str, address: SocketAddr) -> Failure {
+    Failure::new(
+        Code::Usage,
+        format!("--{listen} {address} does not say where others reach it"),
+        format!("say it with --{advertise} HOST:PORT"),
+    )
+}
+
+/// The host of `host:port`.
+fn host_of(address: &str) -> Result<Host, Failure> {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    let good = port.parse::<u16>().is_ok_and(|port| port > 0);
+    let host = host.parse::<Host>().ok().filter(|_| good);
+    host.ok_or_else(|| {
+        Failure::new(
+            Code::Usage,
+            format!("{address:?} is not where others could reach a director"),
+            "write HOST:PORT, without a scheme",
+        )
+    })
+}
+
+/// A string of TOML.
+pub(super) fn text(value: &str) -> String {
+    toml::Value::String(value.to_owned()).to_string()
+}
+
+/// The name of this machine in the cluster, or what it is called anyway.
+pub(super) fn name(
+    said: Option<&quorate_core::ids::NodeName>,
+) -> Result<quorate_core::ids::NodeName, Failure> {
+    said.map_or_else(
+        || host_name(quorate_core::ids::NodeName::new),
+        |name| Ok(name.clone()),
+    )
+}
+
+/// What a data folder must not hold when it becomes that of somebody new.
+const TAKEN: [&str; 8] = [
+    CONFIG,
+    FOLDER,
+    "ledger",
+    "history",
+    "bootstrap-token.json",
+    "identity.json",
+    "wardens",
+    "directors",
+];
+
+/// Whether a folder is somebody's; the first thing in it that says so.
+pub(super) fn taken(data_dir: &Path) -> Option<PathBuf> {
+    let mut all = TAKEN.iter().map(|name| data_dir.join(name));
+    all.find(|path| path.exists())
+}
+
+/// Makes a folder for its owner alone, with those above it.
+pub(super) fn make(folder: &Path) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| unwritable(folder, &error))
+}
+
+/// Writes the configuration file.
+pub(super) fn write_config(data_dir: &Path, content: &str) -> Result<PathBuf, Failure> {
+    let path = data_dir.join(CONFIG);
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&path)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        File::open(data_dir)?.sync_all()
+    };
+    write().map_err(|error| unwritable(&path, &error))?;
+    Ok(path)
+}
+
+pub(super) fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        Code::DataDir,
+        format!("{} cannot be written: {error}", path.display()),
+        "check the folder, or choose another with --data-dir",
+    )
+}
+
+/// The address by which this machine reaches another, which is where the other reaches it, too, unless
+/// something translates between them.
+pub(super) async fn own_address(towards: &str) -> Option<IpAddr> {
+    let target = towards.split_once("://").map_or(towards, |(_, rest)| rest);
+    let target = target.strip_suffix('/').unwrap_or(target);
+    // A connected socket of UDP sends nothing; the system only chooses its address.
+    for target in tokio::net::lookup_host(target).await.ok()? {
+        let any: SocketAddr = if target.is_ipv4() {
+            ([0, 0, 0, 0], 0).into()
+        } else {
+            (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let socket = tokio::net::UdpSocket::bind(any).await.ok()?;
+        if socket.connect(target).await.is_ok() {
+            return socket.local_addr().ok().map(|address| address.ip());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(listen: &str, args: [Option<&str>; 3]) -> Result<Place, Failure> {
+        let [advertise, peer_listen, peer_advertise] = args;
+        let args = PlaceArgs {
+            advertise: advertise.map(str::to_owned),
+            peer_listen: peer_listen.map(|text| text.parse().unwrap()),
+            peer_advertise: peer_advertise.map(str::to_owned),
+        };
+        Place::of(listen.parse().unwrap(), &args)
+    }
+
+    #[test]
+    fn a_place_is_where_others_can_reach_it() {
+        let usual = place("10.0.0.1:7400", [None, None, None]).unwrap();
+        assert_eq!(usual.peer_listen.to_string(), "10.0.0.1:7401");
+        assert_eq!(usual.hosts().unwrap(), ["10.0.0.1".parse().unwrap()]);
+        let named = [Some("d1.example:7400"), None, Some("d1.example:7401")];
+        let named = place("0.0.0.0:7400", named).unwrap();
+        assert_eq!(named.hosts().unwrap(), ["d1.example".parse().unwrap()]);
+        for (listen, args) in [
+            ("0.0.0.0:7400", [None, None, None]),
+            ("0.0.0.0:7400", [Some("d1:7400"), None, None]),
+            ("10.0.0.1:0", [None, None, None]),
+            ("10.0.0.1:7400", [None, Some("10.0.0.1:7400"), None]),
+            ("10.0.0.1:7400", [Some("https://d1:7400"), None, None]),
+            ("10.0.0.1:7400", [Some("d1"), None, None]),
+            ("10.0.0.1:7400", [Some("a b:1"), None, None]),
+            ("10.0.0.1:7400", [None, None, Some("d1:0")]),
+        ] {
+            let refused = place(listen, args).unwrap_err();
+            assert_eq!(refused.first.code, Code::Usage, "{listen} {args:?}");
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! `join`: lets this machine into a cluster, by a join token.
+//!
+//! The key is made here and stays here; the token names the authority that signs, so that nobody else is
+//! believed, not even once. Whoever is interrupted runs the same command again, which asks with the same
+//! key and takes no further use of the token.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use quorate_api::access::{EnrolAnswer, EnrolRequest};
+use quorate_api::client::{Client, Options};
+use quorate_core::ids::NodeName;
+use quorate_pki::{
+    Authority, ClientTls, Error, FOLDER, Fingerprint, PAPERS, Papers, Request, Role, TRUST, Trust,
+    Validity,
+};
+use serde::Serialize;
+
+use super::args::JoinArgs;
+use super::folder::{self, Place};
+use super::init::MORE;
+use super::remote::failure_of;
+use crate::daemon::{absolute, quoted, typed};
+use crate::failure::{Code, Exit, Failure, chain};
+use crate::output::{Output, say};
+
+/// Key and request, until the certificate is there.
+const REQUEST: &str = "request.pem";
+/// The port of a director's API.
+const API_PORT: u16 = 7400;
+/// A file with more than this is no token.
+const TOKEN_BYTES_MAX: u64 = 4096;
+
+/// What this machine is from now on.
+#[derive(Debug, Serialize)]
+struct Joined {
+    cluster: String,
+    role: String,
+    name: String,
+    config: String,
+    expires: String,
+}
+
+pub(super) async fn join(args: &JoinArgs, output: Output) -> Result<Exit, Failure> {
+    let token = token(args)?;
+    let authority = authority_of(&token)?;
+    let name = folder::name(args.name.as_ref())?;
+    let data_dir = absolute(&args.data_dir)?;
+    let pki = data_dir.join(FOLDER);
+    if !is_free(&data_dir, &pki, &name)? {
+        return Err(taken(&data_dir, &pki));
+    }
+    // Before anything is asked, so that a mistake in it costs no use of the token.
+    let place = place(args).await?;
+    folder::make(&pki)?;
+    let request = Request::kept(&pki.join(REQUEST)).map_err(|error| unusable(&error))?;
+    let answer = enrol(args, token, authority, &name, request.csr()).await?;
+    let joined = Joining {
+        directors: &args.directors,
+        data_dir: &data_dir,
+        pki: &pki,
+        place: &place,
+    }
+    .settle(request, &answer)
+    .await?;
+    tell(&joined);
+    let id = format!("{}/{}", joined.role, joined.name);
+    output.one(&joined, &id, || {
+        format!(
+            "{} {} of cluster {}\n",
+            joined.role, joined.name, joined.cluster
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+/// The token, from wherever it was given.
+fn token(args: &JoinArgs) -> Result<String, Failure> {
+    let text = match (&args.join_token, &args.join_token_file) {
+        (Some(token), _) => token.clone(),
+        (None, Some(path)) => read_token(path)?,
+        (None, None) => String::new(),
+    };
+    let token = text.trim();
+    if token.starts_with("qrj_") && !token.contains(char::is_whitespace) {
+        return Ok(token.to_owned());
+    }
+    Err(Failure::new(
+        Code::Usage,
+        "what was given is no join token",
+        "ask an admin of the cluster for one: `quorate join-token create --role agent`",
+    ))
+}
+
+fn read_token(path: &Path) -> Result<String, Failure> {
+    let unreadable = |why: String| {
+        Failure::new(
+            Code::Usage,
+            format!(
+                "the join token cannot be read from {}: {why}",
+                path.display()
+            ),
+            "write it into a file of mode 0600 that is yours, or give it to standard input with --join-token-file -",
+        )
+    };
+    let mut text = String::new();
+    if path == Path::new("-") {
+        let read = std::io::stdin()
+            .take(TOKEN_BYTES_MAX)
+            .read_to_string(&mut text);
+        read.map_err(|error| unreadable(error.to_string()))?;
+        return Ok(text);
+    }
+    let file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    let about = file
+        .metadata()
+        .map_err(|error| unreadable(error.to_string()))?;
+    if about.is_file() && about.permissions().mode() & 0o077 != 0 {
+        return Err(unreadable("other users may read it".to_owned()));
+    }
+    let read = file.take(TOKEN_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|error| unreadable(error.to_string()))?;
+    Ok(text)
+}
+
+/// The authority that a token names.
+fn authority_of(token: &str) -> Result<Fingerprint, Failure> {
+    let hash = token.splitn(4, '_').nth(3).unwrap_or_default();
+    hash.parse().map_err(|_| {
+        Failure::new(
+            Code::Usage,
+            "the join token names no authority: a part of it is missing, or its cluster has none",
+            "copy the whole token; a cluster that has no certificates is on one machine only, where nobody needs to join",
+        )
+    })
+}
+
+/// Whether this machine may be made of a folder: it is new, or was left in the middle of this, or its
+/// certificate has ended.
+fn is_free(data_dir: &Path, pki: &Path, name: &NodeName) -> Result<bool, Failure> {
+    if folder::taken(data_dir).is_none() || pki.join(REQUEST).exists() {
+        return Ok(true);
+    }
+    let Ok(papers) = Papers::load(&pki.join(PAPERS)) else {
+        return Ok(false);
+    };
+    if papers.expires() > SystemTime::now() {
+        return Ok(false);
+    }
+    if papers.identity().name() != name.as_str() {
+        return Err(Failure::new(
+            Code::DataDir,
+            format!("{} is that of {}", data_dir.display(), papers.identity()),
+            format!(
+                "join with --name {}, or choose another folder",
+                papers.identity().name()
+            ),
+        ));
+    }
+    Ok(true)
+}
+
+fn taken(data_dir: &Path, pki: &Path) -> Failure {
+    let next =
+        "choose a new one with --data-dir; a machine whose certificate is good need not join again";
+    let sentence = match Papers::load(&pki.join(PAPERS)) {
+        Ok(papers) => format!("{} is that of {papers}", data_dir.display()),
+        Err(_) => format!("{} is in use already", data_dir.display()),
+    };
+    Failure::new(Code::DataDir, sentence, next)
+}
+
+/// Where this machine would be as a director.
+async fn place(args: &JoinArgs) -> Result<Place, Failure> {
+    let listen = match args.listen {
+        Some(listen) => listen,
+        None => {
+            let first = args.directors.first().map_or("", String::as_str);
+            let own = folder::own_address(&with_port(first)).await;
+            let own = own.unwrap_or_else(|| [127, 0, 0, 1].into());
+            SocketAddr::new(own, API_PORT)
+        }
+    };
+    Place::of(listen, &args.place)
+}
+
+/// An address with a port, as people leave it out.
+fn with_port(address: &str) -> String {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let has_port = rest
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port {
+        rest.to_owned()
+    } else {
+        format!("{rest}:{API_PORT}")
+    }
+}
+
+async fn enrol(
+    args: &JoinArgs,
+    join_token: String,
+    authority: Fingerprint,
+    name: &NodeName,
+    csr: &str,
+) -> Result<EnrolAnswer, Failure> {
+    let tls = ClientTls::pinned(authority).map_err(|error| unusable(&error))?;
+    let options = Options {
+        tls: Some(tls),
+        ..Options::default()
+    };
+    let client = client(&args.directors, options)?;
+    let machine = quorate_agent::machine::id();
+    let request = EnrolRequest {
+        join_token,
+        name: name.to_string(),
+        csr: csr.to_owned(),
+        machine_id: (!machine.is_empty()).then_some(machine),
+    };
+    client.enrol(&request).await.map_err(|error| {
+        let mut failure = failure_of(error);
+        if [Code::Tls, Code::Unreachable].contains(&failure.first.code) {
+            failure.first.next =
+                "check the address, and that the join token is one of this cluster; the same command goes on"
+                    .to_owned();
+        }
+        failure
+    })
+}
+
+fn client(directors: &[String], options: Options) -> Result<Client, Failure> {
+    Client::with(directors.to_vec(), options).map_err(|error| {
+        Failure::new(
+            Code::Usage,
+            chain(&error),
+            "write the directors as HOST:PORT, or several with commas",
+        )
+    })
+}
+
+fn unusable(error: &Error) -> Failure {
+    Failure::new(
+        Code::DataDir,
+        chain(error),
+        "check the folder, or choose another with --data-dir",
+    )
+}
+
+/// What has been asked, and is to become a folder.
+struct Joining<'a> {
+    directors: &'a [String],
+    data_dir: &'a Path,
+    pki: &'a Path,
+    place: &'a Place,
+}
+
+impl Joining<'_> {
+    /// Writes down what the cluster has answered.
+    async fn settle(self, request: Request, answer: &EnrolAnswer) -> Result<Joined, Failure> {
+        let trust = Trust::from_pem(&answer.authorities).map_err(|error| unusable(&error))?;
+        let papers = request.complete(&answer.certificate);
+        let mut papers = papers.map_err(|error| unusable(&error))?;
+        let role = papers.identity().role();
+        let stored = trust.store(&self.pki.join(TRUST));
+        stored.map_err(|error| unusable(&error))?;
+        if role == Role::Director {
+            papers = self.with_authority(&trust, &papers).await?;
+        }
+        let stored = papers.store(&self.pki.join(PAPERS));
+        stored.map_err(|error| unusable(&error))?;
+        let config = self.config(&papers, role)?;
+        let asked = self.pki.join(REQUEST);
+        std::fs::remove_file(&asked).map_err(|error| folder::unwritable(&asked, &error))?;
+        Ok(Joined {
+            cluster: trust.cluster().to_string(),
+            role: role.to_string(),
+            name: papers.identity().name().to_owned(),
+            config: config.display().to_string(),
+            expires: answer.expires.clone(),
+        })
+    }
+
+    /// Every director has the authority, and signs its own papers for where it is.
+    async fn with_authority(&self, trust: &Trust, papers: &Papers) -> Result<Papers, Failure> {
+        let tls = ClientTls::new(trust, Some(papers)).map_err(|error| unusable(&error))?;
+        let options = Options {
+            tls: Some(tls.config()),
+            ..Options::default()
+        };
+        let client = client(self.directors, options)?;
+        let files = client.authority().await.map_err(failure_of)?;
+        let authority = Authority::from_pem(&files.authorities, &files.key);
+        let authority = authority.map_err(|error| unusable(&error))?;
+        let hosts = self.place.hosts()?;
+        let own = authority.store_over(self.pki).and_then(|()| {
+            let validity = Validity::usual(SystemTime::now());
+            authority.papers(papers.identity(), &hosts, validity)
+        });
+        own.map_err(|error| unusable(&error))
+    }
+
+    /// The configuration file; one that is there stays.
+    fn config(&self, papers: &Papers, role: Role) -> Result<PathBuf, Failure> {
+        let path = self.data_dir.join(folder::CONFIG);
+        if path.exists() {
+            return Ok(path);
+        }
+        let text = match role {
+            Role::Director => self.of_director(papers),
+            Role::Agent | Role::Person => self.of_agent(papers),
+        };
+        folder::write_config(self.data_dir, &text)
+    }
+
+    fn of_director(&self, papers: &Papers) -> String {
+        format!(
+            "{}[director]\n{}# Directors that let it into the quorum.\njoin = {}\n{}{MORE}",
+            head(papers, "director"),
+            self.names(papers),
+            self.joins(),
+            self.place.keys(),
+        )
+    }
+
+    fn of_agent(&self, papers: &Papers) -> String {
+        format!(
+            "{}[agent]\n{}# Directors; it learns of the others by itself.\njoin = {}\n{MORE_OF_AGENT}",
+            head(papers, "agent"),
+            self.names(papers),
+            self.joins(),
+        )
+    }
+
+    fn names(&self, papers: &Papers) -> String {
+        format!(
+            "name = \"{}\"\ndata_dir = {}\n",
+            papers.identity().name(),
+            folder::text(&self.data_dir.to_string_lossy())
+        )
+    }
+
+    fn joins(&self) -> String {
+        let directors = self.directors.iter().map(|address| folder::text(address));
+        format!("[{}]", directors.collect::<Vec<_>>().join(", "))
+    }
+}
+
+fn head(papers: &Papers, role: &str) -> String {
+    let variable = role.to_uppercase();
+    format!(
+        "# {}. Start it with: quorate {role} --config FILE\n\
+         # Every key is also a flag (--join) and a variable (QUORATE_{variable}__JOIN): quorate {role} --help\n\n",
+        papers.identity(),
+    )
+}
+
+/// What an agent may be told beside where the directors are.
+const MORE_OF_AGENT: &str = r#"
+# Most weight that it holds.
+# capacity = 200
+# How long its runs wait for the next agent process when this one has died.
+# adopt_within = "5s"
+# Labels that services may require.
+# label = { zone = "eu-1a", disk = "ssd" }
+
+# [log]
+# level = "info"
+# format = "json"
+"#;
+
+/// What to do next.
+fn tell(joined: &Joined) {
+    say(&format!(
+        "this machine is the {} {}; its certificate ends {} and is renewed before",
+        joined.role, joined.name, joined.expires
+    ));
+    say(&format!(
+        "start it: {} {} --config {}",
+        typed(),
+        joined.role,
+        quoted(&joined.config)
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::ids::ClusterId;
+    use quorate_pki::Identity;
+
+    use super::*;
+    use crate::config::ConfigFile;
+
+    #[test]
+    fn the_configuration_files_say_what_was_said() {
+        let cluster = ClusterId(7);
+        let authority = Authority::new(cluster, SystemTime::now()).unwrap();
+        let place = Place {
+            listen: "10.0.0.2:7400".parse().unwrap(),
+            advertise: Some("d2.example:7400".to_owned()),
+            peer_listen: "10.0.0.2:7401".parse().unwrap(),
+            peer_advertise: None,
+        };
+        let directors = ["10.0.0.1:7400".to_owned(), "https://d3:7400".to_owned()];
+        let joining = Joining {
+            directors: &directors,
+            data_dir: Path::new("/var/lib/quorate"),
+            pki: Path::new("/var/lib/quorate/pki"),
+            place: &place,
+        };
+        let papers = |role| {
+            let identity = Identity::new(cluster, role, "x2").unwrap();
+            let validity = Validity::usual(SystemTime::now());
+            authority.papers(&identity, &[], validity).unwrap()
+        };
+        let read: ConfigFile =
+            toml::from_str(&joining.of_director(&papers(Role::Director))).unwrap();
+        let director = read.director;
+        assert_eq!(director.join, directors);
+        assert_eq!(director.advertise.as_deref(), Some("d2.example:7400"));
+        assert_eq!(director.peer_listen, Some(place.peer_listen));
+        let read: ConfigFile = toml::from_str(&joining.of_agent(&papers(Role::Agent))).unwrap();
+        assert_eq!(read.agent.join, directors);
+        assert_eq!(read.agent.name.unwrap().as_str(), "x2");
+    }
+
+    #[test]
+    fn addresses_are_completed_and_tokens_taken_apart() {
+        assert_eq!(with_port("https://d1"), "d1:7400");
+        assert_eq!(with_port("10.0.0.1:7500"), "10.0.0.1:7500");
+        let hash = "ab".repeat(32);
+        let named = authority_of(&format!("qrj_0123456789_x_{hash}")).unwrap();
+        assert_eq!(named.to_string(), hash);
+        for bad in ["qrj_0123456789_x", "qrj_0123456789_x_ab", "qrj_"] {
+            assert!(authority_of(bad).is_err(), "{bad}");
+        }
+    }
+}
