@@ -28,7 +28,8 @@ pub struct RegisterRequest {
     /// Tells the folder that the identity is in from a copy of it on the same machine.
     #[serde(default)]
     pub folder: u64,
-    /// Labels that services may require.
+    /// Labels that services may require. `containment` is none of them: every agent has it, from the field
+    /// of that name.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Most weight it wants to hold; absent means no limit.

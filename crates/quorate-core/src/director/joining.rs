@@ -13,7 +13,8 @@ use crate::ids::{AgentName, HookName, SessionId};
 use crate::lease::LeaseTimes;
 use crate::planted::Planted;
 use crate::record::{AgentInfo, Cause, CloseReason, Place, Record};
-use crate::spec::Span;
+use crate::spec::constraint::CONTAINMENT_LABEL;
+use crate::spec::{Problem, Span};
 use crate::time::Moment;
 
 use super::Director;
@@ -47,6 +48,7 @@ impl Director {
             process,
         } = registration;
         self.long_enough("lease_ms", Span(lease.lease))?;
+        own_labels(&agent)?;
         let reply = Reply::Opened {
             secret_hash: secret_hash.clone(),
             process,
@@ -224,6 +226,18 @@ impl Director {
         });
         notes.collect()
     }
+}
+
+/// R19: an agent proves its grade, and a label that says another would be shown to people as if it were one.
+fn own_labels(agent: &AgentInfo) -> Result<(), Refusal> {
+    if !agent.labels.contains_key(CONTAINMENT_LABEL) {
+        return Ok(());
+    }
+    let path = format!("labels.{CONTAINMENT_LABEL}");
+    let problem = Problem::new(path, "every agent has this label by itself");
+    let hint =
+        format!("leave it out; the field \"{CONTAINMENT_LABEL}\" says the grade that was proven");
+    Err(Refusal::Invalid(problem.hint(hint)))
 }
 
 fn copied(agent: &AgentInfo, other: &Place, ago: Duration) -> String {

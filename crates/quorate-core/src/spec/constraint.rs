@@ -1,7 +1,8 @@
 //! Rules on the labels of agents: `zone in (a, b)`, `disk != ssd`, `gpu`, `!gpu`.
 //!
 //! `containment` is a label that every agent has: the grade of its proven kill path (R19). A label of
-//! that name which an agent gives itself is never looked at, because it proves nothing.
+//! that name which an agent gives itself is refused when it registers, and never looked at, because it
+//! proves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -291,6 +291,15 @@ async fn a_registration_that_makes_no_sense_is_told_and_opens_nothing() {
         problem.detail.contains("lease_ms: 0s is too short"),
         "{problem}"
     );
+    let claimed = with("labels", json!({ "zone": "a", "containment": "kernel" }));
+    let problem = post(&desk, "/v1/sessions", claimed).await;
+    assert_eq!(problem.code, Code::InvalidSpecification, "{problem}");
+    assert!(
+        problem
+            .detail
+            .contains("labels.containment: every agent has this label by itself"),
+        "{problem}"
+    );
     assert!(desk.client.agents(None).await.unwrap().value.is_empty());
     // An agent of a newer version may say more than this director understands.
     let request = desk.http.post(desk.url("/v1/sessions"));

@@ -244,3 +244,26 @@ fn only_a_silent_agent_can_be_evicted_and_the_ledger_keeps_the_reason() {
         Answer::Refused(Refusal::NotFound { what: "agent", .. })
     ));
 }
+
+#[test]
+fn an_agent_cannot_say_by_a_label_how_surely_it_ends_a_process() {
+    let mut world = World::led();
+    let mut call = register("a", 1, "secret");
+    if let Call::Register { agent, .. } = &mut call {
+        agent
+            .labels
+            .insert("containment".to_owned(), "kernel".to_owned());
+    }
+    let written = world.ledger.len();
+    let answer = world.ask(call);
+    let Answer::Refused(refusal @ Refusal::Invalid(_)) = &answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(
+        refusal.to_string(),
+        "labels.containment: every agent has this label by itself; leave it out; the field \"containment\" says the grade that was proven"
+    );
+    assert_eq!(world.ledger.len(), written);
+    let answer = world.ask(register("a", 1, "secret"));
+    assert!(matches!(answer, Answer::Opened { .. }), "{answer:?}");
+}
