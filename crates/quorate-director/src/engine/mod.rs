@@ -134,7 +134,7 @@ impl<L: Ledger> Engine<L> {
             renewal_answers: BTreeMap::new(),
             next_call: CallId(0),
             waiters: Waiters::default(),
-            tracker: Tracker::default(),
+            tracker: Tracker::new(clock::moment()),
             recorder,
             secrets,
             seen,
@@ -304,7 +304,8 @@ impl<L: Ledger> Engine<L> {
                 wall,
                 changes,
             } => {
-                self.tracker.note(position, clock::moment(), &changes);
+                let at = clock::moment_of(wall, clock::now());
+                self.tracker.note(position, at, &changes);
                 self.secrets.note(self.machine.cluster(), &changes);
                 self.recorder.record(position, wall, changes);
             }

@@ -42,12 +42,24 @@ pub(crate) struct Tracker {
     /// Where services came into being, since this process folds.
     created: BTreeMap<ServiceName, Position>,
     last_created: Position,
+    /// When this process began: what came up before has another pace than what comes up now.
+    began: Moment,
     /// Runs that became ready, in buckets of a second.
     ready: VecDeque<(Moment, u64)>,
 }
 
 impl Tracker {
-    pub(super) fn note(&mut self, position: Position, now: Moment, changes: &[Change]) {
+    /// Nothing noted yet, by a process that begins now.
+    pub(super) fn new(now: Moment) -> Self {
+        Self {
+            began: now,
+            ..Self::default()
+        }
+    }
+
+    /// Takes note of what an entry changed that the ledger took `at`. What is read back after a start is
+    /// older than it looks: the pace would seem to be that of reading.
+    pub(super) fn note(&mut self, position: Position, at: Moment, changes: &[Change]) {
         if changes.is_empty() {
             return;
         }
@@ -73,8 +85,8 @@ impl Tracker {
                 self.last_created = position;
             }
         }
-        if ready > 0 {
-            self.count_ready(now, ready);
+        if ready > 0 && at >= self.began {
+            self.count_ready(at, ready);
         }
     }
 
@@ -124,6 +136,7 @@ impl Tracker {
 
     fn count_ready(&mut self, now: Moment, ready: u64) {
         match self.ready.back_mut() {
+            // Also when the clock that people see was set back meanwhile.
             Some((at, count)) if now.since(*at) < Duration::from_secs(1) => *count += ready,
             Some(_) | None => self.ready.push_back((now, ready)),
         }
@@ -136,6 +149,9 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
+    use quorate_core::history::Subject;
+    use quorate_core::ids::{PartitionId, PartitionKey};
+
     use super::*;
 
     #[test]
@@ -151,5 +167,36 @@ mod tests {
         // Nothing has come up for a while: whatever is said now would be said again and again.
         assert_eq!(tracker.time_for(50, Moment::from_millis(24_000)), None);
         assert_eq!(tracker.time_for(1, Moment::from_millis(90_000)), None);
+    }
+
+    #[test]
+    fn what_is_read_back_after_a_start_came_up_when_it_did() {
+        let ready = [Change::Partition {
+            subject: Subject {
+                service: ServiceName::new("feeds").unwrap(),
+                key: PartitionKey::new("a").unwrap(),
+                partition: PartitionId(0),
+            },
+            token: None,
+            agent: None,
+            what: What::Ready,
+        }];
+        // Three hundred that came up at 100 a second, the last of them a moment before the start.
+        let now = Moment::from_millis(3_100);
+        let mut tracker = Tracker::new(now);
+        for entry in 0..300 {
+            let at = Moment::from_millis(entry * 10);
+            tracker.note(Position(entry), at, &ready);
+        }
+        assert_eq!(tracker.time_for(20, now), None, "nothing comes up now");
+        for entry in 0..10 {
+            tracker.note(
+                Position(300 + entry),
+                now + Duration::from_secs(entry),
+                &ready,
+            );
+        }
+        let left = tracker.time_for(20, now + Duration::from_secs(10));
+        assert_eq!(left, Some(Duration::from_secs(20)));
     }
 }
