@@ -206,24 +206,26 @@ fn missing_key(row: &Row, field: &str) -> String {
     format!("the key {field:?} is missing{suggestion}")
 }
 
+/// A fraction is rounded up: what is light still weighs something.
 fn weight(row: &Row, field: &str, value: &Value) -> Result<u32, String> {
-    let refused = || {
-        format!(
-            "the weight {field:?} is {}, and must be a number above 0 and up to {}",
-            shown(value),
-            u32::MAX
-        )
+    let refused = |rule: &str| format!("the weight {field:?} is {}, and {rule}", shown(value));
+    let Some(number) = number(row, value) else {
+        return Err(refused(if value.is_string() && !row.untyped {
+            "must be a number; write it without quotes"
+        } else {
+            "must be a number, such as 12 or 3.5"
+        }));
     };
-    let number = number(row, value).ok_or_else(refused)?;
-    if let Some(whole) = number.as_u64() {
-        return u32::try_from(whole)
-            .ok()
-            .filter(|weight| *weight > 0)
-            .ok_or_else(refused);
+    let fraction = number.as_f64().unwrap_or(f64::INFINITY);
+    if fraction <= 0.0 {
+        return Err(refused(
+            "must be above 0; leave it out for a weight of 1, or `quorate stop` what is not to run",
+        ));
     }
-    let fraction = number.as_f64().ok_or_else(refused)?;
-    if !(fraction > 0.0 && fraction <= f64::from(u32::MAX)) {
-        return Err(refused());
+    if fraction > f64::from(u32::MAX) {
+        return Err(refused(
+            "at most 4294967295 is taken; choose a larger unit, such as thousands",
+        ));
     }
     #[expect(
         clippy::cast_possible_truncation,
@@ -446,18 +448,28 @@ mod tests {
             (row(json!({ "id": "" })), "a partition key cannot be empty"),
             (
                 row(json!({ "w": 0 })),
-                "the weight \"w\" is 0, and must be a number above 0 and up to 4294967295",
+                "the weight \"w\" is 0, and must be above 0; leave it out for a weight of 1",
             ),
-            (row(json!({ "w": -1 })), "the weight \"w\" is -1"),
+            (
+                row(json!({ "w": -0.5 })),
+                "the weight \"w\" is -0.5, and must be above 0; leave it out",
+            ),
             (
                 row(json!({ "w": "10" })),
-                "the weight \"w\" is \"10\", and must be a number",
+                "the weight \"w\" is \"10\", and must be a number; write it without quotes",
+            ),
+            (
+                row(json!({ "w": true })),
+                "the weight \"w\" is true, and must be a number, such as 12",
             ),
             (
                 row(json!({ "w": 4_294_967_296_u64 })),
-                "the weight \"w\" is 4294967296",
+                "the weight \"w\" is 4294967296, and at most 4294967295 is taken; choose a larger unit",
             ),
-            (row(json!({ "w": 1e300 })), "the weight \"w\" is 1e+300"),
+            (
+                row(json!({ "w": 1e300 })),
+                "the weight \"w\" is 1e+300, and at most 4294967295",
+            ),
             (
                 row(json!({ "p": 1.5 })),
                 "the priority \"p\" is 1.5, and must be a whole number",

@@ -97,6 +97,67 @@ fn a_list_of_nothing_is_a_list() {
     }
 }
 
+/// A file of each format that has one record with this weight, as that format writes it.
+fn weighing(weight: &str) -> [(&'static str, String); 4] {
+    [
+        ("f.jsonl", format!("{{\"id\":\"a\",\"w\":{weight}}}\n")),
+        ("f.json", format!("[{{\"id\":\"a\",\"w\":{weight}}}]")),
+        ("f.csv", format!("id,w\na,{weight}\n")),
+        (
+            "f.toml",
+            format!("[[partition]]\nid = \"a\"\nw = {weight}\n"),
+        ),
+    ]
+}
+
+#[test]
+fn a_weight_is_above_nothing_and_rounded_up_in_every_format() {
+    let mut source = source();
+    source.weight = Some("w".to_owned());
+    for (weight, expected) in [
+        ("1", Ok(1)),
+        ("0.5", Ok(1)),
+        ("2.1", Ok(3)),
+        ("4294967295", Ok(u32::MAX)),
+        (
+            "0",
+            Err("is 0, and must be above 0; leave it out for a weight of 1"),
+        ),
+        (
+            "0.0",
+            Err("must be above 0; leave it out for a weight of 1"),
+        ),
+        (
+            "-3",
+            Err("is -3, and must be above 0; leave it out for a weight of 1"),
+        ),
+        (
+            "4294967296",
+            Err("is 4294967296, and at most 4294967295 is taken; choose a larger unit"),
+        ),
+        (
+            "1e20",
+            Err("and at most 4294967295 is taken; choose a larger unit"),
+        ),
+        ("true", Err("and must be a number, such as 12 or 3.5")),
+    ] {
+        for (name, text) in weighing(weight) {
+            let found = parse(name, text.as_bytes(), &source);
+            match (expected, &found) {
+                (Ok(expected), Ok(found)) => {
+                    assert_eq!(found[0].weight, expected, "{name} {weight}")
+                }
+                (Err(expected), Err(error)) => {
+                    // CSV has only text.
+                    let told = error.to_string().replace(&format!("{weight:?}"), weight);
+                    assert!(told.contains(expected), "{name} {weight}: {told}");
+                }
+                (Ok(_), Err(_)) | (Err(_), Ok(_)) => panic!("{name} {weight}: {found:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_wrong_is_told_with_its_line() {
     for (name, bytes, expected) in [
