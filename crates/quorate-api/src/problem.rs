@@ -115,6 +115,8 @@ codes! {
     UriTooLong = 414 "path too long";
     /// The body is not JSON.
     UnsupportedMediaType = 415 "unsupported media type";
+    /// The head of the request, all its fields together, is larger than allowed.
+    HeadTooLarge = 431 "request head too large";
     /// Too much at once.
     TooManyRequests = 429 "too many requests";
     /// This director does not lead and cannot pass the request on.

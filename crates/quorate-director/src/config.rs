@@ -107,7 +107,7 @@ pub struct Limits {
     pub idle_time: Duration,
     /// How long a body may take.
     pub body_time: Duration,
-    /// Bytes of a request head.
+    /// Bytes of a request head. Twice as many are read, so that the refusal can tell what is wrong.
     pub header_bytes: usize,
     /// Bytes of a path with its query.
     pub uri_bytes: usize,

@@ -335,6 +335,7 @@ async fn judge(response: Response) -> Outcome {
         | Code::SlowRequest
         | Code::TooLarge
         | Code::UriTooLong
+        | Code::HeadTooLarge
         | Code::UnsupportedMediaType
         | Code::TooManyRequests
         | Code::Unavailable

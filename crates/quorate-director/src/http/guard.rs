@@ -19,6 +19,10 @@ use super::App;
 use super::answer::Failure;
 use super::channel::Channel;
 use super::extract::lossy;
+use crate::config::Limits;
+
+/// What is around a field in HTTP/1: a colon, a space and the end of the line.
+const FIELD_MARKS: usize = 4;
 
 /// Lets a request through, or tells why not.
 pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -37,6 +41,7 @@ fn check(app: &App, request: &Request) -> Result<(), Failure> {
         );
         return Err(Failure::new(Code::UriTooLong, detail));
     }
+    check_head(&app.limits, length, request.headers())?;
     check_framing(request.headers())?;
     let channel = Channel::of(request);
     let host = host(request, channel)?;
@@ -51,6 +56,23 @@ fn check(app: &App, request: &Request) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// What is far above the limit the HTTP library has refused already, with the bare status (`READ_AHEAD`).
+fn check_head(limits: &Limits, uri: usize, headers: &HeaderMap) -> Result<(), Failure> {
+    let fields = headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_MARKS);
+    let length = uri + fields.sum::<usize>();
+    if length <= limits.header_bytes {
+        return Ok(());
+    }
+    let detail = format!(
+        "the head of the request has {length} bytes, at most {} are taken",
+        limits.header_bytes
+    );
+    let next =
+        "send less in its header fields: no API token is that long, and cookies are not looked at";
+    Err(Failure::new(Code::HeadTooLarge, detail).next_step(next))
 }
 
 /// A body has one length. What two readers could take for different lengths hides a second request.

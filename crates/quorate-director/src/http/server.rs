@@ -27,6 +27,9 @@ use crate::config::Limits;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// How often the log tells of connections that were turned away.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// A head may be read to so many times its limit: what is only a little too large is then refused with
+/// problem details, and not with the bare status of the HTTP library.
+const READ_AHEAD: usize = 2;
 /// Data that a client does not take for this long ends its connection.
 const STALLED_MS: u32 = 60_000;
 
@@ -122,16 +125,17 @@ pub(crate) async fn serve(
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
+    let head = limits.header_bytes.saturating_mul(READ_AHEAD);
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time)
-        .max_buf_size(limits.header_bytes);
+        .max_buf_size(head);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(256)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(limits.header_time);
     builder

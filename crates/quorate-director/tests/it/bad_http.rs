@@ -74,6 +74,20 @@ async fn a_head_that_never_ends_or_comes_too_slowly_is_cut_off() {
         tokio::time::timeout(PATIENCE, cut).await.expect(start);
         assert!(begun.elapsed() < Duration::from_secs(5), "{start:?}");
     }
+    // A little too large is told in full, in either version of HTTP.
+    let large = |bytes| {
+        let request = desk.http.get(desk.url("/v1/services"));
+        request.header("cookie", "x".repeat(bytes)).send()
+    };
+    let told = problem(large(20_000).await.unwrap()).await;
+    assert_eq!(told.code, Code::HeadTooLarge);
+    assert!(
+        told.detail.contains("at most 16384 are taken"),
+        "{}",
+        told.detail
+    );
+    assert_eq!(large(16_000).await.unwrap().status(), 200);
+    // Far too large is not even read.
     let huge = format!(
         "GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
         "x".repeat(200_000)

@@ -272,6 +272,7 @@ fn code_of(problem: &ApiProblem) -> Code {
         | problem::Code::TooLarge
         | problem::Code::MethodNotAllowed
         | problem::Code::UriTooLong
+        | problem::Code::HeadTooLarge
         | problem::Code::UnsupportedMediaType => Code::Invalid,
         problem::Code::Unauthenticated | problem::Code::Forbidden => Code::NotAllowed,
         problem::Code::NotFound | problem::Code::UnknownPath | problem::Code::Gone => {
