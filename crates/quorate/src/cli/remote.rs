@@ -10,7 +10,7 @@ use quorate_core::spec::suggest::closest;
 use quorate_pki::{ClientTls, Trust};
 
 use super::args::{Global, Target};
-use crate::failure::{Code, Failure, Problem, chain};
+use crate::failure::{Code, Failure, Problem, chain, root};
 use crate::output::Output;
 
 /// Where directors are when nobody says.
@@ -222,9 +222,13 @@ pub(crate) fn failure_of(error: Error) -> Failure {
             "the directors answer, and none of them leads at the moment",
             "try again in a moment; what runs goes on running",
         ),
-        Error::Unreachable { .. } => Failure::new(
+        Error::Unreachable { ref cause, .. } => Failure::new(
             Code::Unreachable,
-            chain(&error),
+            match cause {
+                // What is between is how the HTTP library got there.
+                Some(cause) => format!("{error}: {}", root(cause)),
+                None => error.to_string(),
+            },
             "start one with `quorate up FILE`, or say where it is with --address",
         ),
         Error::OutcomeUnknown { .. } => Failure::new(
