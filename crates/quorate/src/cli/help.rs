@@ -321,8 +321,13 @@ pub(super) const COMMANDS: &[Help] = &[
     },
     Help {
         name: "completion",
-        examples: &["quorate completion bash > ~/.local/share/bash-completion/completions/quorate"],
-        note: "",
+        examples: &[
+            "quorate completion bash > ~/.local/share/bash-completion/completions/quorate",
+            "quorate completion fish > ~/.config/fish/completions/quorate.fish",
+        ],
+        note: "zsh: put `source <(quorate completion zsh)` into ~/.zshrc, after compinit. The script asks the \
+               program on the PATH for what fits, and offers the names of the cluster that --address or \
+               QUORATE_ADDRESS names.",
         exits: &[],
     },
     Help {

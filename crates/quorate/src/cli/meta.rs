@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::{ApiArgs, CompletionArgs, ExplainArgs, ManArgs, Method};
+use super::args::{ApiArgs, ExplainArgs, ManArgs, Method};
 use super::help;
 use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
@@ -13,13 +13,6 @@ use quorate_core::spec::suggest::closest;
 
 /// What `explain` calls the reference of all keys.
 const SERVICE_FILE: &str = "service-file";
-
-pub(super) fn completion(args: &CompletionArgs, output: Output) -> Result<Exit, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut help::command(), "quorate", &mut script);
-    output.bytes(&script)?;
-    Ok(Exit::Done)
-}
 
 pub(super) fn man(args: &ManArgs) -> Result<Exit, Failure> {
     let written = std::fs::create_dir_all(&args.dir)

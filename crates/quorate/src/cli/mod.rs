@@ -6,6 +6,7 @@ mod agents;
 mod apply;
 mod args;
 mod cluster;
+mod completion;
 mod daemon;
 mod doctor;
 mod events;
@@ -41,6 +42,9 @@ pub(crate) use settle::{Goal, counted, summary as progress_summary};
 /// Runs one command line.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
     let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(shell) = completion::asked() {
+        return ended(completion::answer(&shell, &args));
+    }
     let matches = match matches(&args) {
         Ok(matches) => matches,
         Err(error) => return refused(&error, &args),
@@ -53,6 +57,11 @@ pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         Some(failure) => Err(failure),
         None => dispatch(root),
     };
+    ended(done)
+}
+
+/// How a command ended, told when it failed.
+fn ended(done: Result<Exit, Failure>) -> Exit {
     match done {
         Ok(exit) => exit,
         Err(failure) => {
@@ -97,7 +106,7 @@ fn dispatch(root: Root) -> Result<Exit, Failure> {
             one_thread()?.block_on(doctor::doctor(&args, &global, output))
         }
         Command::Validate(args) => apply::validate(&args, output),
-        Command::Completion(args) => meta::completion(&args, output),
+        Command::Completion(args) => completion::script(&args, output),
         Command::Man(args) => meta::man(&args),
         Command::Version => meta::version(output),
         Command::Explain(args) => meta::explain(&args, output),

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 
+use crate::one::One;
 use crate::support::{done, free_port, quorate, run};
 
 fn here() -> &'static std::path::Path {
@@ -248,8 +249,68 @@ fn pages_and_completions_are_made_for_every_command() {
     assert!(dir.path().join("pages/quorate-apply.1").is_file());
     for shell in ["bash", "zsh", "fish"] {
         let done = run(&["completion", shell], dir.path());
-        assert!(done.out.contains("apply"), "{shell}");
+        assert!(done.out.contains("QUORATE_COMPLETE"), "{shell}");
     }
+}
+
+/// What a shell is offered at the end of a line, without what it means.
+fn offered(words: &[&str], address: &str) -> Vec<String> {
+    let output = quorate()
+        .arg("--")
+        .args(words)
+        .env("QUORATE_COMPLETE", "fish")
+        .env("QUORATE_ADDRESS", address)
+        .output()
+        .expect("starts");
+    let done = done(&output);
+    assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{words:?}");
+    let names = done.out.lines().map(|line| line.split('\t').next());
+    names.flatten().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_shell_is_offered_commands_options_and_values_and_nothing_hidden() {
+    let nobody = "127.0.0.1:1";
+    let offer = |words: &[&str]| offered(words, nobody);
+    assert!(offer(&["quorate", "dr"]).contains(&"drain".to_owned()));
+    assert_eq!(
+        offer(&["quorate", "ls", ""])[..4],
+        ["services", "partitions", "agents", "directors"]
+    );
+    assert_eq!(offer(&["quorate", "-o", "nd"]), ["ndjson"]);
+    assert_eq!(offer(&["quorate", "ls", "agents", "--outp"]), ["--output"]);
+    assert_eq!(offer(&["quorate", "help", "histo"]), ["history"]);
+    let of_agent = offer(&["quorate", "agent", "--"]);
+    assert!(of_agent.contains(&"--join".to_owned()), "{of_agent:?}");
+    assert!(!of_agent.contains(&"--tied".to_owned()), "{of_agent:?}");
+    // With nobody to ask there are no names, and no error in the line that is being typed.
+    assert!(
+        !offer(&["quorate", "drain", ""])
+            .iter()
+            .any(|name| !name.starts_with('-'))
+    );
+}
+
+#[test]
+fn a_shell_is_offered_the_names_of_the_cluster() {
+    let job =
+        "[service.s]\ncommand = ['sleep', '1000']\npartitions = { list = ['a1', 'a2', 'b'] }\n";
+    let one = One::start(job);
+    let offer = |words: &[&str]| {
+        let mut names = offered(words, &one.address());
+        names.retain(|name| !name.starts_with('-'));
+        names
+    };
+    assert_eq!(offer(&["quorate", "drain", ""]), ["a1"]);
+    assert_eq!(offer(&["quorate", "status", ""]), ["s", "s/"]);
+    assert_eq!(offer(&["quorate", "why", ""]), ["s/"]);
+    assert_eq!(offer(&["quorate", "why", "s/a"]), ["s/a1", "s/a2"]);
+    assert_eq!(offer(&["quorate", "rm", ""]), ["s"]);
+    let elsewhere = ["quorate", "--address", "127.0.0.1:1", "rm", ""];
+    assert!(
+        offer(&elsewhere).is_empty(),
+        "the line says another cluster"
+    );
 }
 
 /// Runs a command line of a shell on a terminal of its own and gives what the terminal saw.
