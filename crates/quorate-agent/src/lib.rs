@@ -10,4 +10,4 @@ mod shell;
 pub mod sys;
 pub mod warden;
 
-pub use shell::{Config, LastWillError, RunError, Stops, is_running, last_will, run};
+pub use shell::{Allow, Config, LastWillError, RunError, Stops, is_running, last_will, run};

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use quorate_agent::Allow;
 use quorate_core::ids::{AgentName, DirectorName, HookName};
 use quorate_core::spec::Span;
 use quorate_director::FenceHook;
@@ -93,6 +94,53 @@ pub(crate) struct AgentSection {
     pub(crate) label: BTreeMap<String, String>,
     pub(crate) capacity: Option<u64>,
     pub(crate) adopt_within: Option<Span>,
+    pub(crate) allow: AllowSection,
+}
+
+/// What may be run on an agent's machine; what is absent is not looked at.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AllowSection {
+    pub(crate) services: Option<Vec<String>>,
+    pub(crate) commands: Option<Vec<PathBuf>>,
+    pub(crate) users: Option<Vec<String>>,
+    pub(crate) directories: Option<Vec<PathBuf>>,
+    pub(crate) root: Option<bool>,
+}
+
+impl AllowSection {
+    /// The same for the agent.
+    ///
+    /// # Errors
+    /// When a path is no whole one, and so could mean anything.
+    pub(crate) fn allow(self) -> Result<Allow, Failure> {
+        for (key, paths) in [
+            ("commands", &self.commands),
+            ("directories", &self.directories),
+        ] {
+            let odd = |path: &&PathBuf| {
+                let mut parts = path.components();
+                !path.is_absolute() || parts.any(|part| part == Component::ParentDir)
+            };
+            if let Some(path) = paths.iter().flatten().find(odd) {
+                return Err(Failure::new(
+                    Code::Config,
+                    format!(
+                        "agent.allow.{key}: {:?} is not a whole path",
+                        path.display()
+                    ),
+                    "write it from the root, without ..",
+                ));
+            }
+        }
+        Ok(Allow {
+            services: self.services,
+            commands: self.commands,
+            users: self.users,
+            directories: self.directories,
+            root: self.root.unwrap_or(true),
+        })
+    }
 }
 
 /// What is logged.
@@ -150,6 +198,22 @@ mod tests {
         let hook = hook.hook(&name).unwrap();
         assert_eq!(hook.timeout, Duration::from_secs(30));
         assert!(files.next().is_none());
+    }
+
+    #[test]
+    fn paths_that_could_mean_anything_allow_nothing() {
+        for (text, good) in [
+            (
+                "[agent.allow]\ncommands = ['/opt/feeds/', '/bin/true']",
+                true,
+            ),
+            ("[agent.allow]\ncommands = ['feeds']", false),
+            ("[agent.allow]\ndirectories = ['/opt/../etc']", false),
+        ] {
+            let file: ConfigFile = toml::from_str(text).unwrap();
+            assert_eq!(file.agent.allow.allow().is_ok(), good, "{text}");
+        }
+        assert!(toml::from_str::<ConfigFile>("[agent.allow]\nuser = ['x']").is_err());
     }
 
     #[test]

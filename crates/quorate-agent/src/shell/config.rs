@@ -8,6 +8,8 @@ use std::time::Duration;
 use quorate_api::client::AddressError;
 use quorate_core::ids::AgentName;
 
+pub use super::allow::Allow;
+
 /// Configuration of an agent.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -24,6 +26,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Most weight it wants to hold.
     pub capacity: Option<u64>,
+    /// What may be run on this machine, whatever the directors say.
+    pub allow: Allow,
     /// How long a warden waits for the next agent process when this one has died.
     pub adopt_within: Duration,
     /// The quorate program, which is started again as warden.

@@ -14,6 +14,7 @@ use quorate_core::ids::{AgentName, ClusterId, Token};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Input;
+use super::allow::Allow;
 use super::config::RunError;
 use super::data_dir::write_whole;
 use super::launch::{self, LaunchError, LogTarget, Places};
@@ -76,7 +77,7 @@ pub(crate) struct Files {
 
 impl Files {
     /// Starts the thread.
-    pub(crate) fn start(inputs: mpsc::Sender<Input>) -> Result<Self, RunError> {
+    pub(crate) fn start(inputs: mpsc::Sender<Input>, allow: Allow) -> Result<Self, RunError> {
         const NAME: &str = "files";
         let (jobs, mut waiting) = mpsc::channel(WAITING_MAX);
         let (ending, ended) = oneshot::channel();
@@ -87,7 +88,7 @@ impl Files {
                 let _ending: oneshot::Sender<()> = ending;
                 let mut failing = BTreeSet::new();
                 while let Some(job) = waiting.blocking_recv() {
-                    if let Some(done) = carry_out(job, &mut failing) {
+                    if let Some(done) = carry_out(job, &allow, &mut failing) {
                         // Nobody listens when the agent has left meanwhile.
                         let _left = inputs.blocking_send(Input::Filed(done));
                     }
@@ -113,7 +114,7 @@ impl Files {
 }
 
 /// `failing`: what could not be written the last time, and was told.
-fn carry_out(job: Job, failing: &mut BTreeSet<&'static str>) -> Option<Done> {
+fn carry_out(job: Job, allow: &Allow, failing: &mut BTreeSet<&'static str>) -> Option<Done> {
     match job {
         Job::Prepare {
             warden,
@@ -138,7 +139,7 @@ fn carry_out(job: Job, failing: &mut BTreeSet<&'static str>) -> Option<Done> {
                 checkpoint: checkpoint.as_ref(),
                 target: &target,
             };
-            let start = launch::prepare(places, order).map(Box::new);
+            let start = launch::prepare(places, order, allow).map(Box::new);
             Some(Done::Prepared {
                 warden,
                 run,

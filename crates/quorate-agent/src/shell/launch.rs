@@ -11,6 +11,7 @@ use quorate_core::spec::OnChange;
 use quorate_core::spec::template::{self, Context, ExpandError, Expanded, TemplateError};
 use serde::{Deserialize, Serialize};
 
+use super::allow::{Allow, NotAllowed};
 use super::data_dir::{make_dir, write_whole};
 use crate::warden::protocol::{self, StartRun};
 
@@ -31,6 +32,8 @@ pub(crate) enum LaunchError {
     Data(TemplateError),
     #[error("a placeholder cannot be filled in: {0}")]
     Placeholder(ExpandError),
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     #[error("{} cannot be written: {cause}", path.display())]
     File { path: PathBuf, cause: io::Error },
 }
@@ -85,7 +88,11 @@ pub(crate) struct Order<'a> {
 }
 
 /// Writes the files of a run and says how to start it.
-pub(crate) fn prepare(places: Places<'_>, order: Order<'_>) -> Result<StartRun, LaunchError> {
+pub(crate) fn prepare(
+    places: Places<'_>,
+    order: Order<'_>,
+    allow: &Allow,
+) -> Result<StartRun, LaunchError> {
     let Order {
         run,
         item,
@@ -137,7 +144,7 @@ pub(crate) fn prepare(places: Places<'_>, order: Order<'_>) -> Result<StartRun, 
         env.retain(|(present, _)| *present != name);
         env.push((name, value));
     }
-    Ok(StartRun {
+    let start = StartRun {
         run: protocol::RunId {
             token: run.token.0,
             attempt: run.attempt,
@@ -146,11 +153,14 @@ pub(crate) fn prepare(places: Places<'_>, order: Order<'_>) -> Result<StartRun, 
         env,
         working_dir: working_dir.unwrap_or_else(|| "/".to_owned()),
         user: spec.user.clone(),
+        root: allow.root,
         files_max: spec.limits.files,
         notify_socket: notify_socket.as_deref().map(shown),
         api_socket: api_socket.as_deref().map(shown),
         handed_over,
-    })
+    };
+    allow.check(item.service.as_str(), &start)?;
+    Ok(start)
 }
 
 /// Where a run reaches its agent. `None` where the system allows no socket: the run goes without.

@@ -12,6 +12,7 @@
 //! handed over without waiting, and every call is a task with a time limit.
 
 mod adopt;
+mod allow;
 mod asks;
 mod calls;
 mod clock;
@@ -56,7 +57,7 @@ use crate::files_limit::raise_files_limit;
 use crate::warden::protocol::{Order, StartRun};
 use crate::warden::{self, client as warden_client};
 use calls::Caller;
-pub use config::{Config, RunError};
+pub use config::{Allow, Config, RunError};
 use containment::tell_containment;
 use data_dir::DataDir;
 pub use data_dir::is_running;
@@ -190,7 +191,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
         name: "local API",
         cause,
     })?;
-    let files = Files::start(inputs.clone())?;
+    let files = Files::start(inputs.clone(), config.allow.clone())?;
     let (renewed, sessions) = watch::channel(renewal::Sessions::new());
     let (renewal, renews) = renewal::start(config.join.clone(), options, sessions, inputs.clone())?;
     for client in [&client, &renews] {

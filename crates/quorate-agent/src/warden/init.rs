@@ -206,6 +206,9 @@ fn start(job: &Job, common: &Common) -> Result<Launched, String> {
         None => None,
         Some(name) => become_whom(name)?,
     };
+    if !job.root {
+        not_root(user.as_ref())?;
+    }
     if let Some(user) = &user {
         hand_over(job, user)?;
     }
@@ -238,6 +241,15 @@ fn hand_over(job: &Job, user: &User) -> Result<(), String> {
             let name = job.user.as_deref().unwrap_or_default();
             format!("{path} cannot be given to the user {name}: {cause}")
         })?;
+    }
+    Ok(())
+}
+
+/// Only here it is known which user a name means.
+fn not_root(user: Option<&User>) -> Result<(), String> {
+    let own = || rustix::process::geteuid().as_raw();
+    if user.map_or_else(own, |user| user.uid) == 0 {
+        return Err("this agent does not allow runs of root; its own file has the last word ([agent.allow] root), so name another user".to_owned());
     }
     Ok(())
 }

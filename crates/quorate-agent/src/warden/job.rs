@@ -17,6 +17,8 @@ pub(crate) struct Job {
     pub(crate) folder: CString,
     pub(crate) files_max: Option<u64>,
     pub(crate) user: Option<String>,
+    /// Whether that may be the user 0.
+    pub(crate) root: bool,
     /// What is to belong to that user.
     pub(crate) handed_over: Vec<CString>,
 }
@@ -58,6 +60,7 @@ impl Job {
             folder: c_text("the working directory", &start.working_dir)?,
             files_max: start.files_max,
             user: start.user.clone(),
+            root: start.root,
             handed_over: start
                 .handed_over
                 .iter()
@@ -177,6 +180,7 @@ mod tests {
             env: Vec::new(),
             working_dir: "/".to_owned(),
             user: None,
+            root: true,
             files_max: None,
             notify_socket: None,
             api_socket: None,

@@ -88,6 +88,9 @@ pub struct StartRun {
     pub working_dir: String,
     /// User to run as; the warden's own when absent.
     pub user: Option<String>,
+    /// Whether that may be the user 0.
+    #[serde(default = "yes")]
+    pub root: bool,
     /// Most open files.
     pub files_max: Option<u64>,
     /// Make a notify socket at this path before the start.
@@ -98,6 +101,11 @@ pub struct StartRun {
     /// Files that are to belong to the run's user, when that is another one.
     #[serde(default)]
     pub handed_over: Vec<String>,
+}
+
+/// What agents mean that know no other.
+const fn yes() -> bool {
+    true
 }
 
 /// What a warden says.

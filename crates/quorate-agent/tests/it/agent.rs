@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
-use quorate_agent::{Config, RunError, Stops, last_will, run};
+use quorate_agent::{Allow, Config, RunError, Stops, last_will, run};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -41,6 +41,7 @@ fn start_with(
         ca_file: None,
         labels: BTreeMap::new(),
         capacity: None,
+        allow: Allow::default(),
         adopt_within,
         program,
         token: None,

@@ -138,6 +138,7 @@ impl Rig {
             ],
             working_dir: "/".to_owned(),
             user: None,
+            root: true,
             files_max: None,
             notify_socket: None,
             api_socket: None,

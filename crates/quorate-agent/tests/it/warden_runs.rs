@@ -397,3 +397,26 @@ fn bytes_in(pipe: impl std::os::fd::AsFd) -> u64 {
 fn has_bytes(pipe: impl std::os::fd::AsFd) -> bool {
     bytes_in(pipe) > 0
 }
+
+#[tokio::test]
+async fn root_runs_nothing_where_that_is_not_allowed() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: only root can start runs of root");
+        return;
+    }
+    let mut rig = Rig::new(Duration::from_secs(60)).await;
+    rig.arm_in(Duration::from_secs(600)).await;
+    // Whatever name the user 0 has.
+    for (token, user) in [(1, None), (2, Some("root")), (3, Some("0"))] {
+        let mut order = rig.script(token, "true");
+        order.root = false;
+        order.user = user.map(str::to_owned);
+        let reason = rig.refused(order).await;
+        assert!(reason.contains("does not allow runs of root"), "{reason}");
+    }
+    let mut order = rig.script(4, "exit 3");
+    order.root = false;
+    order.user = Some("nobody".to_owned());
+    rig.start(order).await;
+    assert_eq!(rig.ended(4).await, (Some(3), None));
+}

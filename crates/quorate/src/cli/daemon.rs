@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{AgentArgs, DirectorArgs, Global};
 use super::remote::{DEFAULT_ADDRESS, addresses};
-use crate::config::{self, LogSection};
+use crate::config::{self, AllowSection, LogSection};
 use crate::daemon;
 use crate::director::{Director, Peering};
 use crate::failure::{Code, Exit, Failure, chain};
@@ -141,6 +141,13 @@ pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
         ));
     }
     let adopt_within = args.adopt_within.or(section.adopt_within);
+    let allow = AllowSection {
+        services: said(args.allow_services, section.allow.services),
+        commands: said(args.allow_commands, section.allow.commands),
+        users: said(args.allow_users, section.allow.users),
+        directories: said(args.allow_directories, section.allow.directories),
+        root: args.allow_root.or(section.allow.root),
+    };
     let ca_file = global.ca_file.clone().or(section.ca_file);
     let config = quorate_agent::Config {
         name,
@@ -148,6 +155,7 @@ pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
         join,
         labels,
         capacity: args.capacity.or(section.capacity),
+        allow: allow.allow()?,
         adopt_within: adopt_within.map_or_else(usual_adoption, |span| span.0),
         ca_file: ca_file.as_deref().map(daemon::absolute).transpose()?,
         program: daemon::program()?,
@@ -168,6 +176,11 @@ pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
     // Nothing that still waits may keep the process.
     runtime.shutdown_background();
     ended.map(|()| Exit::Done)
+}
+
+/// What was said on the command line, or else in the file.
+fn said<T>(given: Vec<T>, kept: Option<Vec<T>>) -> Option<Vec<T>> {
+    if given.is_empty() { kept } else { Some(given) }
 }
 
 /// How long wardens wait for the next agent process when nobody says.

@@ -326,7 +326,7 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate completion fish > ~/.config/fish/completions/quorate.fish",
         ],
         note: "zsh: put `source <(quorate completion zsh)` into ~/.zshrc, after compinit. The script asks the \
-               program on the PATH for what fits, and offers the names of the cluster that --address or \
+               program on the PATH for what fits, and offers the names of the cluster that the line or \
                QUORATE_ADDRESS names.",
         exits: &[],
     },

@@ -366,6 +366,14 @@ const MORE_OF_AGENT: &str = r#"
 # Labels that services may require.
 # label = { zone = "eu-1a", disk = "ssd" }
 
+# What may be run here, whatever the directors say; what is left out is not looked at.
+# [agent.allow]
+# services = ["feeds-*"]
+# commands = ["/opt/feeds/"]
+# users = ["feeds"]
+# directories = ["/opt/feeds", "/var/lib/feeds"]
+# root = false
+
 # [log]
 # level = "info"
 # format = "json"

@@ -195,3 +195,40 @@ fn certificates_are_renewed_before_they_end_and_nobody_is_disturbed() {
     quorum.agent_again("a1");
     eventually("the agent is back", || active(&quorum));
 }
+
+#[test]
+fn an_agent_runs_nothing_that_its_own_file_does_not_allow() {
+    let mut quorum = Quorum::found();
+    let joined = quorum.run(&quorum.joining("a1", "agent", &quorum.address("d1")));
+    assert_eq!(joined.code, Some(0), "{}", joined.err);
+    let config = quorum.dir.path().join("a1/quorate.toml");
+    let mut text = std::fs::read_to_string(&config).expect("a file");
+    text.push_str("\n[agent.allow]\nservices = ['good*']\ncommands = ['/bin/sleep']\n");
+    std::fs::write(&config, text).expect("written");
+    quorum.agent_again("a1");
+    let service = |name: &str, command: &str| {
+        format!(
+            "[service.{name}]\ncommand = ['{command}', 'inf']\nrestart = {{ give_up_after = 2, backoff = '10ms' }}\n\
+             [service.{name}.ramp]\nsettle = '1s'\n[service.{name}.partitions]\nlist = ['k']\n"
+        )
+    };
+    let job = [
+        service("good", "/bin/sleep"),
+        service("good-name", "/bin/cat"),
+        service("bad", "/bin/sleep"),
+    ];
+    std::fs::write(quorum.dir.path().join("job.toml"), job.concat()).expect("written");
+    quorum.done("d1", &["apply", "job.toml"]);
+    let told = |partition: &str, what: &str| {
+        eventually(&format!("{partition} is told why it does not run"), || {
+            let history = quorum.at("d1", &["history", partition]);
+            history.out.contains(what).then_some(())
+        });
+    };
+    told("good-name/k", "does not allow the program \"/bin/cat\"");
+    told("bad/k", "does not allow the service bad");
+    eventually("what is allowed runs", || {
+        let rows = quorum.json("d1", &["ls", "partitions", "--service", "good"])?;
+        (rows[0]["running"] == true).then_some(())
+    });
+}

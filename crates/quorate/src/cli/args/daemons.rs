@@ -67,6 +67,9 @@ pub(crate) struct DirectorArgs {
     pub(crate) source_root: Vec<PathBuf>,
 }
 
+/// Where the help shows what may be run.
+const ALLOW: &str = "What may be run here, whatever the directors say";
+
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     /// Configuration file with the same keys
@@ -92,6 +95,21 @@ pub(crate) struct AgentArgs {
     /// Most weight it holds [default: no limit]
     #[arg(long, env = "QUORATE_AGENT__CAPACITY", value_name = "N")]
     pub(crate) capacity: Option<u64>,
+    /// Services that may run here, comma-separated; NAME* is for all that begin so [default: all]
+    #[arg(long, env = "QUORATE_AGENT__ALLOW__SERVICES", value_delimiter = ',', value_name = "NAME", help_heading = ALLOW)]
+    pub(crate) allow_services: Vec<String>,
+    /// Programs that may run here, by their whole path, comma-separated; DIR/ is for all below it [default: all]
+    #[arg(long, env = "QUORATE_AGENT__ALLOW__COMMANDS", value_delimiter = ',', value_name = "PATH", help_heading = ALLOW)]
+    pub(crate) allow_commands: Vec<PathBuf>,
+    /// Users that runs may have, comma-separated; a service must then name one [default: all]
+    #[arg(long, env = "QUORATE_AGENT__ALLOW__USERS", value_delimiter = ',', value_name = "USER", help_heading = ALLOW)]
+    pub(crate) allow_users: Vec<String>,
+    /// Folders that runs may begin in, comma-separated [default: all]
+    #[arg(long, env = "QUORATE_AGENT__ALLOW__DIRECTORIES", value_delimiter = ',', value_name = "DIR", help_heading = ALLOW)]
+    pub(crate) allow_directories: Vec<PathBuf>,
+    /// Whether a run may be that of root [default: true]
+    #[arg(long, env = "QUORATE_AGENT__ALLOW__ROOT", action = clap::ArgAction::Set, value_name = "true|false", help_heading = ALLOW)]
+    pub(crate) allow_root: Option<bool>,
     /// How long a warden waits for the next agent process before it ends its runs
     #[arg(long, env = "QUORATE_AGENT__ADOPT_WITHIN", value_name = "TIME")]
     pub(crate) adopt_within: Option<Span>,
