@@ -1,7 +1,8 @@
-//! The project's own checks and chores: `cargo xtask verify | fix | tidy | simulate | chaos`.
+//! The project's own checks and chores: `cargo xtask verify | fix | tidy | simulate | teeth | chaos`.
 //!
 //! `verify` never changes a file; `fix` may.
 
+mod teeth;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -12,10 +13,11 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  verify   everything that must hold before a change lands: format, lints, tidy, docs, tests, simulate
+  verify   everything that must hold before a change lands: format, lints, tidy, docs, tests, simulate, teeth
   lint     the part of verify that runs no test
   tidy     the project's own rules only: arrows between crates, sizes, dead files
   simulate the simulator at release speed: fixed seeds, fresh ones, and whether planted bugs are found
+  teeth    whether the tests find bugs that are planted below the machines: [BUG or CRATE ...]
   chaos    real processes under faults at release speed: [--minutes M] [--seed N] [--report FILE]
   fix      formats and applies what clippy can mend by itself
 ";
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Some("lint") => lint(),
         Some("tidy") => run_tidy(),
         Some("simulate") => simulate(),
+        Some("teeth") => teeth(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("chaos") => chaos(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("fix") => fix(),
         Some(_) | None => {
@@ -46,7 +49,8 @@ fn main() -> ExitCode {
 fn verify() -> Result<()> {
     lint()?;
     cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])?;
-    simulate()
+    simulate()?;
+    teeth(&teeth::QUICK.map(str::to_owned))
 }
 
 /// Two thousand clusters, most of them always the same ones and some that nobody has seen before, whose
@@ -72,6 +76,12 @@ fn simulate() -> Result<()> {
     ];
     cargo(&[&["run"], &build[..], &seeds[..]].concat())?;
     cargo(&[&["test"], &build[..]].concat())
+}
+
+/// Bugs in the warden, on disks and in the shells; those of the machines are the simulator's.
+fn teeth(only: &[String]) -> Result<()> {
+    let only: Vec<&str> = only.iter().map(String::as_str).collect();
+    teeth::run(&root()?, &only)
 }
 
 /// A real cluster under faults for as long as is asked for. The tests have a minute of it, in their build.

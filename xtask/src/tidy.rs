@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::teeth;
+
 /// A crate and the crates of this workspace that it may use. An arrow that is not here is a wall.
 const ARROWS: [(&str, &[&str]); 12] = [
     ("quorate-core", &[]),
@@ -68,6 +70,10 @@ const CORE_MAY_USE: [&str; 7] = [
     "xxhash-rust",
 ];
 
+/// What is wrong with a manifest that names planted bugs in another way than it may.
+const PLANTED_ELSEWHERE: &str =
+    "planted bugs must be out of reach of every build but those of the tests that find them";
+
 /// A file longer than this hides a second idea.
 const LINES_MAX: usize = 800;
 
@@ -83,6 +89,13 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
         check_planted(&text, &table, &mut problems)?;
         reached.extend(named_targets(&table, manifest.parent().unwrap_or(root)));
     }
+    for manifest in ["Cargo.toml", "xtask/Cargo.toml"] {
+        let text = fs::read_to_string(root.join(manifest)).context(manifest)?;
+        if without_comments(&text).any(|line| line.contains("planted")) {
+            problems.push(format!("{manifest}: {PLANTED_ELSEWHERE}"));
+        }
+    }
+    problems.extend(teeth::unlisted(root)?);
     for path in &sources {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let shown = path
@@ -148,30 +161,35 @@ fn check_arrows(table: &toml::Table, problems: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Bugs are planted for the simulator alone, and never unless somebody asks for it: no other manifest
-/// names the feature, and nothing turns it on by default.
+/// Bugs are planted for tests alone, and never unless somebody asks for it: the manifests of the crates
+/// that have them declare the feature, and nothing turns it on, by default or for another crate, but the
+/// simulator for the machines in it.
 fn check_planted(text: &str, table: &toml::Table, problems: &mut Vec<String>) -> Result<()> {
     let name = table
         .get("package")
         .and_then(|package| package.get("name"))
         .and_then(toml::Value::as_str)
         .context("manifest without a name")?;
-    let lines = text
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default());
-    let mentions = lines.filter(|line| line.contains("planted")).count();
-    let allowed = match name {
-        "quorate-core" | "quorate-sim" => 1,
-        _ => 0,
+    let allowed: &[&str] = match name {
+        "quorate-core" | "quorate-agent" | "quorate-raft" | "quorate-director" => &["planted = []"],
+        "quorate-sim" => &["planted = [\"quorate-core/planted\"]"],
+        _ => &[],
     };
+    let found: Vec<&str> = without_comments(text)
+        .filter(|line| line.contains("planted"))
+        .collect();
     let features = table.get("features").and_then(toml::Value::as_table);
     let by_default = features.is_some_and(|features| features.contains_key("default"));
-    if mentions > allowed || (allowed > 0 && by_default) {
-        problems.push(format!(
-            "{name}: planted bugs must be out of reach of every build but the simulator's own"
-        ));
+    if found != allowed || (!allowed.is_empty() && by_default) {
+        problems.push(format!("{name}: {PLANTED_ELSEWHERE}"));
     }
     Ok(())
+}
+
+/// The lines of a manifest as they count.
+fn without_comments(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines();
+    lines.map(|line| line.split('#').next().unwrap_or_default().trim())
 }
 
 fn check_file(shown: &str, text: &str, problems: &mut Vec<String>) {
@@ -353,6 +371,10 @@ mod tests {
         let core = "[package]\nname = \"quorate-core\"\n[features]\nplanted = []\n";
         assert_eq!(found(core), 0);
         assert_eq!(found(&format!("{core}default = [\"planted\"]\n")), 1);
+        let shell = "[package]\nname = \"quorate-agent\"\n[features]\nplanted = []\n";
+        assert_eq!(found(shell), 0);
+        let also = shell.replace("[]", "[\"quorate-core/planted\"]");
+        assert_eq!(found(&also), 1);
     }
 
     #[test]

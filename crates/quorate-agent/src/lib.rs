@@ -5,6 +5,7 @@
 
 mod files_limit;
 pub mod machine;
+pub mod planted;
 mod shell;
 #[expect(unsafe_code, reason = "system calls that no safe library offers")]
 pub mod sys;

@@ -8,8 +8,10 @@ use std::time::Duration;
 use crate::lease::LeaseTimes;
 use crate::spec::ServiceSpec;
 
-/// Declares the bugs once, each with what it breaks and its name on the command line of the simulator.
-macro_rules! bugs {
+/// Declares bugs once, each with what it breaks and its name for people. For the machines here, and for the
+/// shells, each of which has a list of its own.
+#[macro_export]
+macro_rules! planted_bugs {
     ($($(#[doc = $doc:literal])+ $bug:ident = $name:literal,)+) => {
         /// A bug. Each breaks one rule and leaves the others alone.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +34,7 @@ macro_rules! bugs {
     };
 }
 
-bugs! {
+planted_bugs! {
     /// The deadline counts from the answer to a renewal (R1).
     DeadlineFromReply = "deadline-from-reply",
     /// Renewals are answered without a proof of leadership (R5).

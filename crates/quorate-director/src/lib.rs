@@ -18,6 +18,7 @@ mod engine;
 mod history;
 mod http;
 mod identity;
+pub mod planted;
 pub mod quorum;
 mod routes;
 mod run;

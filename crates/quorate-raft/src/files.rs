@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::disk;
 use crate::error::OpenError;
+use crate::planted::{self, Planted};
 
 /// Ends the names of files that were not finished.
 pub(crate) const UNFINISHED: &str = ".unfinished";
@@ -137,8 +138,13 @@ pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = dir.join(format!("{name}{UNFINISHED}"));
     let file = disk::create(&unfinished)?;
     file.write_all_at(bytes, 0)?;
-    file.sync()?;
+    if !(name == "vote" && planted::has(Planted::UnsyncedVote)) {
+        file.sync()?;
+    }
     disk::rename(&unfinished, &dir.join(name))?;
+    if planted::has(Planted::UnsyncedNames) {
+        return Ok(());
+    }
     disk::sync_dir(dir)
 }
 
@@ -165,6 +171,7 @@ pub(crate) fn lock(dir: &Path) -> Result<Lock, OpenError> {
         .map_err(OpenError::disk("open for writing", &path))?;
     match try_for(LOCK_PATIENCE, &file) {
         Ok(()) => {}
+        Err(_) if planted::has(Planted::UnlockedDirector) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(OpenError::Locked {
                 dir: dir.to_owned(),

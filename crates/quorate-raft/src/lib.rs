@@ -28,6 +28,7 @@ mod members;
 mod network;
 mod options;
 mod peer;
+pub mod planted;
 mod snapshot;
 mod start;
 mod types;

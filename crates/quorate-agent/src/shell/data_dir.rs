@@ -23,6 +23,7 @@ use rustix::fs::FlockOperation;
 
 use super::config::RunError;
 use super::files::Job;
+use crate::planted::{self, Planted};
 
 /// Name of the file with the identity.
 const IDENTITY: &str = "agent_id";
@@ -186,12 +187,16 @@ fn lock(root: &Path) -> io::Result<File> {
         .truncate(false)
         .mode(0o600)
         .open(root.join("agent.lock"))?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    if !planted::has(Planted::UnlockedFolder) && !planted::has(Planted::UnheldFolder) {
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    }
     Ok(lock)
 }
 
 /// At most one process on this machine (strictly: in its network namespace) is this agent (S7).
 fn claim(agent_id: u64) -> io::Result<UnixListener> {
+    let unheld = planted::has(Planted::UnclaimedIdentity) || planted::has(Planted::UnheldFolder);
+    let agent_id = if unheld { rand::random() } else { agent_id };
     UnixListener::bind_addr(&SocketAddr::from_abstract_name(claimed(agent_id))?)
 }
 
@@ -251,10 +256,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = DataDir::open(dir.path()).unwrap();
         let id = first.agent_id();
-        assert!(matches!(
-            DataDir::open(dir.path()),
-            Err(RunError::InUse { .. })
-        ));
+        let refused = DataDir::open(dir.path()).unwrap_err();
+        assert!(matches!(refused, RunError::InUse { .. }), "{refused}");
         assert!(is_running(dir.path()));
         drop(first);
         assert!(!is_running(dir.path()));

@@ -183,3 +183,16 @@ pub(crate) fn forget_heap(start: usize) {
         libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_a_second_thread_may_not_fork() {
+        // This one and that of the test harness, or the other way round.
+        let refused = std::thread::spawn(SingleThreaded::check).join().unwrap();
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("one thread, not"), "{refused}");
+    }
+}

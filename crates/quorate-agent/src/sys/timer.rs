@@ -9,6 +9,8 @@ use rustix::time::{
     timerfd_settime,
 };
 
+use crate::planted::{self, Planted};
+
 /// A timer of this process that sends SIGKILL to it: it needs no user code, so it works while the
 /// process is stopped or frozen. It is not inherited by a fork, and ends with the process.
 #[derive(Debug)]
@@ -24,9 +26,12 @@ impl KillTimer {
         event.sigev_notify = libc::SIGEV_SIGNAL;
         event.sigev_signo = libc::SIGKILL;
         let mut timer = MaybeUninit::uninit();
+        let clock = match planted::has(Planted::MonotonicTimer) {
+            true => libc::CLOCK_MONOTONIC,
+            false => libc::CLOCK_BOOTTIME,
+        };
         // SAFETY: `event` is initialised and `timer` is writable; both outlive the call.
-        let result =
-            unsafe { libc::timer_create(libc::CLOCK_BOOTTIME, &raw mut event, timer.as_mut_ptr()) };
+        let result = unsafe { libc::timer_create(clock, &raw mut event, timer.as_mut_ptr()) };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -84,6 +89,9 @@ impl Alarm {
     /// Makes one that is not set.
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        if planted::has(Planted::MonotonicTimer) {
+            return Ok(Self(timerfd_create(TimerfdClockId::Monotonic, flags)?));
+        }
         Ok(Self(timerfd_create(TimerfdClockId::Boottime, flags)?))
     }
 

@@ -25,6 +25,7 @@ use super::init::Common;
 use super::scan::Scan;
 use super::timekeeper::{Guard, Holder};
 use super::{CGROUP, Options, SCAN, SOCKET, say, trial};
+use crate::planted::{self, Planted};
 use crate::sys::{
     Alarm, Isolation, KillTimer, SingleThreaded, block_signals, boot_nanos, keep_only,
 };
@@ -77,6 +78,14 @@ impl Birth<'_> {
 
     fn prove(&self) -> io::Result<Proven> {
         let mut shortfalls = Vec::new();
+        if planted::has(Planted::GroupKill) {
+            return Ok(Proven {
+                isolation: Isolation::default(),
+                groups: None,
+                scan: None,
+                shortfalls,
+            });
+        }
         let wanted = std::env::var_os(CONTAINMENT);
         let only = |grade: &str| wanted.as_ref().is_some_and(|wanted| wanted == grade);
         let groups = if only(SCAN) {
@@ -192,7 +201,9 @@ impl Birth<'_> {
     ) -> io::Result<i32> {
         let contained = proven.scan.is_none();
         if contained {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
+            if !planted::has(Planted::OrphanedHolder) {
+                set_parent_process_death_signal(Some(Signal::KILL))?;
+            }
             // One that died before that call has closed its end of the line before.
             if matches!(
                 recv(line, &mut [0; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK),
@@ -220,8 +231,8 @@ impl Birth<'_> {
                 oom_score: self.oom_score.clone(),
                 files: self.files,
                 isolation: Isolation {
-                    pids: contained,
                     users: false,
+                    ..proven.isolation
                 },
                 heap: heap_start(),
             },

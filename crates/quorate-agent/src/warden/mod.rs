@@ -24,6 +24,8 @@ use std::time::Duration;
 
 pub use wire::WireError;
 
+use crate::planted::{self, Planted};
+
 /// Name of the socket in a warden's folder.
 pub const SOCKET: &str = "warden.sock";
 /// Name of the file in a warden's folder that the agent writes so that its session can be closed
@@ -49,6 +51,9 @@ pub(crate) fn weakest<'a>(grades: impl Iterator<Item = &'a str>) -> Option<&'a s
 /// A deadline is never farther ahead than the lease of the warden's class, because it counts from when a
 /// renewal was sent (R1): whatever is said to a warden, its timer cannot be moved out of reach.
 fn reachable(deadline: u64, lease: Duration) -> u64 {
+    if planted::has(Planted::EndlessDeadline) {
+        return deadline;
+    }
     deadline.min(crate::sys::boot_nanos().saturating_add(nanos(lease)))
 }
 

@@ -30,6 +30,7 @@ use super::holder;
 use super::scan::Scan;
 use super::{LAST_WILL, Options, PROVEN_DEAD, SOCKET, say};
 use crate::files_limit::raise_files_limit;
+use crate::planted::{self, Planted};
 use crate::sys::{
     Alarm, KillTimer, SingleThreaded, block_signals, boot_nanos, standard_output, take_signals,
 };
@@ -72,6 +73,9 @@ fn lock(dir: &Path) -> io::Result<File> {
         .truncate(false)
         .write(true)
         .open(dir.join("warden.lock"))?;
+    if planted::has(Planted::UnlockedWarden) {
+        return Ok(file);
+    }
     flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|_held| io::Error::other("another warden lives in this folder"))?;
     Ok(file)
@@ -190,10 +194,12 @@ impl Holder {
     /// The first time it is answered, so that the holder knows that the timer is armed.
     fn arm(&mut self, deadline: u64) -> io::Result<()> {
         let deadline = super::reachable(deadline, self.lease);
-        if self.deadline.is_some_and(|armed| armed >= deadline) {
+        let backward = self.deadline.is_some_and(|armed| armed >= deadline);
+        if backward && !planted::has(Planted::BackwardDeadline) {
             return Ok(());
         }
         match &self.guard {
+            Guard::Kernel(_) if planted::has(Planted::UserTimer) => {}
             Guard::Kernel(timer) => timer.arm(deadline)?,
             Guard::Scan { alarm, .. } => alarm.set(deadline)?,
         }

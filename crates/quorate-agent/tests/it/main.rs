@@ -4,6 +4,7 @@ mod agent;
 mod director;
 mod local;
 mod support;
+mod warden_clock;
 mod warden_faults;
 mod warden_grades;
 mod warden_groups;

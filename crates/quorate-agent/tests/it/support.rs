@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use quorate_agent::warden::client::{Client, ConnectError, Terms};
@@ -43,7 +44,8 @@ pub(crate) struct Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         kill(self.client.state.pid, Signal::KILL);
-        for pid in self.processes() {
+        // Its end is that of the other one, unless that is what a test finds wrong.
+        for pid in self.processes().into_iter().chain(wardens_in(&self.dir)) {
             kill(pid, Signal::KILL);
         }
         // A killed warden removes nothing; that is for the next agent to do.
@@ -246,24 +248,39 @@ pub(crate) fn text(descriptors: Vec<OwnedFd>) -> String {
     let mut text = String::new();
     std::fs::File::from(output)
         .read_to_string(&mut text)
-        .unwrap();
+        .expect("nobody can write to it any more");
     text
 }
 
 /// The processes that were executed with this variable and are no zombies.
 pub(crate) fn processes_with(variable: &str) -> Vec<u32> {
+    processes_where(|folder| {
+        let environment = std::fs::read(folder.join("environ")).unwrap_or_default();
+        let mut variables = environment.split(|&byte| byte == 0);
+        variables.any(|text| text == variable.as_bytes())
+    })
+}
+
+/// The processes of whose folder in `/proc` this is so.
+fn processes_where(so: impl Fn(&Path) -> bool) -> Vec<u32> {
     std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(Result::ok)
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
-            let environment = std::fs::read(entry.path().join("environ")).ok()?;
-            environment
-                .split(|&byte| byte == 0)
-                .any(|text| text == variable.as_bytes())
-                .then_some(pid)
+            so(&entry.path()).then_some(pid)
         })
         .collect()
+}
+
+/// The processes of a warden that was started in this folder.
+fn wardens_in(dir: &Path) -> Vec<u32> {
+    let dir = dir.as_os_str().as_encoded_bytes();
+    processes_where(|folder| {
+        let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|&byte| byte == 0);
+        words.any(|word| word == b"--dir") && words.next() == Some(dir)
+    })
 }
 
 /// Waits until something is so.
@@ -288,4 +305,29 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
         .split_whitespace()
         .filter_map(|pid| pid.parse().ok())
         .collect()
+}
+
+/// Set in a test that [`again`] runs.
+const AGAIN: &str = "QUORATE_TEST_AGAIN";
+
+/// Runs the test of this name again in a process with less, or with something else, as the words of `prefix`
+/// make it.
+pub(crate) fn again(test: &str, prefix: &[&str], folder: &Path) {
+    let (program, words) = prefix.split_first().unwrap();
+    let output = Command::new(program)
+        .args(words)
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env("TMPDIR", folder)
+        .env(AGAIN, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{prefix:?}: {told}");
+    eprintln!("{told}");
+}
+
+/// Whether this is a test that runs again.
+pub(crate) fn is_again() -> bool {
+    std::env::var_os(AGAIN).is_some()
 }

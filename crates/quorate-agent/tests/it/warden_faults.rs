@@ -61,40 +61,64 @@ async fn killing_either_process_of_a_warden_kills_every_run_and_the_proof_arrive
 #[tokio::test]
 async fn the_kernel_kills_everything_at_the_deadline_though_everything_is_stopped() {
     let mut rig = Rig::new(Duration::from_secs(60)).await;
+    all_dies_at_the_deadline_though_stopped(&mut rig).await;
+}
+
+/// How late the kill may be: K of the lease arithmetic.
+const KILL_WITHIN: Duration = Duration::from_secs(1);
+
+/// Stops everything, and sees it dead at the deadline and not before.
+pub(crate) async fn all_dies_at_the_deadline_though_stopped(rig: &mut Rig) {
     let deadline = rig.arm_in(Duration::from_millis(1500)).await;
-    let _outputs = start_trees(&mut rig).await;
+    let _outputs = start_trees(rig).await;
     let timekeeper = rig.client.state.pid;
-    let holder = children(timekeeper)[0];
-    let inits = children(holder);
-    assert_eq!(inits.len(), 3);
+    let holders = children(timekeeper);
+    let inits: Vec<u32> = holders.iter().flat_map(|&pid| children(pid)).collect();
+    assert_eq!((holders.len(), inits.len()), (1, 3));
     for pid in rig
         .processes()
         .into_iter()
         .chain(inits)
-        .chain([holder, timekeeper])
+        .chain(holders.iter().copied())
+        .chain([timekeeper])
     {
         kill(pid, Signal::STOP);
     }
     eventually("both are stopped", || {
-        state(timekeeper) == Some('T') && state(holder) == Some('T')
+        state(timekeeper) == Some('T') && holders.iter().all(|&pid| state(pid) == Some('T'))
     })
     .await;
     assert!(
         boot_nanos() < deadline,
         "the host is too slow for this test"
     );
-    is_proven_dead(&rig).await;
-    let now = boot_nanos();
-    assert!(now >= deadline, "not before the deadline");
-    // K of the lease arithmetic.
-    let late = Duration::from_nanos(now - deadline);
-    assert!(late < Duration::from_secs(1), "{late:?} after the deadline");
+    is_proven_dead_by(rig, deadline).await;
+}
+
+/// Sees everything dead at this deadline, not before and no later than may be.
+pub(crate) async fn is_proven_dead_by(rig: &Rig, deadline: u64) {
+    let left = Duration::from_nanos(deadline.saturating_sub(boot_nanos()));
+    let proven = rig.client.proof.proven_dead(left + KILL_WITHIN).await;
+    assert!(
+        proven.is_ok(),
+        "{proven:?} {KILL_WITHIN:?} after the deadline"
+    );
+    assert!(boot_nanos() >= deadline, "not before the deadline");
+    assert_eq!(
+        rig.processes(),
+        Vec::<u32>::new(),
+        "after the proof nothing executes"
+    );
 }
 
 #[tokio::test]
 async fn a_deadline_moves_forward_and_never_back() {
     let mut rig = Rig::new(Duration::from_secs(60)).await;
     let far = rig.arm_in(Duration::from_secs(600)).await;
+    rig.arm_in(Duration::from_secs(300)).await;
+    rig.adopt().await;
+    let armed = rig.client.state.deadline;
+    assert_eq!(armed, Some(far), "an earlier one counts for nothing");
     rig.send(Order::Arm {
         deadline: boot_nanos() + 1_000_000,
     })
@@ -509,6 +533,20 @@ async fn a_tree_that_forks_without_end_dies_in_every_grade() {
         assert_eq!(rig.ended(1).await, (None, Some(9)), "{grade}");
         assert_eq!(rig.processes(), Vec::<u32>::new(), "{grade}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_started_while_the_holder_of_the_timer_does_not_say_that_it_is_armed() {
+    let mut rig = Rig::new(Duration::from_secs(60)).await;
+    let timekeeper = rig.client.state.pid;
+    kill(timekeeper, Signal::STOP);
+    eventually("it is stopped", || state(timekeeper) == Some('T')).await;
+    rig.arm_in(Duration::from_secs(600)).await;
+    let order = rig.command(1, &["sleep", "1000"]);
+    rig.send(Order::Start(Box::new(order))).await;
+    let told = tokio::time::timeout(SOON, rig.client.receiver.recv()).await;
+    assert!(matches!(told, Ok(Err(_))), "it gives up: {told:?}");
+    assert_eq!(rig.processes(), Vec::<u32>::new());
 }
 
 #[tokio::test]

@@ -10,7 +10,9 @@ use quorate_agent::warden::protocol::Order;
 use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
 use rustix::process::Signal;
 
-use crate::support::{Rig, SOON, children, eventually, kill, processes_with, program, run, text};
+use crate::support::{
+    Rig, SOON, again, children, eventually, is_again, kill, processes_with, program, run, text,
+};
 use crate::warden_faults::{is_proven_dead, start_trees};
 
 #[tokio::test]
@@ -90,24 +92,6 @@ async fn without_namespaces_the_deadline_still_kills() {
     is_proven_dead(&rig).await;
 }
 
-/// Runs a test of this file again as another user, or with less.
-fn again(test: &str, prefix: &[&str], folder: &Path) {
-    let (program, words) = prefix.split_first().unwrap();
-    let output = Command::new(program)
-        .args(words)
-        .arg(std::env::current_exe().unwrap())
-        .args([&format!("warden_grades::{test}"), "--exact", "--nocapture"])
-        .env("TMPDIR", folder)
-        .env(AGAIN, "1")
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{prefix:?}: {told}");
-    eprintln!("{told}");
-}
-
-/// Set in a test that [`again`] runs.
-const AGAIN: &str = "QUORATE_TEST_AGAIN";
 const OTHER_USER: [&str; 4] = [
     "setpriv",
     "--reuid=65533",
@@ -141,17 +125,17 @@ fn folder_of_other_user() -> Option<tempfile::TempDir> {
     Some(folder)
 }
 
-fn is_again() -> bool {
-    std::env::var_os(AGAIN).is_some()
-}
-
 #[tokio::test]
 async fn an_ordinary_user_gets_the_kernels_containment_where_user_namespaces_are_allowed() {
     if rustix::process::geteuid().is_root() {
         if let Some(folder) = folder_of_other_user() {
             let name =
                 "an_ordinary_user_gets_the_kernels_containment_where_user_namespaces_are_allowed";
-            again(name, &OTHER_USER, folder.path());
+            again(
+                &format!("warden_grades::{name}"),
+                &OTHER_USER,
+                folder.path(),
+            );
         }
         return;
     }
@@ -217,7 +201,7 @@ async fn an_ordinary_user_without_namespaces_has_a_scan_and_is_told_why() {
     {
         let prefix = [OTHER_USER.as_slice(), &NO_NAMESPACES].concat();
         let name = "an_ordinary_user_without_namespaces_has_a_scan_and_is_told_why";
-        again(name, &prefix, folder.path());
+        again(&format!("warden_grades::{name}"), &prefix, folder.path());
     } else {
         eprintln!("not run: only root can become another user");
     }
@@ -239,7 +223,7 @@ async fn an_ordinary_user_without_namespaces_has_a_control_group_where_one_is_de
     );
     let prefix = [["sh", "-c", &join].as_slice(), &OTHER_USER, &NO_NAMESPACES].concat();
     let name = "an_ordinary_user_without_namespaces_has_a_control_group_where_one_is_delegated";
-    again(name, &prefix, folder.path());
+    again(&format!("warden_grades::{name}"), &prefix, folder.path());
 }
 
 /// A control group that belongs to the other user. Dropping it removes it.

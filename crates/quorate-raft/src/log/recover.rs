@@ -27,6 +27,7 @@ use super::{Index, LogStore, Record, Shared, Sizes};
 use crate::disk;
 use crate::error::OpenError;
 use crate::files::{self, Kind, Lock};
+use crate::planted::{self, Planted};
 use crate::types::{LogId, Vote, log_id, term_of};
 
 pub(super) const VOTE: &str = "vote";
@@ -334,7 +335,9 @@ fn mend(dir: &Path, scan: &mut Scan, purged: Option<LogId>) -> Result<(), OpenEr
     disk::sync_dir(dir).map_err(OpenError::disk("sync the folder", dir))?;
     // Every group is synced before the next one is written, so only the last segment can hold one that
     // was not.
-    if let Some(last) = scan.segments.back() {
+    if let Some(last) = scan.segments.back()
+        && !planted::has(Planted::UnsyncedRestart)
+    {
         last.write_again()
             .map_err(OpenError::disk("write", &last.path))?;
     }

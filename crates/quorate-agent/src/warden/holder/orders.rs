@@ -9,6 +9,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::super::protocol::{Order, Reply, RunId, StartRun};
 use super::super::reachable;
 use super::Holder;
+use crate::planted::{self, Planted};
 use crate::sys::boot_nanos;
 
 /// The timekeeper answers in microseconds. One that does not is frozen: nothing may be started, and
@@ -65,7 +66,8 @@ impl Holder {
     /// other way round.
     fn arm(&mut self, deadline: u64) -> io::Result<()> {
         let deadline = reachable(deadline, self.born.lease);
-        if self.deadline.is_some_and(|armed| armed >= deadline) {
+        let backward = self.deadline.is_some_and(|armed| armed >= deadline);
+        if backward && !planted::has(Planted::BackwardDeadline) {
             return Ok(());
         }
         if let Some(timer) = &self.born.timer {
@@ -79,7 +81,7 @@ impl Holder {
         )?;
         // Later ones may arrive late: that shortens a life and never lengthens it. Before the first
         // fork the timer must be known to be armed.
-        if self.deadline.is_none() {
+        if self.deadline.is_none() && !planted::has(Planted::HastyStart) {
             self.await_first_arming()?;
         }
         self.deadline = Some(deadline);
@@ -114,6 +116,7 @@ impl Holder {
             return Err("the warden ends".to_owned());
         }
         match self.deadline {
+            None if planted::has(Planted::UnarmedStart) => Ok(()),
             None => Err("no deadline is armed yet".to_owned()),
             Some(deadline) if deadline <= boot_nanos() => Err("the deadline has passed".to_owned()),
             Some(_) => Ok(()),

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait,
+};
 
 use super::super::init::{self, MESSAGE_BYTES_MAX, Message, Outcome, SignalOrder};
 use super::super::job::Job;
@@ -17,6 +19,7 @@ use super::super::nanos;
 use super::super::protocol::{Reply, RunId, StartRun};
 use super::super::say;
 use super::{Holder, LOOK_EVERY};
+use crate::planted::{self, Planted};
 use crate::sys::boot_nanos;
 
 /// One run.
@@ -82,6 +85,21 @@ impl Run {
             code: outcome.code,
             signal: outcome.signal,
         })
+    }
+
+    /// Kills init, and so what the kernel contains with it.
+    fn kill_init(&self) {
+        if planted::has(Planted::GroupKill)
+            && let Some(command) = self
+                .command
+                .and_then(|pid| Pid::from_raw(pid.cast_signed()))
+        {
+            let _gone = kill_process_group(command, Signal::KILL);
+        }
+        if let Stage::Lives(init) = self.stage {
+            // Not reaped yet, so the number is still its own.
+            let _gone = kill_process(init, Signal::KILL);
+        }
     }
 
     /// Reads what init says. Only the first end counts.
@@ -313,7 +331,7 @@ impl Holder {
     /// Kills every process of a run. Its end is told once it is proven.
     pub(super) fn kill(&mut self, id: RunId) {
         if let Some(run) = self.runs.get(&id)
-            && let Stage::Lives(init) = run.stage
+            && let Stage::Lives(_) = run.stage
         {
             if run.grouped
                 && let Some(groups) = &self.born.groups
@@ -323,8 +341,7 @@ impl Holder {
             if let Some(scan) = &self.born.scan {
                 scan.signal(id, libc::SIGKILL);
             }
-            // Not reaped yet, so the number is still its own.
-            let _gone = kill_process(init, Signal::KILL);
+            run.kill_init();
         }
     }
 
@@ -337,9 +354,7 @@ impl Holder {
             scan.kill_found();
         }
         for run in self.runs.values() {
-            if let Stage::Lives(init) = run.stage {
-                let _gone = kill_process(init, Signal::KILL);
-            }
+            run.kill_init();
         }
     }
 
@@ -391,7 +406,8 @@ impl Holder {
             self.tell(id);
         }
         self.close_line(id);
-        if self.born.scan.is_none() && self.is_emptied(id) {
+        let told_early = planted::has(Planted::EarlyEnd);
+        if told_early || self.born.scan.is_none() && self.is_emptied(id) {
             self.finish(id);
         } else if let Some(run) = self.runs.get_mut(&id) {
             run.stage = Stage::Drains { empty_passes: 0 };
