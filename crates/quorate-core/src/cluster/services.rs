@@ -1,12 +1,14 @@
 //! Folding what people and sources ask for: services, their partitions, and whether they run.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::history::{Change, What};
 use crate::ids::{PartitionId, PartitionKey, ServiceId, ServiceName};
 use crate::record::{Desired, MoveReason, ReleaseOutcome};
+use crate::spec::validate::{Problem, too_many_leases};
 use crate::spec::{PartitionSpec, ServiceSpec};
 
 use super::apply::Fold;
@@ -24,6 +26,25 @@ enum Revive {
 }
 
 impl Cluster {
+    /// What would be wrong with the leases of all services if these were put: however many files people
+    /// apply, agents keep a warden for each lease of all of them.
+    pub fn too_many_leases<'a>(
+        &'a self,
+        put: impl Iterator<Item = (&'a ServiceName, &'a ServiceSpec)>,
+    ) -> Option<Problem> {
+        let in_force = self.services().filter(|(_, service)| !service.removed);
+        let in_force = in_force.map(|(_, service)| (&service.name, service.spec.lease_class()));
+        let mut leases: BTreeMap<&ServiceName, Duration> = in_force.collect();
+        let before: BTreeSet<Duration> = leases.values().copied().collect();
+        leases.extend(put.map(|(name, spec)| (name, spec.lease_class())));
+        let after: BTreeSet<Duration> = leases.into_values().collect();
+        // What is in force already makes nothing worse.
+        if after.is_subset(&before) {
+            return None;
+        }
+        too_many_leases("the services of the cluster would", after)
+    }
+
     pub(super) fn put_service(&mut self, fold: &mut Fold, name: ServiceName, spec: ServiceSpec) {
         let id = self.service_ids.get(&name).copied();
         let Some((id, service)) = id.and_then(|id| Some((id, self.services.get_mut(id.0)?))) else {

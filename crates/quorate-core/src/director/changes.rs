@@ -1,12 +1,10 @@
 //! What `apply` and the reading of a source become: the difference to what is in force, as records.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crate::cluster::Service;
 use crate::ids::{HookName, PartitionKey, ServiceName};
 use crate::record::{ENTRY_BYTES_MAX, Record};
-use crate::spec::validate::too_many_leases;
 use crate::spec::{self, PartitionSpec, ServiceSpec};
 
 use super::Director;
@@ -25,7 +23,10 @@ const ITEM_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
 impl Director {
     /// All services are put, or none.
     pub(super) fn decide_apply(&self, services: Vec<(ServiceName, ServiceSpec)>) -> Decided {
-        self.few_leases(&services)?;
+        let put = services.iter().map(|(name, spec)| (name, spec));
+        if let Some(problem) = self.cluster.too_many_leases(put) {
+            return Err(Refusal::Invalid(problem));
+        }
         let mut records = Vec::new();
         let mut notes = Vec::new();
         let mut applied = Vec::new();
@@ -61,30 +62,6 @@ impl Director {
             changed: true,
         };
         Ok((self.staged(records)?, reply))
-    }
-
-    /// However many files people apply, agents keep a warden for each lease of all of them.
-    fn few_leases(&self, services: &[(ServiceName, ServiceSpec)]) -> Result<(), Refusal> {
-        let in_force: Vec<&Service> = self
-            .cluster
-            .services()
-            .map(|(_, service)| service)
-            .filter(|service| !service.removed())
-            .collect();
-        let lease = |service: &&Service| service.spec().lease_class();
-        let before: BTreeSet<Duration> = in_force.iter().map(lease).collect();
-        let replaced: BTreeSet<&ServiceName> = services.iter().map(|(name, _)| name).collect();
-        let stay = in_force.iter();
-        let stay = stay.filter(|service| !replaced.contains(service.name()));
-        let stay = stay.map(lease);
-        let new = services.iter().map(|(_, spec)| spec.lease_class());
-        let after: BTreeSet<Duration> = stay.chain(new).collect();
-        // What is in force already makes nothing worse.
-        if after.is_subset(&before) {
-            return Ok(());
-        }
-        let problem = too_many_leases("the services of the cluster would", after);
-        problem.map_or(Ok(()), |problem| Err(Refusal::Invalid(problem)))
     }
 
     fn known_hook(&self, name: &ServiceName, spec: &ServiceSpec) -> Result<(), Refusal> {

@@ -69,6 +69,10 @@ async fn plan(
             (cluster.clone(), silent, reading.now.moment)
         })
         .await?;
+    let put = wanted.iter().map(|(name, wanted)| (name, &wanted.spec));
+    if let Some(problem) = cluster.too_many_leases(put) {
+        return Err(invalid(&problem));
+    }
     let index = cluster.position().0;
     let config = app.planner;
     let planned =

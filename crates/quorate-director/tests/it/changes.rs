@@ -230,3 +230,38 @@ async fn a_lease_that_is_too_short_for_this_ledger_is_refused_with_the_shortest_
     assert!(desk.client.services(None).await.unwrap().value.is_empty());
     desk.stop().await;
 }
+
+#[tokio::test]
+async fn a_plan_tells_too_what_is_wrong_with_the_leases_of_all_files_together() {
+    let desk = Desk::start().await;
+    let with = |name: &str, lease: &str| {
+        let mut service = listed(&["a"]);
+        service["lease"] = json!(lease);
+        json!({ name: service })
+    };
+    for (name, lease) in [("a", "10s"), ("b", "20s"), ("c", "30s"), ("d", "40s")] {
+        desk.apply(with(name, lease)).await;
+    }
+    let ask = |name: &str, lease: &str| ApplyRequest {
+        spec: json!({ "service": with(name, lease) }),
+        base: None,
+    };
+    let fifth = ask("e", "50s");
+    for error in [
+        desk.client.plan(&fifth).await.unwrap_err(),
+        desk.client.apply(&fifth).await.unwrap_err(),
+    ] {
+        let problem = error.problem().unwrap();
+        assert_eq!(problem.code, Code::InvalidSpecification);
+        assert!(
+            problem
+                .detail
+                .contains("5 different leases: 10s, 20s, 30s, 40s, 50s"),
+            "{problem}"
+        );
+    }
+    for (name, lease) in [("e", "40s"), ("d", "50s")] {
+        assert!(desk.client.plan(&ask(name, lease)).await.is_ok(), "{lease}");
+    }
+    desk.stop().await;
+}
