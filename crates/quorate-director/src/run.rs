@@ -290,7 +290,6 @@ fn app(
         address: Arc::from(address),
         roots: Roots::new(config.source_roots.clone()),
         planner: planner(config),
-        takeover: config.takeover,
         shutdown: shutdown.clone(),
         streams: Arc::new(Semaphore::new(config.limits.event_streams)),
         held: Arc::new(Semaphore::new(budget.held)),

@@ -23,17 +23,12 @@ const ITEM_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
 impl Director {
     /// All services are put, or none.
     pub(super) fn decide_apply(&self, services: Vec<(ServiceName, ServiceSpec)>) -> Decided {
-        let put = services.iter().map(|(name, spec)| (name, spec));
-        if let Some(problem) = self.cluster.too_many_leases(put) {
-            return Err(Refusal::Invalid(problem));
-        }
+        self.may_put(&services)?;
         let mut records = Vec::new();
         let mut notes = Vec::new();
         let mut applied = Vec::new();
         for (name, spec) in services {
             let before = records.len();
-            self.long_enough(&format!("service.{name}.lease"), spec.lease)?;
-            self.known_hook(&name, &spec)?;
             notes.extend(self.stopped_note(&name));
             let listed = spec::expand::partitions(&name, &spec);
             let listed = listed.map_err(|problem| Refusal::Conflict(problem.to_string()))?;
@@ -62,6 +57,22 @@ impl Director {
             changed: true,
         };
         Ok((self.staged(records)?, reply))
+    }
+
+    /// Whether these services may be in force beside all others, for a plan and for an apply.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_put(&self, services: &[(ServiceName, ServiceSpec)]) -> Result<(), Refusal> {
+        let put = services.iter().map(|(name, spec)| (name, spec));
+        if let Some(problem) = self.cluster.too_many_leases(put) {
+            return Err(Refusal::Invalid(problem));
+        }
+        for (name, spec) in services {
+            self.long_enough(&format!("service.{name}.lease"), spec.lease)?;
+            self.known_hook(name, spec)?;
+        }
+        Ok(())
     }
 
     fn known_hook(&self, name: &ServiceName, spec: &ServiceSpec) -> Result<(), Refusal> {

@@ -190,7 +190,7 @@ pub(crate) fn not_leader(leader: Option<String>) -> Failure {
 }
 
 /// A rule of this cluster is broken, at one place.
-pub(crate) fn invalid(problem: &spec::Problem) -> Failure {
+fn invalid(problem: &spec::Problem) -> Failure {
     let detail = format!("{}: {}", problem.path, problem.message);
     let mut failure = Failure::new(Code::InvalidSpecification, detail);
     failure.0.next_step.clone_from(&problem.hint);
@@ -202,7 +202,8 @@ pub(crate) fn invalid(problem: &spec::Problem) -> Failure {
     failure
 }
 
-fn refused(refusal: &Refusal) -> Failure {
+/// Why the leader does not do what was asked.
+pub(crate) fn refused(refusal: &Refusal) -> Failure {
     let text = refusal.to_string();
     match refusal {
         Refusal::NotFound { what, .. } => Failure::new(Code::NotFound, text)

@@ -19,7 +19,6 @@ pub(crate) mod server;
 mod words;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use quorate_core::ids::{ClusterId, DirectorName};
 use quorate_core::planner::PlannerConfig;
@@ -47,8 +46,6 @@ pub(crate) struct App {
     /// Folders that files of partitions may be read from.
     pub(crate) roots: Roots,
     pub(crate) planner: PlannerConfig,
-    /// How long a change of leader takes at most.
-    pub(crate) takeover: Duration,
     /// Told when the director stops: whoever waits then answers at once.
     pub(crate) shutdown: CancellationToken,
     /// One permit for each stream of events.

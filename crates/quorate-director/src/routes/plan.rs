@@ -18,7 +18,6 @@ use quorate_core::cluster::{Cluster, Service};
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName, SessionId};
 use quorate_core::planner::{self, what_if};
 use quorate_core::record::{Record, Schedulable};
-use quorate_core::spec::validate::short_lease;
 use quorate_core::spec::{File, OnChange, PartitionSpec, ServiceSpec, expand};
 use quorate_core::time::Moment;
 use utoipa_axum::router::OpenApiRouter;
@@ -28,7 +27,7 @@ use super::apply::{Request, file, valid};
 use crate::duties::sources;
 use crate::http::App;
 use crate::http::access::Caller;
-use crate::http::answer::{Failure, Indexed, invalid};
+use crate::http::answer::{Failure, Indexed, refused};
 use crate::http::extract::JsonBody;
 use crate::views;
 
@@ -53,12 +52,9 @@ async fn plan(
     let file = file(&request)?;
     caller.may_all(Verb::Define, file.service.keys())?;
     valid(&file)?;
-    for (name, spec) in &file.service {
-        let path = format!("service.{name}.lease");
-        if let Some(problem) = short_lease(&path, spec.lease, app.takeover) {
-            return Err(invalid(&problem));
-        }
-    }
+    let put: Vec<(ServiceName, ServiceSpec)> = file.service.clone().into_iter().collect();
+    let allowed = app.query(move |reading| reading.director.may_put(&put));
+    allowed.await?.map_err(|refusal| refused(&refusal))?;
     let wanted = read(&app, file).await?;
     let (cluster, silent, now) = app
         .query(|reading| {
@@ -69,10 +65,6 @@ async fn plan(
             (cluster.clone(), silent, reading.now.moment)
         })
         .await?;
-    let put = wanted.iter().map(|(name, wanted)| (name, &wanted.spec));
-    if let Some(problem) = cluster.too_many_leases(put) {
-        return Err(invalid(&problem));
-    }
     let index = cluster.position().0;
     let config = app.planner;
     let planned =

@@ -199,14 +199,18 @@ async fn kept_work_of_a_silent_agent_is_a_problem_and_counts_as_neither_running_
 }
 
 #[tokio::test]
-async fn a_hook_that_no_director_knows_is_refused_when_it_is_applied() {
+async fn a_hook_that_no_director_knows_is_refused_when_it_is_planned_and_applied() {
     let desk = desk().await;
     let spec = json!({ "service": { "s": { "command": ["/bin/true"], "fence": "reset" } } });
     let request = quorate_api::resources::ApplyRequest { spec, base: None };
-    let error = desk.client.apply(&request).await.unwrap_err();
-    let problem = error.problem().unwrap();
-    assert_eq!(problem.code, Code::Conflict);
-    assert!(problem.detail.contains("fence hook reset"), "{problem:?}");
-    assert!(problem.detail.contains("power-off"), "{problem:?}");
+    for error in [
+        desk.client.plan(&request).await.unwrap_err(),
+        desk.client.apply(&request).await.unwrap_err(),
+    ] {
+        let problem = error.problem().unwrap();
+        assert_eq!(problem.code, Code::Conflict);
+        assert!(problem.detail.contains("fence hook reset"), "{problem:?}");
+        assert!(problem.detail.contains("power-off"), "{problem:?}");
+    }
     desk.stop().await;
 }
