@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::access;
 use crate::audit::Audit;
 use crate::ids::{
-    AgentName, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey, ServiceName,
-    SessionId, Token,
+    AgentName, DirectorName, Epoch, Era, HookName, Incarnation, PartitionId, PartitionKey,
+    ServiceName, SessionId, Token,
 };
 use crate::lease::DRIFT_PERCENT;
 use crate::record::{Cause, CloseReason, Desired, Exit, MoveReason, ReleaseOutcome, Schedulable};
@@ -169,6 +169,11 @@ pub enum Change {
         /// Which.
         agent: AgentName,
     },
+    /// Nothing that was granted in earlier eras is in force any more, and work is given away again.
+    EraBegan {
+        /// The era of the cluster.
+        era: Era,
+    },
     /// Tokens came or went, or a machine was let in. Only for those who administer.
     Access(access::Change),
     /// Who has asked for what changed before it. No event: only the audit shows it.
@@ -267,6 +272,7 @@ impl Change {
             | Self::AgentDrifts { .. }
             | Self::AgentSet { .. }
             | Self::AgentForgotten { .. }
+            | Self::EraBegan { .. }
             | Self::Access(_)
             | Self::Audited(_) => None,
         }
@@ -295,6 +301,7 @@ impl Change {
             | Self::AgentDrifts { .. }
             | Self::AgentSet { .. }
             | Self::AgentForgotten { .. }
+            | Self::EraBegan { .. }
             | Self::Access(_)
             | Self::Audited(_) => None,
         }
@@ -333,6 +340,7 @@ impl Change {
             | Self::ServiceDesired { .. }
             | Self::SourceRefused { .. }
             | Self::SourceRecovered { .. }
+            | Self::EraBegan { .. }
             | Self::Access(_)
             | Self::Audited(_) => None,
         }
@@ -361,6 +369,7 @@ impl Change {
             Self::AgentDrifts { .. } => "agent.drifts",
             Self::AgentSet { .. } => "agent.set",
             Self::AgentForgotten { .. } => "agent.forgotten",
+            Self::EraBegan { .. } => "cluster.era_began",
             Self::Access(change) => change.name(),
             Self::Audited(_) => "audit",
         }
@@ -542,6 +551,10 @@ impl fmt::Display for Change {
                 Schedulable::Draining => write!(f, "agent {agent} drains"),
             },
             Self::AgentForgotten { agent } => write!(f, "agent {agent} is forgotten"),
+            Self::EraBegan { era } => write!(
+                f,
+                "era {era} begins: whatever was granted before the restore is over, and work is given away again"
+            ),
             Self::Access(change) => change.fmt(f),
             Self::Audited(audit) => audit.fmt(f),
         }

@@ -117,6 +117,24 @@ impl fmt::Display for Token {
 #[serde(transparent)]
 pub struct Era(pub u16);
 
+impl Era {
+    /// The highest that fits the upper part of a token.
+    pub const LAST: Self = Self((1 << 12) - 1);
+
+    /// The number below the first of this era, of whatever is counted: positions, epochs, sessions and
+    /// incarnations have it in their upper part as tokens have, so that none is of two eras.
+    #[must_use]
+    pub fn first(self) -> u64 {
+        u64::from(self.0) << Token::COUNTER_BITS
+    }
+}
+
+impl fmt::Display for Era {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Random identity of a cluster, below 2^53: two clusters count their tokens independently, so a
 /// resource that remembers a token remembers with it whose it is.
 #[derive(

@@ -68,6 +68,12 @@ planted_bugs! {
     WallClockTokens = "wall-clock-tokens",
     /// A snapshot does not hold the counter of tokens (S3).
     ForgottenCounter = "forgotten-counter",
+    /// A restored cluster goes on in the era of its backup, and counts from there (S3, R16).
+    RestoreWithoutEra = "restore-without-era",
+    /// A restored cluster gives work away at once (S1).
+    RestoreWithoutWait = "restore-without-wait",
+    /// Sessions of before a restore are renewed after it (S1).
+    RestoredSessions = "restored-sessions",
     /// The leader's fold expires a session before that is committed (R7).
     EarlyExpiry = "early-expiry",
     /// A partition is given back when its run is asked to end (R10).

@@ -26,6 +26,8 @@ pub(crate) struct DirectorNode {
     pub(crate) machine: Option<Director>,
     /// Rises with every process; what was meant for an earlier one is lost.
     pub(crate) generation: u64,
+    /// Processes before this one have used a ledger that is lost: what they want of it reaches nobody.
+    pub(crate) reaches_from: u64,
     pub(crate) clock: Clock,
     /// What its wall clock shows beside the true time, in milliseconds.
     pub(crate) wall_offset: i64,
@@ -61,6 +63,7 @@ impl DirectorNode {
         Self {
             machine: None,
             generation: 0,
+            reaches_from: 0,
             clock: profile.director_clock(random),
             wall_offset: 0,
             frozen_until: Instant::default(),
@@ -321,7 +324,7 @@ impl World {
             }
             Effect::SaveSnapshot { next, bytes } => {
                 let delay = self.delay();
-                self.after(delay, Happening::SaveSnapshot(next, bytes));
+                self.after(delay, Happening::SaveSnapshot(n, generation, next, bytes));
             }
             Effect::Answer { id, answer } => {
                 let Some(Arrival { number, noted }) = self.arrivals.remove(&id.0) else {
@@ -427,6 +430,12 @@ impl World {
             }
         }
         outcome
+    }
+
+    /// Whether what a process wants of the ledger reaches the one that there is.
+    pub(crate) fn reaches(&self, n: usize, generation: u64) -> bool {
+        let node = self.directors.get(n);
+        node.is_some_and(|node| generation >= node.reaches_from)
     }
 
     fn hint(&mut self, n: usize, should_lead: Option<bool>) {

@@ -103,6 +103,8 @@ impl World {
                     node.wall_offset = by;
                 }
             }
+            Kind::Backup => self.back_up(random),
+            Kind::Restore => self.restore(random),
             Kind::Cut
             | Kind::Isolate
             | Kind::Flap
@@ -157,6 +159,8 @@ impl World {
             | Kind::HostLeaves
             | Kind::Copy
             | Kind::Namesake
+            | Kind::Backup
+            | Kind::Restore
             | Kind::ClockSet => {}
         }
     }

@@ -9,6 +9,8 @@ const READ_MAX: usize = 8;
 /// The log and its snapshot.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// Position before the first entry, and the epoch there: where a restored cluster begins.
+    base: (Position, Epoch),
     /// Every entry ever appended.
     entries: Vec<(Epoch, Vec<u8>)>,
     /// So many of them can no longer be read.
@@ -17,10 +19,26 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// A new one, whose first entry follows a state that is not made of entries.
+    #[must_use]
+    pub fn behind(state: (Position, Epoch), bytes: Vec<u8>) -> Self {
+        Self {
+            base: state,
+            snapshot: Some((state.0.next(), bytes)),
+            ..Self::default()
+        }
+    }
+
     /// Position of the last entry.
     #[must_use]
     pub fn last(&self) -> Position {
-        Position(self.entries.len() as u64)
+        Position(self.base.0.0 + self.entries.len() as u64)
+    }
+
+    /// How many entries were appended.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.entries.len() as u64
     }
 
     /// Creates the entry at exactly this position, if it is free and the one before is not.
@@ -39,15 +57,17 @@ impl Ledger {
     /// The first free position and the epoch before it.
     #[must_use]
     pub fn tail(&self) -> (Position, Epoch) {
-        let epoch = self.entries.last().map_or(Epoch(0), |(epoch, _)| *epoch);
+        let epoch = self.entries.last();
+        let epoch = epoch.map_or(self.base.1, |(epoch, _)| *epoch);
         (self.last().next(), epoch)
     }
 
     /// A run of entries.
     #[must_use]
     pub fn read(&self, from: Position) -> ReadOutcome {
-        let skip = usize::try_from(from.0.saturating_sub(1)).unwrap_or(usize::MAX);
-        if skip < self.trimmed {
+        let base = self.base.0;
+        let skip = usize::try_from(from.0.saturating_sub(base.0 + 1)).unwrap_or(usize::MAX);
+        if from <= base && base > Position(0) || skip < self.trimmed {
             return ReadOutcome::Trimmed;
         }
         let entries = self.entries.iter().skip(skip).take(READ_MAX);
@@ -63,7 +83,8 @@ impl Ledger {
         if next <= before {
             return;
         }
-        let covered = usize::try_from(before.0.saturating_sub(1)).unwrap_or(0);
+        let covered = before.0.saturating_sub(self.base.0.0 + 1);
+        let covered = usize::try_from(covered).unwrap_or(0);
         self.trimmed = self.trimmed.max(covered);
         self.snapshot = Some((next, bytes));
     }

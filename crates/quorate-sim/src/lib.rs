@@ -16,6 +16,7 @@ pub mod bug;
 mod calls;
 pub mod clock;
 mod directors;
+mod disaster;
 mod faults;
 mod hooks;
 mod hosts;

@@ -141,7 +141,7 @@ impl World {
 
     fn any_spec(&self, random: &mut Random, service: &str) -> Option<ServiceSpec> {
         let isolation = match service {
-            "kept" => random.pick(&["keep", "keep", "keep", "stop"])?,
+            "kept" if !self.profile.restores => random.pick(&["keep", "keep", "keep", "stop"])?,
             _ => "stop",
         };
         let lease = match service {

@@ -32,6 +32,8 @@ pub(crate) struct Profile {
     pub(crate) gentle: bool,
     /// Work has leases so long that leaders record who is silent, and everything takes longer.
     pub(crate) patient: bool,
+    /// Directors are lost and restored from backups.
+    pub(crate) restores: bool,
     /// What people want in the end is kept, however long no director answers.
     pub(crate) kept: bool,
     /// Longest time for which a link is cut.
@@ -95,6 +97,10 @@ pub(crate) enum Kind {
     LedgerSlow,
     /// A leader is replaced without knowing, and a machine reaches only that one.
     Deposed,
+    /// Somebody makes a backup.
+    Backup,
+    /// All directors are lost at once and restored from an older backup.
+    Restore,
     /// While a machine reaches nobody, something comes that it sent at any time before, perhaps in an earlier
     /// boot.
     Echo,
@@ -195,6 +201,7 @@ impl Profile {
             snapshot_every: random.between(10, 200),
             gentle: false,
             patient: false,
+            restores: false,
             kept: false,
             cut_max: 20 * SECOND,
             clocks_within: !random.permille(25),
@@ -206,6 +213,7 @@ impl Profile {
             0..3 => wild.gentle(false),
             3..6 => wild.gentle(true),
             6..10 => wild.patient(),
+            10..22 => wild.restoring(),
             _ => wild,
         }
     }
@@ -230,6 +238,18 @@ impl Profile {
             leader_stays: 20 * SECOND,
             clocks_within: true,
             kinds: PATIENT.to_vec(),
+            ..self
+        }
+    }
+
+    /// Directors are lost and restored. Whether kept work still executes then is for a person to know, so there
+    /// is none.
+    fn restoring(mut self) -> Self {
+        self.kinds
+            .extend([Kind::Backup, Kind::Backup, Kind::Restore]);
+        Self {
+            restores: true,
+            clocks_within: true,
             ..self
         }
     }

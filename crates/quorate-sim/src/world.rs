@@ -13,6 +13,7 @@ use quorate_core::time::Moment;
 use crate::bug::Bug;
 use crate::clock::{Instant, MILLI, SECOND};
 use crate::directors::{DirectorNode, Poll, PollAnswer};
+use crate::disaster::Disasters;
 use crate::faults::Profile;
 use crate::hooks::Hook;
 use crate::hosts::Host;
@@ -36,7 +37,7 @@ pub struct Outcome {
     pub happenings: u64,
     /// Nanoseconds of true time that passed.
     pub nanos: u64,
-    /// Entries in the ledger.
+    /// Entries in the ledger, since it was last restored.
     pub entries: u64,
     /// Processes that started.
     pub starts: u64,
@@ -132,7 +133,7 @@ pub(crate) enum Happening {
     Tail(usize, u64, ProofId),
     Read(usize, u64, Position),
     LoadSnapshot(usize, u64),
-    SaveSnapshot(Position, Vec<u8>),
+    SaveSnapshot(usize, u64, Position, Vec<u8>),
     CallArrives(usize, u64),
     CallAnswered(u64, Box<Answer>),
     CallTimedOut(u64),
@@ -199,6 +200,7 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     pub(crate) profile: Profile,
     pub(crate) operator: Operator,
+    pub(crate) disasters: Disasters,
     pub(crate) cuts: BTreeSet<(Party, Party)>,
     pub(crate) calls: BTreeMap<u64, Pending>,
     pub(crate) arrivals: BTreeMap<u64, Arrival>,
@@ -270,7 +272,7 @@ pub fn run(settings: &Settings) -> Outcome {
         trace_hash: world.hash.0,
         happenings: world.happenings,
         nanos: world.now.0,
-        entries: world.ledger.last().0,
+        entries: world.ledger.count(),
         starts: world.oracle.starts,
         faults: world.faults,
         drawn: world.drawn,
@@ -292,6 +294,7 @@ impl World {
             hosts: Vec::new(),
             oracle: Oracle::new(profile.clocks_within),
             operator: Operator::default(),
+            disasters: Disasters::default(),
             cuts: BTreeSet::new(),
             calls: BTreeMap::new(),
             arrivals: BTreeMap::new(),
@@ -510,6 +513,9 @@ impl World {
                 bytes,
                 answered,
             } => {
+                if !self.reaches(director, generation) {
+                    return;
+                }
                 let outcome = self.append(position, epoch, bytes);
                 if outcome == AppendOutcome::Appended {
                     self.oracle.leader_proven(self.now, director);
@@ -524,7 +530,11 @@ impl World {
             Happening::Tail(n, generation, proof) => self.answer_tail(n, generation, proof),
             Happening::Read(n, generation, from) => self.answer_read(n, generation, from),
             Happening::LoadSnapshot(n, generation) => self.answer_load(n, generation),
-            Happening::SaveSnapshot(next, bytes) => self.ledger.save(next, bytes),
+            Happening::SaveSnapshot(n, generation, next, bytes) => {
+                if self.reaches(n, generation) {
+                    self.ledger.save(next, bytes);
+                }
+            }
             Happening::CallArrives(n, number) => self.call_arrives(n, number),
             Happening::CallAnswered(number, answer) => self.call_answered(number, *answer),
             Happening::CallTimedOut(number) => self.call_failed(number),

@@ -11,6 +11,7 @@ use crate::history::{Change, What};
 use crate::ids::{AgentName, HookName, PartitionId, SessionId};
 
 use super::apply::Fold;
+use super::eras::LOST;
 use super::partition::Freed;
 use super::session::Session;
 use super::{Cluster, Refused};
@@ -33,6 +34,9 @@ impl Cluster {
     }
 
     pub(super) fn expire_session(&mut self, fold: &mut Fold, id: SessionId) -> Result<(), Refused> {
+        if id == LOST {
+            return self.begin_era(fold);
+        }
         let open = self.sessions.remove(&id);
         let session = open.or_else(|| self.expired.remove(&id));
         let session = session.ok_or(Refused::NoSession)?;

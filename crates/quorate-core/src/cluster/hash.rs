@@ -91,6 +91,7 @@ impl Cluster {
             leader,
             directors,
             era,
+            lost,
             last_token,
             last_session,
             last_incarnation,
@@ -116,6 +117,10 @@ impl Cluster {
             spec_changed.0,
         ] {
             sum.number(number);
+        }
+        // Of a cluster that never lost anything the hash stays what it was.
+        if let Some(lost) = lost {
+            sum.stored(lost);
         }
         if let Some(Leader {
             name: _,

@@ -19,6 +19,7 @@ mod check;
 mod checkpoints;
 mod credentials;
 mod directors;
+mod eras;
 mod fencing;
 mod hash;
 mod kept;
@@ -53,6 +54,7 @@ use crate::record::{Desired, DirectorInfo, Record};
 
 pub use apply::FoldError;
 pub use directors::DIRECTORS_MAX;
+pub use eras::{EraError, LOST, NewEra, Restored};
 pub use partition::{Freed, Holder, Partition, State};
 pub use run::Run;
 pub use service::Service;
@@ -70,6 +72,8 @@ pub struct Cluster {
     leader: Option<Leader>,
     directors: BTreeMap<DirectorName, DirectorInfo>,
     era: Era,
+    /// What may still be in force of a history that is lost.
+    lost: Option<eras::Lost>,
     last_token: Token,
     last_session: SessionId,
     last_incarnation: Incarnation,
@@ -157,6 +161,8 @@ pub enum Refused {
     Secret,
     /// The parts of a staged change do not fit together, or one of them would be refused.
     Staged,
+    /// Something that a lost history has granted may still be in force.
+    Lost,
     /// It would change who may do what, and may not.
     Access(access::Refused),
 }
@@ -181,6 +187,7 @@ impl fmt::Display for Refused {
             Self::Superseded => "a later checkpoint under this token is there",
             Self::Secret => "an open session has this secret",
             Self::Staged => "the parts of the change do not fit together",
+            Self::Lost => "what was granted before the restore may still be in force",
         })
     }
 }
@@ -365,10 +372,11 @@ impl Cluster {
     }
 
     /// Of each lease class the open session that an agent uses: the newest, as ids rise. Others are of an
-    /// earlier life of it.
+    /// earlier life of it, or of an earlier era.
     #[must_use]
     pub fn sessions_in_use(&self, agent: &Agent) -> BTreeMap<Duration, SessionId> {
-        let open = agent.sessions.iter().filter_map(|id| self.session(*id));
+        let open = agent.sessions.iter().filter(|id| !self.exiled(**id));
+        let open = open.filter_map(|id| self.session(*id));
         open.map(|session| (session.lease().lease, session.id()))
             .collect()
     }

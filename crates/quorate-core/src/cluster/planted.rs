@@ -8,6 +8,7 @@ use crate::record::{self, Entry, Header, Record};
 use crate::time::WallTime;
 
 use super::apply::{Fold, FoldError};
+use super::eras::{EraError, NewEra, Restored};
 use super::partition::Freed;
 use super::snapshot::SnapshotError;
 use super::{Applied, Cluster, Outcome};
@@ -23,6 +24,28 @@ impl Plants {
             cluster.forget_checkpoints();
         }
         Ok(cluster)
+    }
+
+    /// The state of a backup as the beginning of a new era.
+    ///
+    /// # Errors
+    /// As [`Cluster::in_new_era`].
+    pub fn in_new_era(self, backup: Cluster, new: NewEra) -> Result<Restored, EraError> {
+        let before = self.has(Planted::RestoreWithoutEra).then(|| backup.clone());
+        let mut restored = backup.in_new_era(new)?;
+        let cluster = &mut restored.cluster;
+        if let Some(before) = before {
+            cluster.era = before.era;
+            cluster.last_token = before.last_token;
+            cluster.position = before.position;
+            cluster.epoch = before.epoch;
+            cluster.last_session = before.last_session;
+            cluster.last_incarnation = before.last_incarnation;
+        }
+        if self.has(Planted::RestoreWithoutWait) {
+            cluster.lost = None;
+        }
+        Ok(restored)
     }
 
     /// Folds the next entry.

@@ -30,6 +30,12 @@ impl Cluster {
         }
         // Even a refused assignment uses its token up, so that none is ever seen twice in the log.
         self.last_token = token;
+        if self.lost.is_some() {
+            return Err(Refused::Lost);
+        }
+        if self.exiled(session) {
+            return Err(Refused::NoSession);
+        }
         let partition = self.partition(id).ok_or(Refused::NoPartition)?;
         if partition.holder().is_some() {
             return Err(Refused::Held);
@@ -73,7 +79,8 @@ impl Cluster {
         session: SessionId,
         token: Token,
     ) -> Result<(), Refused> {
-        if !self.sessions.contains_key(&session) {
+        // What was assigned before the restore may have been taken back and given to another since.
+        if !self.sessions.contains_key(&session) || self.exiled(session) {
             return Err(Refused::NoSession);
         }
         let partition = self.partitions.get_mut(id.0);

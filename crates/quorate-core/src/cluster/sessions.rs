@@ -10,6 +10,7 @@ use crate::record::{AgentInfo, Cause, CloseReason, Schedulable};
 use crate::spec::Span;
 
 use super::apply::Fold;
+use super::eras::LOST;
 use super::partition::Freed;
 use super::session::{Agent, Session};
 use super::{Cluster, Refused};
@@ -114,6 +115,9 @@ impl Cluster {
         incarnation: Incarnation,
         process: u64,
     ) -> Result<(), Refused> {
+        if self.exiled(id) {
+            return Err(Refused::NoSession);
+        }
         let session = self.sessions.get_mut(&id).ok_or(Refused::NoSession)?;
         let agent = self.agents.get_mut(&session.agent);
         let agent = agent.ok_or(Refused::NoAgent)?;
@@ -216,6 +220,9 @@ impl Cluster {
 
     /// How long leaders have answered no renewal of a session (R6).
     pub(super) fn note_silence(&mut self, id: SessionId, for_ms: u64) -> Result<(), Refused> {
+        if id == LOST {
+            return self.note_lost_silence(for_ms);
+        }
         let session = self.sessions.get_mut(&id).ok_or(Refused::NoSession)?;
         session.silent_ms = for_ms;
         Ok(())

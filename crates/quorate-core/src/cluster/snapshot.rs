@@ -2,7 +2,7 @@
 //! a million of them. Indices are not stored but built again.
 //!
 //! A snapshot is a copy of what entries made; a build reads only the format that it writes or older ones
-//! that it knows. Changing a struct that is stored here needs a new `SNAPSHOT_FORMAT`.
+//! that it knows. Changing a struct that is stored here needs a new format.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,20 +16,24 @@ use crate::ids::{
 use crate::record::{Desired, DirectorInfo};
 use crate::spec::ServiceSpec;
 
+use super::eras::Lost;
 use super::partition::Partition;
 use super::service::Service;
 use super::session::{Agent, Session};
 use super::slab::Slab;
 use super::{Cluster, Leader, Staged};
 
-/// The format of snapshots that this build writes and the only one that it reads.
-const SNAPSHOT_FORMAT: u16 = 1;
+/// The format of snapshots of a cluster whose history was never lost.
+const FIRST_ERA: u16 = 1;
+/// The format of snapshots of a restored cluster, and the newest that this build reads: who does not know of
+/// eras would renew sessions of earlier ones.
+const LATER_ERA: u16 = 2;
 
 /// Why bytes are not a snapshot that this build can take over.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// A newer director wrote it.
-    #[error("snapshot has format {found}, this build reads {SNAPSHOT_FORMAT}")]
+    #[error("snapshot has format {found}, this build reads up to {LATER_ERA}")]
     NewerFormat {
         /// Its format.
         found: u16,
@@ -54,6 +58,8 @@ struct Head<'a> {
     #[serde(default)]
     directors: Vec<Cow<'a, DirectorInfo>>,
     era: Era,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lost: Option<Lost>,
     last_token: Token,
     last_session: SessionId,
     last_incarnation: Incarnation,
@@ -113,13 +119,18 @@ impl Cluster {
             (slot, kept)
         });
         Head {
-            format: SNAPSHOT_FORMAT,
+            format: if self.era == Era::default() {
+                FIRST_ERA
+            } else {
+                LATER_ERA
+            },
             position: self.position,
             last_hash: self.last_hash,
             epoch: self.epoch,
             leader: self.leader.clone(),
             directors: self.directors.values().map(Cow::Borrowed).collect(),
             era: self.era,
+            lost: self.lost,
             last_token: self.last_token,
             last_session: self.last_session,
             last_incarnation: self.last_incarnation,
@@ -149,7 +160,7 @@ impl Cluster {
         let mut first = rmp_serde::Deserializer::from_read_ref(bytes);
         let Format { format } =
             Format::deserialize(&mut first).map_err(SnapshotError::Malformed)?;
-        if format != SNAPSHOT_FORMAT {
+        if !(FIRST_ERA..=LATER_ERA).contains(&format) {
             return Err(SnapshotError::NewerFormat { found: format });
         }
         let mut input = rmp_serde::Deserializer::from_read_ref(bytes);
@@ -216,6 +227,7 @@ fn build(head: Head<'_>, partitions: Vec<(u32, Partition)>) -> Result<Cluster, S
             .map(|director| (director.name.clone(), director))
             .collect(),
         era: head.era,
+        lost: head.lost,
         last_token: head.last_token,
         last_session: head.last_session,
         last_incarnation: head.last_incarnation,

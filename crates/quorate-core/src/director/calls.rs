@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::audit::Audit;
-use crate::cluster::{Refused, State};
+use crate::cluster::{Agent, Refused, State};
 use crate::ids::{
     AgentName, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
 };
@@ -244,6 +244,12 @@ impl Director {
         Ok((vec![Record::AgentForgotten { agent }], Reply::done()))
     }
 
+    /// The agent of an open session of this era: nobody of an earlier one is heard, but about deaths.
+    pub(super) fn agent_heard(&self, session: SessionId) -> Option<&Agent> {
+        self.cluster.in_force(session)?;
+        self.cluster.agent_of(session)
+    }
+
     /// Ends a session. Who leaves must be the present process: a message of an earlier one may come late, when
     /// the next has taken the session over and runs something.
     fn decide_close(
@@ -253,7 +259,7 @@ impl Director {
         reason: CloseReason,
     ) -> Decided {
         let agent = self.cluster.agent_of(session);
-        let present = agent.map(crate::cluster::Agent::incarnation);
+        let present = agent.map(Agent::incarnation);
         if reason == CloseReason::Left && present.is_some() && incarnation != present {
             return Err(fenced());
         }

@@ -19,7 +19,7 @@ impl Director {
             incarnation,
             given,
         } = checkpoints;
-        let agent = self.cluster.agent_of(session).ok_or_else(over)?;
+        let agent = self.agent_heard(session).ok_or_else(over)?;
         if incarnation != agent.incarnation() {
             return Err(fenced());
         }

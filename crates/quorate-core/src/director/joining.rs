@@ -53,7 +53,10 @@ impl Director {
             secret_hash: secret_hash.clone(),
             process,
         };
-        if self.cluster.session_by_secret(&secret_hash).is_some() {
+        if let Some(session) = self.cluster.session_by_secret(&secret_hash) {
+            if self.cluster.exiled(session.id()) {
+                return Err(over());
+            }
             return Ok((Vec::new(), reply));
         }
         let known = self.cluster.agents().get(&agent.name);
@@ -156,7 +159,7 @@ impl Director {
     ) -> Decided {
         let reply = Reply::Resumed { session, process };
         let open = self.cluster.session(session).ok_or_else(over)?;
-        let agent = self.cluster.agent_of(session).ok_or_else(over)?;
+        let agent = self.agent_heard(session).ok_or_else(over)?;
         let same = agent.process() == process;
         if same && open.incarnation() == agent.incarnation() {
             return Ok((Vec::new(), reply));

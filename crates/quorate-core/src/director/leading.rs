@@ -12,7 +12,7 @@ use super::event::Now;
 use super::log::Append;
 use super::planning::Planning;
 use super::{Director, Role};
-use crate::cluster::Outcome;
+use crate::cluster::{LOST, Outcome};
 
 impl Director {
     pub(super) fn hinted(
@@ -82,6 +82,10 @@ impl Director {
             let silent_for = self.recorded_silence(session);
             self.clocks.inherit(*id, from, lease, silent_for);
         }
+        if let Some((lease, silent_for)) = self.cluster.lost() {
+            let lease = self.plants.counted(lease);
+            self.clocks.inherit(LOST, now.moment, lease, silent_for);
+        }
     }
 
     /// Keeps what only a leader knows in step with the fold.
@@ -111,6 +115,7 @@ impl Director {
                     self.clocks.expired(*session, others.copied());
                     self.session_ended(*session, agent);
                 }
+                Change::EraBegan { .. } => self.clocks.end(LOST),
                 Change::Elected { .. }
                 | Change::DirectorKnown { .. }
                 | Change::DirectorForgotten { .. }

@@ -50,6 +50,12 @@ impl Director {
         } = planning.planner.decide(now, &self.cluster, silent);
         // A time that is past already would wake this director for nothing, again and again.
         planning.wake_at = wake_at.filter(|at| *at > now);
+        if self.cluster.lost().is_some() {
+            // Who holds what is known only as of the backup, and it may execute elsewhere. The planner is asked
+            // all the same, so that it can tell what it will do.
+            planning.wake_at = None;
+            return;
+        }
         let withdrawn = withdraw.into_iter();
         let mut records: Vec<Record> = withdrawn
             .map(|(partition, token, reason)| Record::Withdrawn {

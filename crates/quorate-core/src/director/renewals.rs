@@ -20,6 +20,7 @@ use super::{Director, Role};
 const ATTEMPTS: usize = 16;
 
 const CLOSED: &str = "the session is over: it was silent for longer than its lease, or was closed";
+const EXILED: &str = "the session is of before the cluster was restored from a backup";
 const FENCED: &str = "a newer process speaks for this agent";
 const SPENT: &str = "the session was silent for longer than its lease";
 const COPY: &str = "another copy of this agent is running";
@@ -268,6 +269,9 @@ impl Director {
         incarnation: Incarnation,
         known: &mut Option<&'a Agent>,
     ) -> Option<&'static str> {
+        if self.cluster.exiled(session) && !self.plants.has(Planted::RestoredSessions) {
+            return Some(EXILED);
+        }
         let open = self.cluster.session(session);
         *known = open.and_then(|open| match *known {
             Some(agent) if agent.name() == open.agent() => Some(agent),

@@ -12,7 +12,7 @@ use super::calls::{Decided, fenced, over};
 impl Director {
     pub(super) fn decide_report(&mut self, report: Report) -> Decided {
         let session = report.session;
-        let agent = self.cluster.agent_of(session).ok_or_else(over)?;
+        let agent = self.agent_heard(session).ok_or_else(over)?;
         if report.incarnation != agent.incarnation() {
             return Err(fenced());
         }

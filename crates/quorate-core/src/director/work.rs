@@ -84,7 +84,8 @@ impl Director {
 }
 
 fn work(cluster: &Cluster, session: SessionId, since: Position) -> Option<WorkDelta> {
-    let session = cluster.session(session)?;
+    // What one of an earlier era was to hold has been changed by a history that is lost.
+    let session = cluster.in_force(session)?;
     let index = cluster.position();
     if since > index {
         // A director that knows more gave that index. What this one could tell is of the past.

@@ -223,6 +223,9 @@ impl Planner {
         if let Some(waiting) = unfenced(cluster, id, partition) {
             return Some(waiting);
         }
+        if let Some(waiting) = of_another_era(cluster, partition) {
+            return Some(waiting);
+        }
         match partition.state() {
             State::Unassigned(_) => Some(self.unassigned(now, id, partition)),
             State::Assigned(holder) => Some(format!(
@@ -396,6 +399,28 @@ pub fn given_up(service: &ServiceName, partition: &Partition) -> String {
 
 fn seconds(span: Duration) -> String {
     format!("{:.1} s", span.as_secs_f64())
+}
+
+/// What has to be over before anything of a restored cluster is given away.
+fn of_another_era(cluster: &Cluster, partition: &Partition) -> Option<String> {
+    let holder = partition.holder();
+    let holder = holder.filter(|holder| cluster.exiled(holder.session));
+    let agent = holder.and_then(|holder| cluster.agent_holding(holder));
+    let over = cluster.lost().is_none();
+    match (agent, over) {
+        (Some(agent), false) => Some(format!(
+            "by the backup {agent} had it; it starts once every lease from before the restore is over"
+        )),
+        (Some(agent), true) => Some(format!(
+            "by the backup it was kept on {agent}, where it may still execute: that agent comes back, or \
+             `quorate evict {agent}` is for a person to decide"
+        )),
+        (None, false) => Some(
+            "the cluster was restored from a backup: it starts once every lease from before is over"
+                .to_owned(),
+        ),
+        (None, true) => None,
+    }
 }
 
 /// What is said of a partition whose former agent is to be fenced.

@@ -362,7 +362,8 @@ impl Planner {
                 | Change::SessionClosed { .. }
                 | Change::SessionExpired { .. }
                 | Change::AgentSet { .. }
-                | Change::AgentForgotten { .. } => self.dirty_agents = true,
+                | Change::AgentForgotten { .. }
+                | Change::EraBegan { .. } => self.dirty_agents = true,
                 // The sessions and partitions that they free are told one by one.
                 Change::AgentEvicted { .. }
                 | Change::AgentFenced { .. }

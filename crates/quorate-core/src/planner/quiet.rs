@@ -87,6 +87,7 @@ pub(super) fn stirs(change: &Change) -> bool {
         | Change::AgentDrifts { .. }
         | Change::AgentSet { .. }
         | Change::AgentForgotten { .. }
+        | Change::EraBegan { .. }
         | Change::Access(_)
         | Change::Audited(_) => false,
     }

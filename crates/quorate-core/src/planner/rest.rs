@@ -181,6 +181,7 @@ impl Planner {
             }
         }
         rests &= !self.is_opening(now, cluster, only);
+        rests &= cluster.lost().is_none();
         self.verdict_of(now, rests, of, unplaceable)
     }
 

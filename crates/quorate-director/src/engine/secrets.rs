@@ -93,6 +93,7 @@ impl Secrets {
                 | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. }
                 | Change::AgentForgotten { .. }
+                | Change::EraBegan { .. }
                 | Change::Audited(_) => {}
             }
         }

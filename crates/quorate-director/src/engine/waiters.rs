@@ -99,7 +99,7 @@ impl Waiters {
 
 /// Answers, or gives the question back because nothing is new.
 fn answer(ask: WorkAsk, director: &Director, leases: Position) -> Option<WorkAsk> {
-    if director.cluster().session(ask.session).is_none() {
+    if director.cluster().in_force(ask.session).is_none() {
         // The agent may have given up waiting; then nobody needs the answer.
         let _ = ask.answer.send(None);
         return None;

@@ -14,7 +14,7 @@ use crate::clock::Instant;
 pub(crate) type Word = (Token, u64);
 
 /// What is in the ledger of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Words {
     /// The last that counts for each slot, with the number that its agent gave it.
     last: BTreeMap<PartitionId, (Word, u64)>,
@@ -202,7 +202,7 @@ impl Oracle {
         let Some(slot) = self.assigned.get(&token).copied() else {
             return;
         };
-        if !self.executes(token) || self.words.removed.contains(&token) {
+        if !self.executes(token) || self.words.removed.contains(&token) || self.lost.has(token) {
             return;
         }
         let counted = self.words.counted.get(&token);
@@ -222,7 +222,7 @@ impl Oracle {
         let Some(slot) = self.assigned.get(&token).copied() else {
             return;
         };
-        if self.words.removed.contains(&token) {
+        if self.words.removed.contains(&token) || self.lost.has(token) {
             return;
         }
         if self.removed_since(name, token) {

@@ -4,7 +4,7 @@
 //! - S1: the processes of one partition never overlap.
 //! - S2: a resource that rejects lower tokens never locks the rightful owner out. Whoever begins finds what
 //!   the last one before it said of its progress, and nobody whose right has ended changes that.
-//! - S3: tokens that are assigned rise strictly, over all elections.
+//! - S3: tokens that are assigned rise strictly, over all elections and restores.
 //! - S4: what was answered as done or kept is in the ledger and seen by everybody who asks later, and
 //!   nothing is done more often than it was asked.
 //! - S5: a process starts only under a token whose assumption by its session is committed, and whose
@@ -13,6 +13,7 @@
 //!   ended the right before it is in the ledger: a release, a proof of death, the end of a lease where
 //!   there is one and no hook is asked for, the success of the hook that is asked for, or that person.
 //! - S7: a process that was replaced neither renews nor reports.
+//!   When a restored cluster begins to give work away, nothing from before executes any more.
 //! - S8: directors that have folded the same position have the same state.
 //! - R14: what is said of a clock is true, whoever has a clock that bears no lease is drained, and nobody
 //!   else is.
@@ -22,6 +23,7 @@
 mod answers;
 mod checkpoints;
 mod drift;
+mod eras;
 mod records;
 mod rights;
 
@@ -34,6 +36,7 @@ use crate::clock::Instant;
 
 pub(crate) use answers::Noted;
 pub(crate) use checkpoints::{Word, read, written};
+pub(crate) use eras::Known;
 
 /// A process tree on a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +108,7 @@ pub struct Oracle {
     staged: Vec<Record>,
     rights: rights::Rights,
     words: checkpoints::Words,
+    lost: eras::Lost,
     clocks: drift::Clocks,
     /// How many processes have ever started.
     pub starts: u64,

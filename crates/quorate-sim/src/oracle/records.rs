@@ -7,6 +7,9 @@ use quorate_core::record::{CloseReason, Entry, Record, ReleaseOutcome, Schedulab
 use super::Oracle;
 use crate::clock::Instant;
 
+/// The number that stands for all that a lost history has opened.
+const LOST: SessionId = SessionId(0);
+
 /// What must be so of processes whose session has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gone {
@@ -76,6 +79,7 @@ impl Oracle {
             Record::SessionClosed { session, .. } => {
                 self.session_ended(position, *session, "closed as proven dead", Gone::ForGood);
             }
+            Record::SessionExpired { session: LOST } => self.era_begins(position),
             Record::SessionExpired { session } => {
                 if self.timed {
                     self.session_ended(position, *session, "expired", Gone::OrStill);
@@ -165,6 +169,11 @@ impl Oracle {
             );
             self.blame("S5", seen);
         }
+    }
+
+    /// Nothing of a session executes any more, it is said.
+    pub(super) fn session_is_over(&mut self, position: Position, session: SessionId) {
+        self.session_ended(position, session, "is of before the new era", Gone::OrStill);
     }
 
     fn session_ended(&mut self, position: Position, session: SessionId, how: &str, gone: Gone) {

@@ -89,6 +89,32 @@ impl Rights {
         open.flat_map(|open| open.keys().copied())
     }
 
+    /// The hook that each service asks for.
+    pub(super) fn fences(&self) -> &BTreeMap<ServiceName, Option<HookName>> {
+        &self.fences
+    }
+
+    pub(super) fn set_fences(&mut self, fences: BTreeMap<ServiceName, Option<HookName>>) {
+        self.fences = fences;
+    }
+
+    /// Every token whose right has begun and not ended.
+    pub(super) fn all_open(&self) -> BTreeSet<Token> {
+        let open = self.open.values().flat_map(BTreeMap::keys);
+        open.copied().collect()
+    }
+
+    /// The rights of these tokens have ended.
+    pub(super) fn end_all(&mut self, tokens: &BTreeSet<Token>) {
+        let slots = self.open.iter().flat_map(|(slot, open)| {
+            let ended = open.keys().filter(|token| tokens.contains(token));
+            ended.map(move |token| (*slot, *token))
+        });
+        for (slot, token) in slots.collect::<Vec<_>>() {
+            self.end(slot, token);
+        }
+    }
+
     fn end(&mut self, slot: PartitionId, token: Token) {
         let Some(open) = self.open.get_mut(&slot) else {
             return;
@@ -230,7 +256,7 @@ impl Oracle {
     }
 
     /// The directors have waited for long enough: what asks for no hook is free.
-    fn lease_over(&mut self, session: SessionId) {
+    pub(super) fn lease_over(&mut self, session: SessionId) {
         let lease = self.rights.sessions.get(&session);
         if lease.is_some_and(|session| session.lease > FOREVER) {
             let seen = format!("session {session} has expired, and its work is kept for ever");

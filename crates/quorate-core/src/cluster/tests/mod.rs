@@ -1,6 +1,7 @@
 //! The fold by example and by random logs.
 
 mod checkpoints;
+mod eras;
 mod golden;
 mod random;
 mod rights;

@@ -5,6 +5,7 @@ mod access;
 mod calls;
 mod checkpoints;
 mod conditions;
+mod eras;
 mod fences;
 mod joining;
 mod leading;
@@ -62,6 +63,8 @@ pub(super) struct Node {
 /// The ledger, the clock and the directors.
 pub(super) struct World {
     pub(super) ledger: Vec<(Epoch, Vec<u8>)>,
+    /// Position and epoch before its first entry.
+    base: (Position, Epoch),
     pub(super) trimmed: usize,
     pub(super) nodes: Vec<Node>,
     pub(super) now: Now,
@@ -75,6 +78,7 @@ impl World {
         let nodes = (1..=directors).map(Node::new).collect();
         Self {
             ledger: Vec::new(),
+            base: (Position(0), Epoch(0)),
             trimmed: 0,
             nodes,
             now: Now {
@@ -106,7 +110,7 @@ impl World {
     }
 
     pub(super) fn hint(&mut self, node: usize, should_lead: Option<bool>) {
-        let occupied = Position(self.ledger.len() as u64);
+        let occupied = self.occupied();
         self.tell(
             node,
             Event::Hint {
@@ -175,7 +179,7 @@ impl World {
                 Some(Event::TailAnswered { proof, tail })
             }
             Effect::Read { from } => {
-                let skip = usize::try_from(from.0 - 1).unwrap();
+                let skip = usize::try_from(from.0 - 1 - self.base.0.0).unwrap();
                 let outcome = if skip < self.trimmed {
                     ReadOutcome::Trimmed
                 } else {
@@ -219,9 +223,26 @@ impl World {
         }
     }
 
+    fn occupied(&self) -> Position {
+        Position(self.base.0.0 + self.ledger.len() as u64)
+    }
+
     pub(super) fn tail(&self) -> (Position, Epoch) {
-        let epoch = self.ledger.last().map_or(Epoch(0), |(epoch, _)| *epoch);
-        (Position(self.ledger.len() as u64 + 1), epoch)
+        let epoch = self.ledger.last().map_or(self.base.1, |(epoch, _)| *epoch);
+        (self.occupied().next(), epoch)
+    }
+
+    /// A new cluster of one director that leads, restored from the fold of the first one here, some time later.
+    pub(super) fn restored(&self, new: crate::cluster::NewEra) -> Self {
+        let cluster = self.cluster().clone().in_new_era(new).unwrap().cluster;
+        let mut world = Self::new(1);
+        world.now.moment = self.now.moment + Duration::from_secs(1_000);
+        world.base = (cluster.position(), cluster.epoch());
+        let next = cluster.position().next();
+        let bytes = cluster.encode();
+        world.tell(0, Event::Reset { next, bytes });
+        world.lead(0);
+        world
     }
 
     /// What a ledger does with an append.
@@ -236,7 +257,7 @@ impl World {
             panic!("not an append: {order:?}");
         };
         assert!(bytes.len() <= crate::record::ENTRY_BYTES_MAX);
-        let next = self.ledger.len() as u64 + 1;
+        let next = self.occupied().0 + 1;
         assert!(position.0 <= next, "append with a gap");
         if position.0 < next {
             return AppendOutcome::PositionTaken;
