@@ -51,12 +51,48 @@ pub fn ids(dir: &Path, name: &DirectorName, start: Start) -> Result<Ids, OpenErr
     Ok(Ids { node, cluster })
 }
 
+/// The identity of a folder that has one.
+pub(crate) fn load(dir: &Path) -> Result<Option<Identity>, OpenError> {
+    let path = dir.join(FILE);
+    let Some(payload) = files::read_sealed(&path, Kind::Identity)? else {
+        return Ok(None);
+    };
+    rmp_serde::from_slice(&payload)
+        .map(Some)
+        .map_err(|error| OpenError::damaged(&path, format!("cannot be read: {error}")))
+}
+
+/// A new identity of a director that founds its quorum anew, in a cluster that is there already.
+pub(crate) fn mint(dir: &Path, name: &str, cluster: u64) -> Result<Ids, OpenError> {
+    let minted = || -> std::io::Result<Ids> {
+        let node = files::random_id()?;
+        write(dir, node, (cluster, false), name)?;
+        Ok(Ids { node, cluster })
+    };
+    minted().map_err(OpenError::disk("write", &dir.join(FILE)))
+}
+
+fn write(
+    dir: &Path,
+    node: u64,
+    (cluster, awaits): (u64, bool),
+    name: &str,
+) -> std::io::Result<Identity> {
+    let identity = Identity {
+        node,
+        cluster,
+        name: name.to_owned(),
+        awaits,
+    };
+    let payload = rmp_serde::to_vec_named(&identity).map_err(std::io::Error::other)?;
+    files::replace(dir, FILE, &files::seal(Kind::Identity, &[&payload]))?;
+    Ok(identity)
+}
+
 /// Loads the identity of a folder, or mints one if the folder is new.
 pub(crate) fn load_or_mint(dir: &Path, name: &str, start: Start) -> Result<Identity, OpenError> {
     let path = dir.join(FILE);
-    if let Some(payload) = files::read_sealed(&path, Kind::Identity)? {
-        let identity: Identity = rmp_serde::from_slice(&payload)
-            .map_err(|error| OpenError::damaged(&path, format!("cannot be read: {error}")))?;
+    if let Some(identity) = load(dir)? {
         if identity.name != name {
             return Err(OpenError::Foreign {
                 dir: dir.to_owned(),
@@ -71,22 +107,14 @@ pub(crate) fn load_or_mint(dir: &Path, name: &str, start: Start) -> Result<Ident
         let what = format!("is missing although the folder has {left:?}");
         return Err(OpenError::damaged(&path, what));
     }
-    let mint = || -> std::io::Result<Identity> {
-        let (cluster, awaits) = match start {
+    let minted = || -> std::io::Result<Identity> {
+        let of = match start {
             Start::Found => (files::random_id()?, false),
             Start::Await { cluster } => (cluster, true),
         };
-        let identity = Identity {
-            node: files::random_id()?,
-            cluster,
-            name: name.to_owned(),
-            awaits,
-        };
-        let payload = rmp_serde::to_vec_named(&identity).map_err(std::io::Error::other)?;
-        files::replace(dir, FILE, &files::seal(Kind::Identity, &[&payload]))?;
-        Ok(identity)
+        write(dir, files::random_id()?, of, name)
     };
-    mint().map_err(OpenError::disk("write", &path))
+    minted().map_err(OpenError::disk("write", &path))
 }
 
 /// A folder of one cluster is not added to another.

@@ -29,8 +29,10 @@ mod network;
 mod options;
 mod peer;
 pub mod planted;
+mod seed;
 mod snapshot;
 mod start;
+mod stopped;
 mod types;
 mod watch;
 
@@ -43,3 +45,5 @@ pub use identity::{Ids, ids};
 pub use members::{ChangeError, MemberStatus};
 pub use options::{Options, Start, Timing};
 pub use peer::{DIRECTOR_DNS_NAME, PeerTls, Peers, director_uri};
+pub use seed::{Beginning, found_with};
+pub use stopped::Stopped;

@@ -9,7 +9,7 @@ use crate::peer::Peers;
 
 /// Bytes of a segment of the log: large enough that a new one is rare, small enough that the folder of a
 /// trial on one machine stays small.
-const SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
+pub(crate) const SEGMENT_BYTES: u32 = 16 * 1024 * 1024;
 /// Bytes of entries kept in memory, so that directors that follow closely are served without the disk.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 

@@ -37,7 +37,7 @@ use crate::planted::{self, Planted};
 use crate::types::{Entry, LogId, Vote, log_id, term_of};
 
 pub(crate) use frame::Members;
-pub(crate) use recover::open;
+pub(crate) use recover::{begin_behind, open};
 use segment::Segment;
 use writer::Work;
 

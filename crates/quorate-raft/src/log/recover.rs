@@ -91,6 +91,36 @@ pub(crate) fn open(dir: &Path, sizes: Sizes, lock: Lock) -> Result<LogStore, Ope
     start(dir, sizes, scan, (vote, purged, marks), lock)
 }
 
+/// Makes the files of a log that goes on behind a record that is not in it, as if everything up to that one
+/// had been purged. `node` has voted for itself in its term.
+pub(crate) fn begin_behind(
+    dir: &Path,
+    (term, index): (u64, u64),
+    node: u64,
+) -> std::io::Result<()> {
+    let put = |name: &str, kind: Kind, payload: Vec<u8>| {
+        files::replace(dir, name, &files::seal(kind, &[&payload]))
+    };
+    let vote = StoredVote {
+        term,
+        voted_for: node,
+        committed: false,
+    };
+    let behind = StoredId { term, index };
+    let encode = std::io::Error::other;
+    put(
+        VOTE,
+        Kind::Vote,
+        rmp_serde::to_vec_named(&vote).map_err(encode)?,
+    )?;
+    put(
+        PURGED,
+        Kind::Purged,
+        rmp_serde::to_vec_named(&behind).map_err(encode)?,
+    )?;
+    Marks::make(dir).map(drop)
+}
+
 fn load<T: for<'de> Deserialize<'de>>(path: &Path, kind: Kind) -> Result<Option<T>, OpenError> {
     let Some(payload) = files::read_sealed(path, kind)? else {
         return Ok(None);

@@ -10,4 +10,5 @@ mod conformance;
 mod damage;
 mod killed;
 mod opening;
+mod seed;
 mod support;
