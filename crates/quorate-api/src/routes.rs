@@ -63,6 +63,8 @@ pub const CLUSTER_MEMBERS: &str = "/v1/cluster/members";
 pub const CLUSTER_MEMBER: &str = "/v1/cluster/members/{name}";
 /// Gives a member a vote.
 pub const CLUSTER_PROMOTE: &str = "/v1/cluster/members/{name}/promote";
+/// The whole state as a file.
+pub const CLUSTER_BACKUP: &str = "/v1/cluster/backup";
 /// Hands leadership over.
 pub const CLUSTER_TRANSFER: &str = "/v1/cluster/transfer-leader";
 /// The certificate authority, for directors.
@@ -114,6 +116,9 @@ pub const READYZ: &str = "/readyz";
 /// Gauges and counters as text.
 pub const METRICS: &str = "/metrics";
 
+/// Header that says of which era the answering director is: it rises when a cluster is restored, and who has
+/// seen a higher one believes no lower one.
+pub const ERA_HEADER: &str = "quorate-era";
 /// Header of every read: the ledger position that the answer shows. Pass it as `index` to wait for more.
 pub const INDEX_HEADER: &str = "quorate-index";
 /// Header of a request that a director has passed on, with that director's name. It is passed on once only.

@@ -10,6 +10,7 @@
 //! **Invariant:** nothing listens beyond loopback without TLS and authentication.
 
 pub mod access;
+pub mod backup;
 mod clock;
 mod config;
 pub mod descriptors;

@@ -232,6 +232,9 @@ codes! {
     /// The configuration file of a daemon is wrong.
     Config = "config", Usage,
         "The daemon's configuration file cannot be read or says something that cannot be. Every key is also a flag and an environment variable.";
+    /// A file is no backup that can be restored.
+    BackupInvalid = "backup_invalid", Usage,
+        "The file is not a whole backup that this version can restore: it is something else, is cut off, has a bit that was flipped, or was written by a newer version. Nothing of it was used. `quorate cluster backup --check FILE` tells which backups are whole; check each one when it is made.";
     /// The results could not be written.
     Output = "output", Failed,
         "The results could not be written to standard output, for example because the disk is full.";

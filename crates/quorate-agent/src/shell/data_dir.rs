@@ -1,7 +1,7 @@
 //! The agent's folder: held by one process at a time, with its identity, wardens, runs and logs.
 //!
 //! ```text
-//! agent.lock  agent_id
+//! agent.lock  agent_id  directors  era
 //! wardens/<n>/           socket, log and last will of a warden
 //! leases/<n>             deadline of a session, where there is no memory to keep it in
 //! runs/<token>/          what a run needs: its data, its checkpoint, its sockets, where its output goes

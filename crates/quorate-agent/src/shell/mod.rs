@@ -19,6 +19,7 @@ mod clock;
 mod config;
 mod containment;
 mod data_dir;
+mod eras;
 mod files;
 pub(crate) mod identity;
 mod last_will;
@@ -181,6 +182,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     let tls = Tls::find(config.ca_file.as_deref(), &config.data_dir);
     let loaded = tls.as_ref().map(Tls::load).transpose()?;
     let options = tls::options(loaded.as_ref(), config.token.as_deref());
+    let options = eras::followed(options, &data);
     let client = Client::with(config.join.clone(), options.clone())?;
     let learned = data.directors();
     let logs = Logs::start(data.logs())?;

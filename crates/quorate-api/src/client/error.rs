@@ -34,6 +34,19 @@ pub enum Error {
         #[source]
         cause: Option<reqwest::Error>,
     },
+    /// Only a director of an earlier era answers, whose quorum was given up when the cluster was restored.
+    /// Nothing was changed in the cluster that there is.
+    #[error(
+        "the director at {address} is of era {era}, and the cluster was restored since, to era {seen}"
+    )]
+    EarlierEra {
+        /// Where it answers.
+        address: String,
+        /// Its era.
+        era: u16,
+        /// The highest that was seen.
+        seen: u16,
+    },
     /// Directors answer, but none leads, and nothing was changed; trying again is safe.
     #[error("the directors have no leader now")]
     NoLeader,
@@ -65,7 +78,10 @@ impl Error {
             Self::Unreachable { cause, .. } | Self::OutcomeUnknown { cause } => {
                 Trouble::of(cause.as_ref()?)
             }
-            Self::Problem(_) | Self::NoLeader | Self::Unreadable { .. } => None,
+            Self::Problem(_)
+            | Self::NoLeader
+            | Self::EarlierEra { .. }
+            | Self::Unreadable { .. } => None,
         }
     }
 
@@ -76,6 +92,7 @@ impl Error {
             Self::Problem(problem) => Some(problem),
             Self::Unreachable { .. }
             | Self::NoLeader
+            | Self::EarlierEra { .. }
             | Self::OutcomeUnknown { .. }
             | Self::Unreadable { .. } => None,
         }

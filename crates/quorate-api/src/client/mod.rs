@@ -5,6 +5,8 @@
 //! write that may have been done already unless repeating is harmless.
 
 mod access;
+mod backup;
+mod eras;
 mod error;
 mod events;
 mod logs;
@@ -17,6 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+pub use backup::BackupStream;
+pub use eras::Eras;
 pub use error::{AddressError, Error};
 pub use events::{EventStream, Followed};
 pub use logs::{LogFilter, LogStream};
@@ -55,6 +59,7 @@ struct Shared {
     token: Option<String>,
     leader_time: Duration,
     call_time: Duration,
+    eras: Option<Eras>,
 }
 
 /// What a client may be told beside the addresses.
@@ -69,6 +74,8 @@ pub struct Options {
     pub call_time: Duration,
     /// How long to look for a leader.
     pub leader_time: Duration,
+    /// The highest era that was seen: directors of lower ones are not believed. Everybody is when `None`.
+    pub eras: Option<Eras>,
 }
 
 impl Default for Options {
@@ -78,6 +85,7 @@ impl Default for Options {
             tls: None,
             call_time: CALL_TIME,
             leader_time: LEADER_TIME,
+            eras: None,
         }
     }
 }
@@ -122,6 +130,7 @@ impl Client {
             tls,
             call_time,
             leader_time,
+            eras,
         } = options;
         let scheme = if tls.is_some() {
             Scheme::Https
@@ -156,11 +165,31 @@ impl Client {
             token,
             leader_time,
             call_time,
+            eras,
         };
         Ok(Self {
             http,
             shared: Arc::new(shared),
         })
+    }
+
+    /// The same that waits for no leader, and for no answer longer than this: for whoever measures.
+    #[must_use]
+    pub fn impatient(&self, call_time: Duration) -> Self {
+        let shared = Shared {
+            given: self.shared.given.clone(),
+            addresses: RwLock::new(self.addresses()),
+            scheme: self.shared.scheme,
+            preferred: AtomicUsize::new(0),
+            token: self.shared.token.clone(),
+            leader_time: Duration::ZERO,
+            call_time,
+            eras: self.shared.eras.clone(),
+        };
+        Self {
+            http: self.http.clone(),
+            shared: Arc::new(shared),
+        }
     }
 
     /// The addresses it asks, `http://host:port` or `https://host:port` each.

@@ -107,6 +107,14 @@ impl Call {
     }
 }
 
+/// A director of a quorum that was given up.
+#[derive(Debug)]
+struct Earlier {
+    address: String,
+    era: u16,
+    seen: u16,
+}
+
 /// What one director made of a call.
 enum Outcome {
     Answer(Response),
@@ -119,7 +127,11 @@ enum Outcome {
 
 enum NotHere {
     Unreachable(reqwest::Error),
-    NotLeader { hint: Option<String> },
+    /// It is of an earlier era than this client has seen.
+    EarlierEra(Earlier),
+    NotLeader {
+        hint: Option<String>,
+    },
 }
 
 impl Client {
@@ -219,6 +231,7 @@ impl Client {
                 }
                 Outcome::Refused(problem) => return Some(Err(Error::Problem(problem))),
                 Outcome::NotHere(NotHere::Unreachable(cause)) => seen.cause = Some(cause),
+                Outcome::NotHere(NotHere::EarlierEra(earlier)) => seen.earlier = Some(earlier),
                 Outcome::NotHere(NotHere::NotLeader { hint: leader }) => {
                     seen.leaderless = true;
                     seen.leaderless_ever = true;
@@ -247,7 +260,16 @@ impl Client {
             request.timeout(limit).send().await
         };
         match sent {
-            Ok(response) => judge(response).await,
+            Ok(response) => {
+                if let Some(eras) = &self.shared.eras
+                    && let Err((era, seen)) = eras.note(&response)
+                {
+                    let address = address.to_owned();
+                    let earlier = Earlier { address, era, seen };
+                    return Outcome::NotHere(NotHere::EarlierEra(earlier));
+                }
+                judge(response).await
+            }
             // A connection that was never made has carried nothing.
             Err(error)
                 if error.is_connect() || error.is_builder() || super::tls::is_refusal(&error) =>
@@ -291,6 +313,8 @@ struct Seen {
     /// One may have done it.
     lost: bool,
     cause: Option<reqwest::Error>,
+    /// One is of an earlier era.
+    earlier: Option<Earlier>,
 }
 
 impl Seen {
@@ -299,6 +323,8 @@ impl Seen {
             Error::OutcomeUnknown { cause: self.cause }
         } else if self.leaderless_ever {
             Error::NoLeader
+        } else if let Some(Earlier { address, era, seen }) = self.earlier {
+            Error::EarlierEra { address, era, seen }
         } else {
             Error::Unreachable {
                 addresses: client.addresses().to_vec(),

@@ -186,6 +186,12 @@ pub struct ClusterView {
     pub cluster: String,
     /// The term.
     pub epoch: u64,
+    /// How often the cluster was restored, or its history lost; the upper part of every token.
+    #[serde(default)]
+    pub era: u16,
+    /// It was restored, and nothing is given away before every lease of before is over.
+    #[serde(default)]
+    pub recovering: bool,
     /// How many directors vote.
     pub voters: u32,
     /// How many of them may be lost, and the others go on.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use quorate_core::director::call::{Answer, Call, Refusal, Renewal, RenewalAnswer};
-use quorate_core::ids::{DirectorName, Epoch, Position, SessionId};
+use quorate_core::ids::{DirectorName, Epoch, Era, Position, SessionId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Reading, Secrets, WorkAsk, confirm};
@@ -19,6 +19,8 @@ pub(crate) struct Seen {
     pub(crate) changed: Position,
     /// The term.
     pub(crate) epoch: Epoch,
+    /// The era.
+    pub(crate) era: Era,
     /// Whether this director decides.
     pub(crate) leading: bool,
 }

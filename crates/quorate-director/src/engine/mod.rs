@@ -362,6 +362,7 @@ impl<L: Ledger> Engine<L> {
             position: cluster.position(),
             changed: self.tracker.changed(),
             epoch: cluster.epoch(),
+            era: cluster.era(),
             leading,
         };
         let before = *self.seen.borrow();

@@ -62,6 +62,14 @@ impl App {
         };
         let until = Instant::now() + blocking.wait;
         let mut seen = self.handle.watch();
+        let era = seen.borrow().era;
+        if index > Position(0) && index.0 < era.first() {
+            let detail =
+                format!("index {index} is of before the cluster was restored from a backup");
+            return Err(Failure::new(Code::Gone, detail).next_step(
+                "ask without an index, and follow from the one that comes with the answer",
+            ));
+        }
         let mut held = None;
         loop {
             // Most changes are noticed without asking the loop.

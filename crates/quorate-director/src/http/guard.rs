@@ -10,10 +10,11 @@
 use std::net::IpAddr;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use quorate_api::problem::Code;
+use quorate_api::routes::ERA_HEADER;
 
 use super::App;
 use super::answer::Failure;
@@ -24,12 +25,16 @@ use crate::config::Limits;
 /// What is around a field in HTTP/1: a colon, a space and the end of the line.
 const FIELD_MARKS: usize = 4;
 
-/// Lets a request through, or tells why not.
+/// Lets a request through, or tells why not; and says of which era this director is.
 pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    match check(&app, &request) {
+    let mut response = match check(&app, &request) {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
-    }
+    };
+    // An agent that has seen a later era takes no word of this director for its cluster's.
+    let era = HeaderValue::from(app.handle.seen().era.0);
+    response.headers_mut().insert(ERA_HEADER, era);
+    response
 }
 
 fn check(app: &App, request: &Request) -> Result<(), Failure> {

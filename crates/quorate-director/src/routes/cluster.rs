@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
 use quorate_api::problem::{Code, Problem};
 use quorate_api::resources::{
     AddMember, ClusterView, DirectorRole, Done, MemberView, TransferLeader,
 };
 use quorate_api::routes;
+use quorate_core::cluster::LOST;
 use quorate_core::director::call::{Answer, Call};
 use quorate_core::ids::DirectorName;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::sessions::wrong;
+use crate::backup;
 use crate::clock;
-use crate::engine::Led;
+use crate::engine::{Led, Reading};
 use crate::http::App;
 use crate::http::answer::{Failure, Indexed, not_leader};
 use crate::http::extract::{JsonBody, Names, NoBody, Params};
@@ -28,6 +32,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(promote))
         .routes(routes!(remove))
         .routes(routes!(transfer))
+        .routes(routes!(backup))
 }
 
 /// The members of the quorum as the leader sees them.
@@ -54,14 +59,30 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
             index: reading.index(),
             cluster: cluster.to_string(),
             epoch: state.epoch().0,
+            era: state.era().0,
+            recovering: state.lost().is_some(),
             voters: u32::try_from(voters).unwrap_or(u32::MAX),
             losses: u32::try_from(voters.saturating_sub(1) / 2).unwrap_or(u32::MAX),
             members: members.iter().map(view).collect(),
-            warnings: warnings(&members),
+            warnings: recovering(reading)
+                .into_iter()
+                .chain(warnings(&members))
+                .collect(),
         }
     });
     let view = view.await?;
     Ok(Indexed(view.index, view))
+}
+
+/// That a restored cluster gives nothing away yet.
+fn recovering(reading: &Reading<'_>) -> Option<String> {
+    reading.cluster().lost()?;
+    let over = reading.director.expires(LOST);
+    let left = over.map(|over| over.since(reading.now.moment).as_secs_f64().ceil());
+    let left = left.map_or_else(String::new, |left| format!(", in about {left} s"));
+    Some(format!(
+        "restored from a backup: nothing starts before every lease of before is over{left}"
+    ))
 }
 
 fn member_view(member: &Member, known: Option<(String, String)>) -> MemberView {
@@ -113,6 +134,32 @@ async fn add(
     }
     let quorum = quorum(&app)?;
     changed(&app, quorum.add(id, &name, &member.peer_address).await)
+}
+
+/// The whole state as one file, to be restored from. It holds secrets as hashes only.
+#[utoipa::path(
+    get, path = routes::CLUSTER_BACKUP, tag = "directors", operation_id = "backup",
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = "default", body = Problem),
+    )
+)]
+async fn backup(State(app): State<App>, params: Params) -> Result<Response, Failure> {
+    params.end()?;
+    let (cluster, name) = (app.cluster, app.name.clone());
+    let file = app.query(move |reading| {
+        let state = reading.cluster();
+        (reading.index(), backup::write(cluster, &name, state))
+    });
+    let (index, file) = file.await?;
+    tracing::info!(index, bytes = file.len(), "a backup is handed out");
+    let mut response = file.into_response();
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(routes::INDEX_HEADER, HeaderValue::from(index));
+    Ok(response)
 }
 
 /// Gives a director that has caught up a vote.

@@ -3,6 +3,7 @@
 mod daemons;
 mod founding;
 mod quorum;
+mod recovery;
 mod tokens;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use crate::output::Format;
 pub(crate) use daemons::{AgentArgs, DirectorArgs};
 pub(crate) use founding::{InitArgs, JoinArgs, PlaceArgs};
 pub(crate) use quorum::{ClusterArgs, ClusterCommand, MemberArgs, TransferArgs};
+pub(crate) use recovery::{BackupArgs, DrillArgs, RestoreArgs};
 pub(crate) use tokens::{
     JoinTokenArgs, JoinTokenCommand, NodeRole, TokenArgs, TokenCommand, TokenRole,
 };

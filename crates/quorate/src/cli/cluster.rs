@@ -8,6 +8,7 @@ use quorate_core::spec::suggest::closest;
 use super::args::{ClusterCommand, MemberArgs, TransferArgs};
 use super::list::{column, director_role};
 use super::remote::{Remote, failure_of};
+use super::{drill, recovery};
 use crate::failure::{Code, Exit, Failure};
 use crate::output::{Cell, Column, Format, Row, say};
 
@@ -17,6 +18,9 @@ pub(super) async fn cluster(command: &ClusterCommand, remote: &Remote) -> Result
         ClusterCommand::Add(args) => add(args, remote).await,
         ClusterCommand::Remove(args) => remove(args, remote).await,
         ClusterCommand::TransferLeader(args) => transfer(args, remote).await,
+        ClusterCommand::Backup(args) => recovery::backup(args, remote).await,
+        ClusterCommand::Restore(args) => recovery::restore(args, remote),
+        ClusterCommand::Drill(args) => drill::drill(args, remote).await,
     }
 }
 
@@ -51,8 +55,8 @@ fn summary(cluster: &ClusterView) -> String {
         more => format!("{more} directors vote"),
     };
     format!(
-        "cluster {}, epoch {}: {directors}, {losses}\n",
-        cluster.cluster, cluster.epoch
+        "cluster {}, era {}, epoch {}: {directors}, {losses}\n",
+        cluster.cluster, cluster.era, cluster.epoch
     )
 }
 

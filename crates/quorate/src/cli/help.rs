@@ -251,11 +251,25 @@ pub(super) const COMMANDS: &[Help] = &[
         examples: &[
             "quorate cluster status",
             "quorate cluster transfer-leader --to d2",
+            "quorate cluster backup --to quorate.backup",
+            "quorate cluster backup --check quorate.backup",
+            "quorate cluster drill --report drill.md",
         ],
         note: "A new director comes in by itself: after `quorate join` and its start it asks the others, follows,\n\
                and votes once it has caught up; `cluster add` is for one that follows only. An odd number of\n\
-               voters is right: a fourth bears no more losses than three.",
-        exits: CHANGES_NAMED,
+               voters is right: a fourth bears no more losses than three.\n\
+               A backup holds the hashes of all tokens: keep it like one. `cluster restore FILE --data-dir NEW --name d1`\n\
+               is for when a majority is lost for good; read docs/recovery.md before. `cluster drill` ends with 1 when\n\
+               anything moved, and with 8 before it begins when the quorum could not bear it.",
+        exits: &[
+            Exit::NotFound,
+            Exit::Conflict,
+            Exit::NotAllowed,
+            Exit::Unreachable,
+            Exit::WaitRanOut,
+            Exit::Unhealthy,
+            Exit::OutcomeUnknown,
+        ],
     },
     Help {
         name: "wait",

@@ -174,6 +174,7 @@ fn of_tls(trouble: Trouble, error: &Error) -> Failure {
         Error::OutcomeUnknown { .. }
         | Error::Problem(_)
         | Error::NoLeader
+        | Error::EarlierEra { .. }
         | Error::Unreadable { .. } => "the director".to_owned(),
     };
     let (what, next) = match trouble {
@@ -221,6 +222,11 @@ pub(crate) fn failure_of(error: Error) -> Failure {
             Code::NoLeader,
             "the directors answer, and none of them leads at the moment",
             "try again in a moment; what runs goes on running",
+        ),
+        Error::EarlierEra { .. } => Failure::new(
+            Code::Unreachable,
+            chain(&error),
+            "ask a director of the restored cluster, and stop this one for good",
         ),
         Error::Unreachable { ref cause, .. } => Failure::new(
             Code::Unreachable,

@@ -23,6 +23,7 @@ mod kill_path;
 mod one;
 mod quorum;
 mod recorder;
+mod recovery;
 mod referee;
 mod support;
 mod terminal;

@@ -5,8 +5,9 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use quorate_pki::{Authority, Identity, PAPERS, Role, Validity};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -19,8 +20,8 @@ const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
 pub(crate) struct Quorum {
     pub(crate) dir: tempfile::TempDir,
     /// Of each director: its API, and its port for the others.
-    ports: BTreeMap<String, (u16, u16)>,
-    directors: BTreeMap<String, Child>,
+    pub(crate) ports: BTreeMap<String, (u16, u16)>,
+    pub(crate) directors: BTreeMap<String, Child>,
     agents: BTreeMap<String, Child>,
     _machine: Machine,
 }
@@ -57,7 +58,7 @@ impl Quorum {
     }
 
     /// The same with three.
-    fn of_three() -> Self {
+    pub(crate) fn of_three() -> Self {
         let mut quorum = Self::found();
         for name in ["d2", "d3"] {
             quorum.let_in(name);
@@ -112,12 +113,47 @@ impl Quorum {
         done(&output)
     }
 
+    /// Puts papers of a director, and the authority, into another folder than its own.
+    pub(crate) fn papers_in(&self, folder: &str, name: &str) {
+        let authority = Authority::load(&self.dir.path().join("d1/pki")).expect("an authority");
+        let cluster = authority.trust().cluster();
+        let identity = Identity::new(cluster, Role::Director, name).expect("a name");
+        let validity = Validity::usual(SystemTime::now());
+        let papers = authority.papers(&identity, &[], validity).expect("signed");
+        let pki = self.dir.path().join(folder).join("pki");
+        std::fs::create_dir_all(&pki).expect("made");
+        papers.store(&pki.join(PAPERS)).expect("written");
+        authority.store_over(&pki).expect("written");
+    }
+
     fn log(&self, name: &str) -> std::fs::File {
         std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.dir.path().join(format!("{name}.log")))
             .expect("a log")
+    }
+
+    /// Starts a director in another folder than that of `join`; all but the first join it.
+    pub(crate) fn director_in(&mut self, folder: &str, name: &str) {
+        let (api, peer) = self.ports[name];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command
+            .args(["director", "--name", name])
+            .arg("--data-dir")
+            .arg(self.dir.path().join(folder))
+            .arg("--source-root")
+            .arg(self.dir.path())
+            .args(["--listen", &format!("127.0.0.1:{api}")])
+            .args(["--peer-listen", &format!("127.0.0.1:{peer}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(self.log(name));
+        if name != "d1" {
+            command.args(["--join", &format!("127.0.0.1:{}", self.ports["d1"].0)]);
+        }
+        let child = command.spawn().expect("a director starts");
+        self.directors.insert(name.to_owned(), child);
     }
 
     fn daemon(&self, role: &str, name: &str) -> Command {
@@ -180,7 +216,7 @@ impl Quorum {
         (done.code == Some(0)).then(|| serde_json::from_str(&done.out).expect("JSON"))
     }
 
-    fn until_voters(&self, director: &str, count: u64) {
+    pub(crate) fn until_voters(&self, director: &str, count: u64) {
         eventually("so many vote", || {
             let cluster = self.json(director, &["cluster", "status"])?;
             (cluster["voters"].as_u64() == Some(count)).then_some(())
@@ -188,7 +224,7 @@ impl Quorum {
     }
 
     /// Who leads, as a living director says.
-    fn leader(&self) -> String {
+    pub(crate) fn leader(&self) -> String {
         eventually("somebody leads", || {
             self.directors.keys().find_map(|name| {
                 let all = self.json(name, &["ls", "directors"])?;
@@ -215,14 +251,14 @@ impl Quorum {
             .insert(name.to_owned(), child.expect("an agent starts"));
     }
 
-    fn kill(&mut self, director: &str) {
+    pub(crate) fn kill(&mut self, director: &str) {
         let mut child = self.directors.remove(director).expect("it runs");
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
     }
 
     /// Puts a service of so many partitions that write down that they execute, and waits until all run.
-    fn apply(&self, partitions: usize) {
+    pub(crate) fn apply(&self, partitions: usize) {
         let command = serde_json::to_string(&crate::recorder::command()).expect("JSON");
         let record = self.dir.path().join("record");
         let keys: Vec<String> = (0..partitions).map(|n| format!("'p{n:02}'")).collect();
@@ -242,7 +278,7 @@ impl Quorum {
     }
 
     /// Waits until so many run; their tokens.
-    fn all_run(&self, director: &str, count: usize) -> BTreeMap<String, u64> {
+    pub(crate) fn all_run(&self, director: &str, count: usize) -> BTreeMap<String, u64> {
         eventually("all partitions run", || {
             let rows = self.json(director, &["ls", "partitions"])?;
             let rows = rows.as_array()?;
@@ -255,7 +291,7 @@ impl Quorum {
     }
 
     /// How many runs began so far; nothing must be wrong with them.
-    fn runs(&self) -> usize {
+    pub(crate) fn runs(&self) -> usize {
         let judged = judge(&self.dir.path().join("record"));
         assert_eq!(judged.problems, Vec::<String>::new());
         judged.runs.len()

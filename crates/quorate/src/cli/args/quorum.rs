@@ -3,6 +3,8 @@
 use clap::{Args, Subcommand};
 use quorate_core::ids::DirectorName;
 
+use super::recovery::{BackupArgs, DrillArgs, RestoreArgs};
+
 #[derive(Debug, Args)]
 pub(crate) struct ClusterArgs {
     #[command(subcommand)]
@@ -19,6 +21,12 @@ pub(crate) enum ClusterCommand {
     Remove(MemberArgs),
     /// Let another director lead
     TransferLeader(TransferArgs),
+    /// Write the whole state to a file, or check such a file
+    Backup(BackupArgs),
+    /// Make the data folder of a director whose cluster is what a backup says
+    Restore(RestoreArgs),
+    /// Change the leader on purpose, and report what that cost
+    Drill(DrillArgs),
 }
 
 #[derive(Debug, Args)]
