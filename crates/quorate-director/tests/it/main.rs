@@ -11,6 +11,7 @@ mod checkpoints;
 mod conditions;
 mod connections;
 mod desk;
+mod eras;
 mod example;
 mod fencing;
 mod job_files;
