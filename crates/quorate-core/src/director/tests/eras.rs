@@ -16,9 +16,11 @@ fn restored(world: &World) -> World {
 
 fn assigned(world: &World) -> Vec<Token> {
     let records = world.records().into_iter();
-    let tokens = records.filter_map(|record| match record {
-        Record::Assigned { token, .. } => Some(token),
-        _ => None,
+    let tokens = records.filter_map(|record| {
+        let Record::Assigned { token, .. } = record else {
+            return None;
+        };
+        Some(token)
     });
     tokens.collect()
 }
@@ -30,14 +32,16 @@ fn with_work() -> World {
 }
 
 fn register_anew(world: &mut World) -> (SessionId, Incarnation) {
-    match world.ask(register("a", 1, "another secret")) {
-        Answer::Opened {
-            session,
-            incarnation,
-            ..
-        } => (session, incarnation),
-        other => panic!("{other:?}"),
-    }
+    let answer = world.ask(register("a", 1, "another secret"));
+    let Answer::Opened {
+        session,
+        incarnation,
+        ..
+    } = answer
+    else {
+        panic!("{answer:?}")
+    };
+    (session, incarnation)
 }
 
 fn renew_anew(world: &mut World, (session, incarnation): (SessionId, Incarnation), counter: u64) {
@@ -116,10 +120,7 @@ fn sessions_of_before_are_over_for_whoever_speaks_for_them() {
         renewed.is_empty() && lost[0].1.contains("restored"),
         "{lost:?}"
     );
-    let over = |answer: Answer| match answer {
-        Answer::Refused(refusal) => refusal == super::super::calls::over(),
-        _ => false,
-    };
+    let over = |answer: Answer| answer == Answer::Refused(super::super::calls::over());
     // A claim of what was assigned before: since then it may have been taken back and given to another.
     let claim = Report {
         assume: vec![(world.id("p"), token)],
