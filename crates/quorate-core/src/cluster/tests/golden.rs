@@ -6,7 +6,7 @@ use super::{Log, assumed, key, opened, partition, service, spec};
 use crate::access::{self, Admission, JoinGrant, Node, Role, TokenGrant};
 use crate::audit::{Audit, By, Who};
 use crate::checkpoint::Content;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NewEra};
 use crate::ids::{
     AgentName, BatchId, CredentialId, DirectorName, Incarnation, NodeName, ServicePrefix, Token,
     TokenName,
@@ -327,6 +327,19 @@ fn snapshots_are_stored_as_they_always_were() {
     let cluster = everything().cluster;
     let bytes = cluster.encode();
     assert_eq!(Cluster::decode(&bytes).unwrap(), cluster);
+    insta::assert_snapshot!(shown(&bytes));
+}
+
+#[test]
+fn snapshots_of_a_restored_cluster_are_stored_as_they_always_were() {
+    let new = NewEra {
+        history: 7,
+        ..NewEra::default()
+    };
+    let cluster = everything().cluster.in_new_era(new).unwrap().cluster;
+    let bytes = cluster.encode();
+    assert_eq!(Cluster::decode(&bytes).unwrap(), cluster);
+    assert_eq!(cluster.check(), Vec::<String>::new());
     insta::assert_snapshot!(shown(&bytes));
 }
 
