@@ -54,9 +54,14 @@ fn summary(cluster: &ClusterView) -> String {
         1 => "1 director votes".to_owned(),
         more => format!("{more} directors vote"),
     };
+    // Until a backup is restored nobody needs to know the word.
+    let era = match cluster.era {
+        0 => String::new(),
+        era => format!(", era {era}"),
+    };
     format!(
-        "cluster {}, era {}, epoch {}: {directors}, {losses}\n",
-        cluster.cluster, cluster.era, cluster.epoch
+        "cluster {}{era}, epoch {}: {directors}, {losses}\n",
+        cluster.cluster, cluster.epoch
     )
 }
 
