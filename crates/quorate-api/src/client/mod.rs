@@ -15,7 +15,7 @@ mod sessions;
 mod tls;
 mod transport;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -59,6 +59,9 @@ struct Shared {
     token: Option<String>,
     leader_time: Duration,
     call_time: Duration,
+    stale_reads: bool,
+    /// A read was answered without a leader.
+    stale: AtomicBool,
     eras: Option<Eras>,
 }
 
@@ -74,6 +77,9 @@ pub struct Options {
     pub call_time: Duration,
     /// How long to look for a leader.
     pub leader_time: Duration,
+    /// When no leader was found, let reads be answered by any director from what it knows, which may be of the
+    /// past. [`Client::is_stale`] tells whether that was so.
+    pub stale_reads: bool,
     /// The highest era that was seen: directors of lower ones are not believed. Everybody is when `None`.
     pub eras: Option<Eras>,
 }
@@ -85,6 +91,7 @@ impl Default for Options {
             tls: None,
             call_time: CALL_TIME,
             leader_time: LEADER_TIME,
+            stale_reads: false,
             eras: None,
         }
     }
@@ -130,6 +137,7 @@ impl Client {
             tls,
             call_time,
             leader_time,
+            stale_reads,
             eras,
         } = options;
         let scheme = if tls.is_some() {
@@ -165,6 +173,8 @@ impl Client {
             token,
             leader_time,
             call_time,
+            stale_reads,
+            stale: AtomicBool::new(false),
             eras,
         };
         Ok(Self {
@@ -184,6 +194,8 @@ impl Client {
             token: self.shared.token.clone(),
             leader_time: Duration::ZERO,
             call_time,
+            stale_reads: false,
+            stale: AtomicBool::new(false),
             eras: self.shared.eras.clone(),
         };
         Self {
@@ -197,6 +209,12 @@ impl Client {
     pub fn addresses(&self) -> Arc<[String]> {
         let addresses = self.shared.addresses.read();
         Arc::clone(&addresses.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether something that this client read was told without a leader, and so may be of the past.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.shared.stale.load(Ordering::Relaxed)
     }
 
     /// Asks these directors as well as those that it was made with, and no others; the one that `first` picks

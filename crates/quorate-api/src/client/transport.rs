@@ -194,9 +194,27 @@ impl Client {
                     let jitter = Duration::from_millis(rand::random_range(0..100));
                     tokio::time::sleep(ROUND_WAIT + jitter).await;
                 }
-                None => return Err(seen.error(self, call.repeat)),
+                None => break,
             }
         }
+        let repeat = call.repeat;
+        match self.stale(call, &seen).await {
+            Some(response) => Ok(response),
+            None => Err(seen.error(self, repeat)),
+        }
+    }
+
+    /// What any director knows, for a reader who takes that when nobody leads.
+    async fn stale(&self, call: Call, seen: &Seen) -> Option<Response> {
+        let waits = call.streaming || !call.wait.is_zero();
+        let takes = self.shared.stale_reads && call.repeat == Repeat::Read && !waits;
+        if !takes || !seen.leaderless_ever {
+            return None;
+        }
+        let call = call.query("stale", true);
+        let answer = self.round(&call, &mut Seen::default()).await?.ok()?;
+        self.shared.stale.store(true, Ordering::Relaxed);
+        Some(answer)
     }
 
     /// Asks every director once, and leaders that they name. `None`: nobody took it.

@@ -21,6 +21,7 @@ use crate::backup;
 use crate::clock;
 use crate::engine::{Led, Reading};
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed, not_leader};
 use crate::http::extract::{JsonBody, Names, NoBody, Params};
 use crate::quorum::{Member, Quorum, QuorumError, heir};
@@ -186,6 +187,7 @@ async fn promote(
 )]
 async fn remove(
     State(app): State<App>,
+    caller: Caller,
     Names(name): Names<DirectorName>,
 ) -> Result<Indexed<Done>, Failure> {
     let quorum = quorum(&app)?;
@@ -196,7 +198,8 @@ async fn remove(
         return Err(not_leader(None));
     }
     quorum.remove(member.id).await.map_err(failure)?;
-    match app.call(Call::ForgetDirector { director: name }).await {
+    let forget = Call::ForgetDirector { director: name };
+    match app.call(caller.asks(forget)).await {
         Ok(Answer::Done { .. }) => changed(&app, Ok(())),
         Ok(answer) => Err(crate::http::answer::unexpected(&answer)),
         // It never told of itself.

@@ -191,6 +191,35 @@ pub(crate) enum Ask {
     Api(ApiArgs),
 }
 
+impl Ask {
+    /// Whether it shows something once and decides nothing by it.
+    pub(crate) const fn only_looks(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Why(_) => true,
+            Self::Ls(args) => !args.watch,
+            Self::Cluster(args) => matches!(args.command, ClusterCommand::Status),
+            Self::Apply(_)
+            | Self::Plan(_)
+            | Self::Rm(_)
+            | Self::History(_)
+            | Self::Logs(_)
+            | Self::Events(_)
+            | Self::Start(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Drain(_)
+            | Self::Cordon(_)
+            | Self::Uncordon(_)
+            | Self::Evict(_)
+            | Self::Wait(_)
+            | Self::Token(_)
+            | Self::JoinToken(_)
+            | Self::Audit
+            | Self::Api(_) => false,
+        }
+    }
+}
+
 /// A service, or one of its partitions: NAME or NAME/KEY.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {

@@ -31,7 +31,7 @@ use std::ffi::OsString;
 use clap::FromArgMatches as _;
 
 use crate::failure::{Code, Exit, Failure};
-use crate::output::Output;
+use crate::output::{Output, say};
 pub(crate) use apply::request;
 use args::{Ask, Command, Root};
 pub(crate) use args::{Global, LogFormat, UpArgs};
@@ -113,8 +113,17 @@ fn dispatch(root: Root) -> Result<Exit, Failure> {
         Command::Version => meta::version(output),
         Command::Explain(args) => meta::explain(&args, output),
         Command::Ask(asked) => {
-            let remote = Remote::new(&remote::with_token(global)?, output)?;
-            one_thread()?.block_on(ask(asked, &remote))
+            let global = remote::with_token(global)?;
+            let remote = Remote::new(&global, output, asked.only_looks())?;
+            let exit = one_thread()?.block_on(ask(asked, &remote))?;
+            if !remote.client.is_stale() {
+                return Ok(exit);
+            }
+            say(
+                "no director leads at the moment: this is what one of them knows, and it may be of the past",
+            );
+            // A program must not take it for what is.
+            Ok(Exit::Unreachable)
         }
     }
 }

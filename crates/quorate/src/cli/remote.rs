@@ -27,16 +27,21 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// The cluster that the command line names.
+    /// The cluster that the command line names. `stale_reads`: when nobody leads, what one director knows
+    /// is better than nothing.
     ///
     /// # Errors
     /// When the address is none.
-    pub(crate) fn new(global: &Global, output: Output) -> Result<Self, Failure> {
+    pub(crate) fn new(global: &Global, output: Output, stale_reads: bool) -> Result<Self, Failure> {
         let mut addresses = addresses(global);
         if addresses.is_empty() {
             addresses.push(DEFAULT_ADDRESS.to_owned());
         }
-        let client = Client::with(addresses, options(global)?).map_err(|error| {
+        let options = Options {
+            stale_reads,
+            ..options(global)?
+        };
+        let client = Client::with(addresses, options).map_err(|error| {
             Failure::new(
                 Code::Usage,
                 chain(&error),

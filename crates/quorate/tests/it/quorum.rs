@@ -458,8 +458,17 @@ fn without_a_majority_work_goes_on_until_its_lease_and_what_is_known_can_be_read
         "{}",
         refused.err
     );
-    let stale = quorum.at(&left, &["api", "GET", "/v1/services?stale=true"]);
-    assert!(stale.out.contains("\"s\""), "{} {}", stale.out, stale.err);
+    // Who only looks is shown what is known, and told that it is that.
+    for look in [
+        &["ls", "services", "-o", "name"][..],
+        &["status"],
+        &["cluster", "status"],
+    ] {
+        let stale = quorum.at(&left, look);
+        assert_eq!(stale.code, Some(6), "{}", stale.err);
+        assert!(stale.err.contains("may be of the past"), "{}", stale.err);
+        assert!(!stale.out.is_empty());
+    }
     for name in &others {
         quorum.director(name);
     }
