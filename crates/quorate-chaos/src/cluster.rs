@@ -1,20 +1,19 @@
-//! A cluster of real processes: a director, machines with agents, and a service file whose runs are
-//! [workers](crate::worker). It talks to the cluster as a person does, by the program's commands.
+//! A cluster of real processes: [directors](crate::quorum), machines with agents, and a service file whose runs
+//! are [workers](crate::worker). It talks to the cluster as a person does, by the program's commands.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
 use crate::clock::{boot_nanos, nanos};
-use crate::machine::{Kind, Machine, PORT, Place, log, offset};
-use crate::process::{Held, within};
+use crate::director;
+use crate::machine::{Kind, Machine, Place, offset};
+use crate::process::within;
+use crate::quorum::Quorum;
 use crate::stage::Stage;
 
 /// The lease of every service, short so that many faults fit in.
@@ -24,20 +23,17 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 pub(crate) const EXPIRY: Duration = Duration::from_millis(2551);
 /// Keys of the service whose list is a file that grows and shrinks.
 const PLAIN: std::ops::Range<u32> = 0..14;
-/// A director of a small cluster is ready in well under a second.
-const READY_WITHIN: Duration = Duration::from_secs(30);
-/// How long the director may take to answer what it has in memory or on disk.
-const GET_WITHIN: Duration = Duration::from_secs(2);
+/// How long it may take until a write is accepted after the leader was lost.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// How long an agent may take to leave in order.
 const LEAVE_WITHIN: Duration = Duration::from_secs(60);
-const AGENTS: u8 = 3;
 
 /// A cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) place: Place,
     pub(crate) machines: Vec<Machine>,
-    director: Option<Held>,
+    pub(crate) quorum: Quorum,
     /// Keys of the service that has a list.
     keys: BTreeSet<String>,
     /// Partitions that somebody has stopped.
@@ -59,145 +55,80 @@ pub(crate) struct Wanted<'a> {
     pub(crate) containment: Option<&'static str>,
     /// Number of its first machine: two clusters share no network.
     pub(crate) first: u8,
+    pub(crate) size: Size,
+}
+
+/// How many of each a cluster has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct Size {
+    /// How many directors
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) directors: u8,
+    /// How many agents
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=40))]
+    pub(crate) agents: u8,
 }
 
 /// The machines of a cluster: the first one's wardens wait for nobody, the last one's clock is ahead.
-fn kinds(first: u8) -> impl Iterator<Item = Kind> {
-    (0..AGENTS).map(move |number| Kind {
+fn kinds(first: u8, agents: u8) -> impl Iterator<Item = Kind> {
+    (0..agents).map(move |number| Kind {
         name: format!("a{}", number + 1),
         number: first + number,
         adopt_within: Duration::from_millis(if number == 0 { 0 } else { 1200 }),
         small_disk: number == 1,
-        ahead: number == AGENTS - 1,
+        ahead: number + 1 == agents,
     })
 }
 
 /// From each agent's clock to that of the referee.
-pub(crate) fn offsets() -> impl Iterator<Item = (String, i64)> {
-    kinds(0).map(|kind| (kind.name, offset(kind.ahead)))
+pub(crate) fn offsets(size: Size) -> impl Iterator<Item = (String, i64)> {
+    kinds(0, size.agents).map(|kind| (kind.name, offset(kind.ahead)))
 }
 
 impl Cluster {
     /// Starts it, and applies its services.
     pub(crate) fn start(wanted: &Wanted<'_>) -> Result<Self> {
         fs::create_dir_all(wanted.folder)?;
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let director = if wanted.stage.private && wanted.first == 0 {
-            SocketAddr::from(([127, 0, 0, 1], PORT))
-        } else {
-            TcpListener::bind(any)?.local_addr()?
-        };
+        let Size { directors, agents } = wanted.size;
+        let address = |at| director::address(wanted.stage, wanted.first, at);
         let place = Place {
             program: wanted.program.to_owned(),
             folder: wanted.folder.to_owned(),
             stage: wanted.stage.clone(),
-            director,
+            directors: (0..directors).map(address).collect(),
             containment: wanted.containment,
         };
-        let machines = kinds(wanted.first).map(|kind| Machine::new(kind, &place));
+        let quorum = Quorum::found(&place, wanted.first)?;
+        let machines = kinds(wanted.first, agents).map(|kind| Machine::new(kind, &place));
         let mut cluster = Self {
             machines: machines.collect::<Result<_>>()?,
+            quorum,
             place,
-            director: None,
             keys: PLAIN.map(key).collect(),
             stopped: BTreeSet::new(),
             next_key: PLAIN.end,
             version: 1,
         };
         cluster.write_list()?;
-        cluster.start_director()?;
-        cluster.ready()?;
+        // Before there is anybody who could run it.
+        cluster.write(None)?;
+        cluster.quorate(&["stop", "probe"])?;
+        let token = cluster.quorum.join_token("agent", cluster.machines.len())?;
         for machine in &mut cluster.machines {
+            machine.join(&token)?;
             machine.start()?;
         }
         cluster.apply(wanted.desk)?;
         Ok(cluster)
     }
 
-    /// Starts the director.
-    pub(crate) fn start_director(&mut self) -> Result<()> {
-        let mut command = Command::new(&self.place.program);
-        command
-            .args(["director", "--name", "d1", "--listen"])
-            .arg(self.place.director.to_string())
-            .arg("--data-dir")
-            .arg(self.place.folder.join("director"))
-            .arg("--source-root")
-            .arg(&self.place.folder)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log(&self.place.folder, "director")?);
-        self.director = Some(Held::start(&mut command)?);
-        Ok(())
-    }
-
-    /// Kills it.
-    pub(crate) fn kill_director(&mut self) {
-        if let Some(director) = self.director.take() {
-            director.kill();
-        }
-    }
-
-    /// Sends it a signal.
-    pub(crate) fn signal_director(&mut self, signal: Signal) {
-        if let Some(director) = &mut self.director {
-            director.signal(signal);
-        }
-    }
-
-    /// Waits until the director says that it can answer.
-    pub(crate) fn ready(&self) -> Result<()> {
-        within(READY_WITHIN, "the director is ready", || {
-            self.asks_ready().ok()?.then_some(())
-        })
-    }
-
-    fn asks_ready(&self) -> Result<bool> {
-        Ok(self.get("/readyz")?.0 == 200)
-    }
-
-    /// Reads a path of the director's: the status, and the body.
-    fn get(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.place.director)?;
-        stream.set_read_timeout(Some(GET_WITHIN))?;
-        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP")?;
-        let status = head.split(' ').nth(1).context("no status")?;
-        Ok((status.parse()?, body.to_owned()))
-    }
-
-    /// The tokens under which a partition has been assumed, as far as the director has kept that.
-    pub(crate) fn assumed(&self, partition: &str) -> Result<BTreeSet<u64>> {
-        let (service, key) = partition.split_once('/').context("no partition")?;
-        let path = format!("/v1/services/{service}/partitions/{key}/history");
-        let (status, body) = self.get(&path)?;
-        if status != 200 {
-            bail!("{path}: {status}: {body}");
-        }
-        let view: serde_json::Value = serde_json::from_str(&body)?;
-        let entries = view.get("entries").and_then(|entries| entries.as_array());
-        let entries = entries.context("a history has entries")?;
-        let assumed = entries
-            .iter()
-            .filter(|entry| entry.get("kind").is_some_and(|kind| kind == "assumed"));
-        Ok(assumed
-            .filter_map(|entry| entry.get("token")?.as_u64())
-            .collect())
-    }
-
-    /// Whether the director knows every agent to take work, also under the lease of our services: an agent has
+    /// Whether the leader knows every agent to take work, also under the lease of our services: an agent has
     /// another session by which it is known, and only one of the shorter lease can be so near to its expiry
     /// and be renewed all the same.
     pub(crate) fn all_here(&self) -> bool {
-        let Ok(text) = self.quorate(&["ls", "agents", "-o", "json"]) else {
+        let Ok(agents) = self.quorum.json(&["ls", "agents"]) else {
             return false;
         };
-        let agents: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let renewed = EXPIRY.saturating_sub(LEASE / 4)..=EXPIRY;
         let here = |agent: &&serde_json::Value| {
             let margin = agent
@@ -212,30 +143,7 @@ impl Cluster {
 
     /// Runs a command of the program to its end; it must succeed.
     pub(crate) fn quorate(&self, args: &[&str]) -> Result<String> {
-        let mut command = self.command(args);
-        let output = command.output()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!(
-                "quorate {}: {}: {}",
-                args.join(" "),
-                output.status,
-                said.trim()
-            );
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// A command of the program, not started yet.
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.place.program);
-        command
-            .args(args)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("QUORATE_ADDRESS", self.place.director.to_string())
-            .stdin(Stdio::null());
-        command
+        self.quorum.quorate(args)
     }
 
     /// Puts the services in force, each time with another environment for the one that is changed.
@@ -249,6 +157,7 @@ impl Cluster {
 
     fn services(&self, desk: &Path) -> Result<String> {
         let program = std::env::current_exe()?;
+        let agents = self.machines.len();
         let service = |name: &str, arguments: &str, partitions: &str, version: u64| {
             format!(
                 "[service.{name}]
@@ -258,7 +167,7 @@ impl Cluster {
                  stop = {{ timeout = '1s' }}
                  restart = {{ backoff = '100ms..1s' }}
                  ready = {{ after = '100ms' }}
-                 ramp = {{ settle = '1s', expect_agents = {AGENTS} }}
+                 ramp = {{ settle = '1s', expect_agents = {agents} }}
                  [service.{name}.partitions]
                  {partitions}\n",
                 program.display(),
@@ -284,6 +193,29 @@ impl Cluster {
             ),
         ]
         .concat())
+    }
+
+    /// Writes something that only a leader can accept, and waits until it is accepted: a service that is stopped,
+    /// each time with another environment. One director may be left out of those that are asked.
+    pub(crate) fn write(&mut self, without: Option<usize>) -> Result<()> {
+        self.version += 1;
+        let file = self.place.folder.join("probe.toml");
+        let text = format!(
+            "[service.probe]\ncommand = ['/bin/true']\nenv = {{ VERSION = '{}' }}\n\
+             [service.probe.partitions]\nlist = ['stopped']\n",
+            self.version
+        );
+        fs::write(&file, text)?;
+        let all = self.place.directors.iter().enumerate();
+        let asked = all.filter(|&(at, _)| Some(at) != without);
+        let asked: Vec<String> = asked.map(|(_, address)| address.to_string()).collect();
+        let (file, asked) = (file.to_string_lossy(), asked.join(","));
+        let mut last = Ok(String::new());
+        let written = within(WRITTEN_WITHIN, "a write is accepted", || {
+            last = self.quorate(&["apply", &file, "--address", &asked]);
+            last.is_ok().then_some(())
+        });
+        written.and(last.map(drop))
     }
 
     /// Every partition that is to run.
@@ -353,7 +285,9 @@ impl Cluster {
                 }
             }
         }
-        self.kill_director();
+        for director in &mut self.quorum.directors {
+            director.kill();
+        }
         Ok(())
     }
 }

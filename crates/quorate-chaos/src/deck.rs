@@ -45,6 +45,31 @@ impl Seat {
             Needs::Networks => self.network,
             Needs::Groups => self.group,
             Needs::SmallDisk => self.small_disk,
+            // It is the directors that must be fit for these.
+            Needs::Quorum | Needs::QuorumNetworks => true,
+        }
+    }
+}
+
+/// What the directors can be used for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bench {
+    /// One of them may be lost.
+    pub(crate) quorum: bool,
+    /// They have networks of their own.
+    pub(crate) network: bool,
+}
+
+impl Bench {
+    const fn fits(self, needs: Needs) -> bool {
+        match needs {
+            Needs::Quorum => self.quorum,
+            Needs::QuorumNetworks => self.quorum && self.network,
+            Needs::Nothing
+            | Needs::Adoption
+            | Needs::Networks
+            | Needs::Groups
+            | Needs::SmallDisk => true,
         }
     }
 }
@@ -59,12 +84,19 @@ pub(crate) struct Deck {
 }
 
 impl Deck {
-    /// A deck of those faults that are possible with such machines.
-    pub(crate) fn new(seed: u64, faults: &'static [Fault], seats: Vec<Seat>) -> Self {
-        let fits = |fault: &&Fault| seats.iter().any(|seat| seat.fits(fault.needs));
+    /// A deck of those faults that are possible with such machines and such directors.
+    pub(crate) fn new(
+        seed: u64,
+        faults: Vec<&'static Fault>,
+        seats: Vec<Seat>,
+        bench: Bench,
+    ) -> Self {
+        let fits = |fault: &&Fault| {
+            bench.fits(fault.needs) && seats.iter().any(|seat| seat.fits(fault.needs))
+        };
         Self {
             random: Random::new(seed),
-            possible: faults.iter().filter(fits).collect(),
+            possible: faults.into_iter().filter(fits).collect(),
             left: Vec::new(),
             seats,
         }
@@ -127,15 +159,14 @@ const fn is_of_machine(fault: &Fault) -> bool {
     matches!(fault.act, Act::Machine(_))
 }
 
-/// Whether a fault can be done beside these: never two to the director, nothing is asked of one that is
+/// Whether a fault can be done beside these: never two to directors, nothing is asked of them while they are
 /// disturbed, and two do not change wishes at once.
 fn goes_with(fault: &Fault, dealt: &[Card]) -> bool {
-    let disturbs = |fault: &Fault| matches!(fault.act, Act::Director(_));
     let wishes = |fault: &Fault| matches!(fault.act, Act::Runs(OnRuns::Scale | OnRuns::StopStart));
     dealt.iter().all(|card| {
         let other = card.fault;
-        let asked = (disturbs(fault) && other.asks()) || (disturbs(other) && fault.asks());
-        let both = (disturbs(fault) && disturbs(other)) || (wishes(fault) && wishes(other));
+        let asked = (fault.disturbs() && other.asks()) || (other.disturbs() && fault.asks());
+        let both = (fault.disturbs() && other.disturbs()) || (wishes(fault) && wishes(other));
         !asked && !both
     })
 }
@@ -160,14 +191,26 @@ mod tests {
             adopts: false,
             ..seat
         };
-        Deck::new(seed, &FAULTS, vec![dies, small_disk, seat])
+        Deck::new(
+            seed,
+            FAULTS.iter().collect(),
+            vec![dies, small_disk, seat],
+            bench(true),
+        )
+    }
+
+    fn bench(all: bool) -> Bench {
+        Bench {
+            quorum: all,
+            network: all,
+        }
     }
 
     #[test]
     fn a_seed_always_deals_the_same_and_every_fault_comes() {
         let deal = |seed| {
             let mut deck = deck(seed);
-            (0..60).flat_map(|_| deck.deal()).collect::<Vec<_>>()
+            (0..90).flat_map(|_| deck.deal()).collect::<Vec<_>>()
         };
         assert_eq!(deal(4), deal(4));
         assert_ne!(deal(4), deal(5));
@@ -206,7 +249,7 @@ mod tests {
             group: false,
             small_disk: false,
         };
-        let mut deck = Deck::new(1, &FAULTS, vec![seat; 3]);
+        let mut deck = Deck::new(1, FAULTS.iter().collect(), vec![seat; 3], bench(false));
         let possible = FAULTS.iter().filter(|fault| fault.needs == Needs::Nothing);
         assert_eq!(deck.possible.len(), possible.count());
         let dealt: Vec<Card> = (0..200).flat_map(|_| deck.deal()).collect();

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::clock::{MILLI, boot_nanos, nanos};
-use crate::cluster::{Cluster, Wanted, offsets};
-use crate::deck::{Card, Deck, Seat};
+use crate::cluster::{Cluster, Size, Wanted, offsets};
+use crate::deck::{Bench, Card, Deck, Seat};
 use crate::desk::Desk;
-use crate::faults::{Act, Cost, FAULTS, Fault, OnDirector, OnMachine};
+use crate::faults::{Act, Cost, FAULTS, Fault, Needs, OnDirectors, OnMachine, Whom};
 use crate::figures::{Figure, Figures};
 use crate::judge::{Promise, Running, Start};
 use crate::measure;
@@ -46,6 +46,9 @@ pub(crate) struct Asked {
     pub(crate) folder: PathBuf,
     pub(crate) seed: u64,
     pub(crate) time: Duration,
+    pub(crate) size: Size,
+    /// Numbers or words of the faults that are wanted; all of them when there are none.
+    pub(crate) only: Vec<String>,
 }
 
 /// What came of it.
@@ -85,7 +88,7 @@ pub(crate) struct Drama {
 impl Drama {
     /// Starts a cluster and waits until everything runs.
     pub(crate) fn begin(asked: Asked, stage: &Stage) -> Result<Self> {
-        let desk = Desk::open(&asked.folder, offsets().collect())?;
+        let desk = Desk::open(&asked.folder, offsets(asked.size).collect())?;
         let register = Server::start(&asked.folder)?;
         let cluster = Cluster::start(&Wanted {
             program: &asked.program,
@@ -94,10 +97,15 @@ impl Drama {
             desk: &asked.folder,
             containment: None,
             first: 0,
+            size: asked.size,
         })?;
+        let bench = Bench {
+            quorum: asked.size.directors > 2,
+            network: stage.private,
+        };
         let seats = cluster.machines.iter().map(Seat::of).collect();
         let mut drama = Self {
-            deck: Deck::new(asked.seed, &FAULTS, seats),
+            deck: Deck::new(asked.seed, faults(&asked.only)?, seats, bench),
             scene: Scene {
                 cluster,
                 desk,
@@ -119,15 +127,18 @@ impl Drama {
     }
 
     fn leave_out(&mut self, stage: &Stage) {
-        let without = FAULTS.iter().filter(|fault| !self.deck.has(fault));
-        let why = if stage.private {
-            "this host has no control groups of version 2 that can be used"
-        } else {
-            "this host allows no namespaces"
+        let wanted = |fault: &&Fault| is_wanted(fault, &self.asked.only);
+        let without = FAULTS.iter().filter(wanted);
+        let without = without.filter(|fault| !self.deck.has(fault));
+        let few = self.asked.size.directors < 3;
+        let why = |fault: &Fault| match fault.needs {
+            Needs::Quorum | Needs::QuorumNetworks if few => "there are too few directors",
+            _ if stage.private => "this host has no control groups of version 2 that can be used",
+            _ => "this host allows no namespaces",
         };
-        let texts = without.map(|fault| format!("{} {}: {why}", fault.id, fault.text));
+        let texts = without.map(|fault| format!("{} {}: {}", fault.id, fault.text, why(fault)));
         self.told.left_out = texts.collect();
-        if offsets().all(|(_, offset)| offset == 0) {
+        if offsets(self.asked.size).all(|(_, offset)| offset == 0) {
             let text = "C1 a machine whose clock is ahead: this host allows no time namespaces";
             self.told.left_out.push(text.to_owned());
         }
@@ -173,7 +184,9 @@ impl Drama {
         let mut active: Vec<Active> = Vec::new();
         for card in cards {
             self.pass(boot_nanos() + card.after * MILLI);
-            active.push(self.scene.inject(card)?);
+            let done = self.scene.inject(card)?;
+            self.write_down_directors(&done);
+            active.push(done);
         }
         let ends = active
             .iter()
@@ -231,6 +244,17 @@ impl Drama {
         self.told.schedule.push(line);
     }
 
+    /// Which directors a fault was about, which is known only when it is done.
+    fn write_down_directors(&mut self, done: &Active) {
+        if !done.directors.is_empty() {
+            let all = done.directors.iter().map(|at| format!("d{}", at + 1));
+            let all: Vec<String> = all.collect();
+            let line = format!("            {}: {}", done.card.fault.text, all.join(", "));
+            eprintln!("{line}");
+            self.told.schedule.push(line);
+        }
+    }
+
     /// Waits until that moment, or until something is broken.
     fn pass(&mut self, until: u64) {
         while boot_nanos() < until && !self.is_broken() {
@@ -244,6 +268,12 @@ impl Drama {
         let begun = boot_nanos();
         self.all_run(limit, "at first");
         self.told.figures.add(Figure::Recovery, begun, boot_nanos());
+        for text in self.scene.cluster.quorum.fallen() {
+            self.broken(Promise::L1, text);
+        }
+        self.comes(limit, "every director votes and follows", || {
+            self.scene.cluster.quorum.all_here()
+        });
         // Before that it has settled without them.
         self.comes(limit, "every agent is active", || {
             self.scene.cluster.all_here()
@@ -329,9 +359,24 @@ impl Drama {
             }
             let mut assumed = BTreeSet::new();
             self.comes(ANSWERED_WITHIN, "the director tells a history", || {
-                let told = self.scene.cluster.assumed(partition);
+                let told = self.scene.cluster.quorum.assumed(partition, None);
                 told.map(|tokens| assumed = tokens).is_ok()
             });
+            let directors = self.scene.cluster.quorum.directors.len();
+            let all_known = |known: &BTreeSet<u64>| {
+                let mut all = self.starts.iter();
+                all.all(|start| start.partition != *partition || known.contains(&start.run.0))
+            };
+            for at in 0..directors {
+                // One that has come in later, or was sent a snapshot, has not seen what was before.
+                if all_known(&assumed) {
+                    break;
+                }
+                self.comes(ANSWERED_WITHIN, "each director tells a history", || {
+                    let told = self.scene.cluster.quorum.assumed(partition, Some(at));
+                    told.map(|tokens| assumed.extend(tokens)).is_ok()
+                });
+            }
             for start in self
                 .starts
                 .iter()
@@ -367,12 +412,20 @@ impl Drama {
             self.judge_same(&all, before, "had no reason to stop, and");
         }
         for fault in active {
-            if fault.card.fault.act == Act::Director(OnDirector::Kill)
-                && fault.card.fault.cost == Cost::Nothing
-            {
-                self.told
-                    .figures
-                    .add(Figure::DirectorReady, fault.at, fault.healed);
+            let figures = &mut self.told.figures;
+            match (fault.card.fault.act, fault.written) {
+                (Act::Directors(Whom::All, OnDirectors::Kill), _) => {
+                    if fault.card.fault.cost == Cost::Nothing {
+                        figures.add(Figure::DirectorReady, fault.at, fault.healed);
+                    }
+                }
+                (Act::Directors(_, OnDirectors::Kill), Some(written)) => {
+                    figures.add(Figure::WriteAfterKill, fault.at, written);
+                }
+                (Act::Directors(..), Some(written)) => {
+                    figures.add(Figure::WriteAfterSilence, fault.at, written);
+                }
+                (Act::Directors(..), None) | (Act::Machine(_) | Act::Runs(_), _) => {}
             }
         }
     }
@@ -405,15 +458,36 @@ impl Drama {
 
     /// Keeps what is gone with the stage.
     pub(crate) fn keep(&self, into: &Path) -> Result<()> {
-        let machines = self.scene.cluster.machines.iter();
-        for machine in machines.filter(|machine| machine.has_small_disk()) {
-            let to = into.join(format!("{}.disk", machine.name()));
+        let cluster = &self.scene.cluster;
+        let machines = cluster.machines.iter();
+        let machines = machines.filter(|machine| machine.has_small_disk());
+        let machines = machines.map(|machine| (machine.name(), machine.folder()));
+        let directors = cluster.quorum.directors.iter();
+        let directors = directors.filter(|director| director.has_small_disk());
+        let directors = directors.map(|director| (director.name.as_str(), director.folder()));
+        for (name, folder) in machines.chain(directors) {
+            let to = into.join(format!("{name}.disk"));
             // Sockets and files that vanish meanwhile are no loss.
             let mut copy = std::process::Command::new("cp");
-            copy.arg("-a").args([machine.folder(), to]).output()?;
+            copy.arg("-a").args([folder, to]).output()?;
         }
         Ok(())
     }
+}
+
+fn is_wanted(fault: &Fault, only: &[String]) -> bool {
+    let is = |words: &String| fault.id == words || fault.text.contains(words.as_str());
+    only.is_empty() || only.iter().any(is)
+}
+
+/// The faults that are wanted.
+fn faults(only: &[String]) -> Result<Vec<&'static Fault>> {
+    let wanted = FAULTS.iter().filter(|fault| is_wanted(fault, only));
+    let wanted: Vec<&Fault> = wanted.collect();
+    if wanted.is_empty() {
+        bail!("no fault is or has {}", only.join(", "));
+    }
+    Ok(wanted)
 }
 
 /// Whether what must cost nothing was done as it was meant: alone in what it does to leases, and short.
@@ -424,12 +498,12 @@ fn bearable(active: &[Active]) -> bool {
         until.saturating_sub(fault.at) <= nanos(BEARABLE)
     };
     let counts = |fault: &Fault| match fault.act {
-        Act::Director(_) | Act::Machine(OnMachine::StopAgent | OnMachine::KillAgent) => true,
-        Act::Machine(_) | Act::Runs(_) => false,
+        // Whoever is left decides meanwhile, however long it takes.
+        Act::Directors(whom, _) => whom == Whom::All,
+        Act::Machine(what) => matches!(what, OnMachine::StopAgent | OnMachine::KillAgent),
+        Act::Runs(_) => false,
     };
-    let director = active
-        .iter()
-        .any(|fault| matches!(fault.card.fault.act, Act::Director(_)));
+    let director = active.iter().any(|fault| fault.card.fault.disturbs());
     active.iter().all(|fault| match fault.card.fault.cost {
         Cost::Nothing => !counts(fault.card.fault) || short(fault),
         Cost::Silence | Cost::Theirs => true,

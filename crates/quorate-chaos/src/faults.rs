@@ -37,16 +37,51 @@ pub(crate) enum OnMachine {
     Copy {
         here: bool,
     },
+    /// The leader is cut from the other directors, and it reaches nobody but that one.
+    OnlyDeposed,
     /// Somebody drains it, or gives it nothing new.
     Drain,
     Cordon,
 }
 
-/// What is done to the director.
+/// Which directors; who leads is asked when it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnDirector {
+pub(crate) enum Whom {
+    Leader,
+    /// One that does not lead.
+    Follower,
+    /// As many as may be lost, whoever leads.
+    Minority,
+    All,
+}
+
+/// What is done to directors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnDirectors {
+    /// They are killed, and started afterwards.
     Kill,
+    /// They are stopped, and continued afterwards.
     Stop,
+    /// They are killed and their networks cut; they are started afterwards.
+    Lose,
+    /// Other directors do not reach them, and are not reached; agents do.
+    Part,
+    /// Nobody reaches them, and they reach nobody.
+    Isolate,
+    /// What they send other directors is swallowed.
+    Mute,
+    /// What other directors send them is swallowed.
+    Deafen,
+    /// One other director and this one do not reach each other, a third one both.
+    Chain,
+    /// Agents reach no other director.
+    OnlyWay,
+    /// The disk of the one that has a small one is filled; before that, leadership goes to it or from it.
+    FillDisk,
+    /// Somebody lets it lead.
+    Transfer,
+    /// Somebody removes it, and another one comes in with an empty folder.
+    Replace,
 }
 
 /// What is done to runs, or to what is wanted of them.
@@ -74,7 +109,7 @@ pub(crate) enum OnRuns {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Machine(OnMachine),
-    Director(OnDirector),
+    Directors(Whom, OnDirectors),
     Runs(OnRuns),
 }
 
@@ -104,6 +139,10 @@ pub(crate) enum Needs {
     Groups,
     /// A machine with a small disk.
     SmallDisk,
+    /// Directors of which one may be lost.
+    Quorum,
+    /// The same, with networks of their own, and one with a small disk.
+    QuorumNetworks,
 }
 
 /// Something that can be done.
@@ -140,15 +179,23 @@ impl Fault {
         Self { needs, ..self }
     }
 
-    /// Whether the director is asked for it.
+    /// Whether directors are asked for it.
     pub(crate) fn asks(&self) -> bool {
         match self.act {
             Act::Machine(OnMachine::Drain | OnMachine::Cordon) => true,
-            Act::Machine(_) | Act::Director(_) => false,
+            Act::Machine(_) | Act::Directors(..) => false,
             Act::Runs(OnRuns::Kill | OnRuns::Exit | OnRuns::Fail | OnRuns::Orphan) => false,
             Act::Runs(OnRuns::Restart(_) | OnRuns::Change | OnRuns::Scale | OnRuns::StopStart) => {
                 true
             }
+        }
+    }
+
+    /// Whether directors are disturbed by it.
+    pub(crate) fn disturbs(&self) -> bool {
+        match self.act {
+            Act::Directors(..) | Act::Machine(OnMachine::OnlyDeposed) => true,
+            Act::Machine(_) | Act::Runs(_) => false,
         }
     }
 }
@@ -157,14 +204,41 @@ impl Fault {
 const LONG: (u64, u64) = (3600, 4800);
 /// Shorter than every lease bears.
 const SHORT: (u64, u64) = (300, 700);
+/// Until others have taken over, and for longer than a lease.
+const AWAY: (u64, u64) = (1000, 4000);
 /// Both ways.
 pub(crate) const BOTH: &[Way] = &[Way::Up, Way::Down];
 
-use Act::{Director, Machine, Runs};
+use Act::{Directors, Machine, Runs};
 use Cost::{Nothing, Silence, Theirs, Unsaid};
+use OnDirectors::{
+    Chain, Deafen, FillDisk, Isolate, Kill, Lose, Mute, OnlyWay, Part as Apart, Replace, Stop,
+    Transfer,
+};
+use Whom::{All, Follower, Leader, Minority};
+
+/// A fault of some of several directors: whoever is left decides, and nothing may restart.
+const fn some(
+    id: &'static str,
+    text: &'static str,
+    (whom, what): (Whom, OnDirectors),
+    lasts: (u64, u64),
+) -> Fault {
+    Fault::new((id, text), Directors(whom, what), Nothing, lasts).needing(Needs::Quorum)
+}
+
+/// The same where the network between directors is needed.
+const fn between(
+    id: &'static str,
+    text: &'static str,
+    what: (Whom, OnDirectors),
+    lasts: (u64, u64),
+) -> Fault {
+    some(id, text, what, lasts).needing(Needs::QuorumNetworks)
+}
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 37] = [
+pub(crate) static FAULTS: [Fault; 60] = [
     Fault::new(
         ("P1", "agent killed"),
         Machine(OnMachine::KillAgent),
@@ -245,29 +319,143 @@ pub(crate) const FAULTS: [Fault; 37] = [
         LONG,
     )
     .needing(Needs::Groups),
+    some("P10", "leader killed", (Leader, Kill), AWAY),
+    some("P10", "follower killed", (Follower, Kill), AWAY),
+    some(
+        "P10",
+        "minority of directors killed",
+        (Minority, Kill),
+        AWAY,
+    ),
     Fault::new(
-        ("P10", "director killed, the next one starts at once"),
-        Director(OnDirector::Kill),
+        ("P10", "all directors killed, and started at once"),
+        Directors(All, Kill),
         Nothing,
         (0, 50),
     ),
     Fault::new(
-        ("P10", "director away for longer than the lease"),
-        Director(OnDirector::Kill),
+        ("P10", "all directors away for longer than the lease"),
+        Directors(All, Kill),
         Unsaid,
         (2500, 4000),
     ),
+    some("P11", "leader stopped", (Leader, Stop), AWAY),
+    some("P11", "follower stopped", (Follower, Stop), AWAY),
     Fault::new(
-        ("P11", "director stopped for less than a lease"),
-        Director(OnDirector::Stop),
+        ("P11", "all directors stopped for less than a lease"),
+        Directors(All, Stop),
         Nothing,
         SHORT,
     ),
     Fault::new(
-        ("P11", "director stopped for longer than the lease"),
-        Director(OnDirector::Stop),
+        ("P11", "all directors stopped for longer than the lease"),
+        Directors(All, Stop),
         Unsaid,
         (2500, 4000),
+    ),
+    between(
+        "P12",
+        "machine of the leader lost: killed, network cut",
+        (Leader, Lose),
+        AWAY,
+    ),
+    between(
+        "P12",
+        "machine of a director lost: killed, network cut",
+        (Minority, Lose),
+        AWAY,
+    ),
+    between(
+        "N4",
+        "leader cut from the other directors, not from agents",
+        (Leader, Apart),
+        AWAY,
+    ),
+    between(
+        "N4",
+        "follower cut from the other directors, not from agents",
+        (Follower, Apart),
+        AWAY,
+    ),
+    between("N4", "leader cut from everything", (Leader, Isolate), AWAY),
+    between(
+        "N4",
+        "follower cut from everything",
+        (Follower, Isolate),
+        AWAY,
+    ),
+    between(
+        "N5",
+        "what the leader sends other directors swallowed",
+        (Leader, Mute),
+        AWAY,
+    ),
+    between(
+        "N5",
+        "what other directors send the leader swallowed",
+        (Leader, Deafen),
+        AWAY,
+    ),
+    between(
+        "N5",
+        "what a follower sends other directors swallowed",
+        (Follower, Mute),
+        AWAY,
+    ),
+    between(
+        "N5",
+        "what other directors send a follower swallowed",
+        (Follower, Deafen),
+        AWAY,
+    ),
+    between(
+        "N5",
+        "directors in a chain, the leader at an end",
+        (Leader, Chain),
+        AWAY,
+    ),
+    between(
+        "N5",
+        "directors in a chain, the leader in the middle",
+        (Follower, Chain),
+        AWAY,
+    ),
+    between(
+        "N5",
+        "agents reach only one follower",
+        (Follower, OnlyWay),
+        AWAY,
+    ),
+    Fault::new(
+        ("N3", "a machine reaches only the deposed leader"),
+        Machine(OnMachine::OnlyDeposed),
+        Silence,
+        LONG,
+    )
+    .needing(Needs::QuorumNetworks),
+    between(
+        "D1",
+        "disk of the leader full",
+        (Leader, FillDisk),
+        (1500, 4000),
+    ),
+    between(
+        "D1",
+        "disk of a follower full",
+        (Follower, FillDisk),
+        (1500, 4000),
+    ),
+    some(
+        "I4",
+        "director removed, a new one joined",
+        (Minority, Replace),
+        (500, 1500),
+    ),
+    some(
+        "O",
+        "leadership handed over",
+        (Follower, Transfer),
+        (500, 1500),
     ),
     Fault::new(
         ("P12", "machine lost: everything killed, network cut"),
@@ -280,19 +468,22 @@ pub(crate) const FAULTS: [Fault; 37] = [
         Machine(OnMachine::Cut(BOTH)),
         Silence,
         LONG,
-    ),
+    )
+    .needing(Needs::Networks),
     Fault::new(
-        ("N2", "way to the director cut by the relay"),
+        ("N2", "way to the directors cut by the relay"),
         Machine(OnMachine::Cut(&[Way::Up])),
         Silence,
         LONG,
-    ),
+    )
+    .needing(Needs::Networks),
     Fault::new(
-        ("N2", "way from the director cut by the relay"),
+        ("N2", "way from the directors cut by the relay"),
         Machine(OnMachine::Cut(&[Way::Down])),
         Silence,
         LONG,
-    ),
+    )
+    .needing(Needs::Networks),
     Fault::new(
         ("N1", "routes swallow everything"),
         Machine(OnMachine::Blackhole(BOTH)),
@@ -301,14 +492,14 @@ pub(crate) const FAULTS: [Fault; 37] = [
     )
     .needing(Needs::Networks),
     Fault::new(
-        ("N2", "routes swallow what goes to the director"),
+        ("N2", "routes swallow what goes to the directors"),
         Machine(OnMachine::Blackhole(&[Way::Up])),
         Silence,
         LONG,
     )
     .needing(Needs::Networks),
     Fault::new(
-        ("N2", "routes swallow what comes from the director"),
+        ("N2", "routes swallow what comes from the directors"),
         Machine(OnMachine::Blackhole(&[Way::Down])),
         Silence,
         LONG,
@@ -319,25 +510,29 @@ pub(crate) const FAULTS: [Fault; 37] = [
         Machine(OnMachine::Flap),
         Nothing,
         (1500, 3500),
-    ),
+    )
+    .needing(Needs::Networks),
     Fault::new(
         ("N7", "slow link"),
         Machine(OnMachine::Delay),
         Nothing,
         (1500, 3500),
-    ),
+    )
+    .needing(Needs::Networks),
     Fault::new(
         ("N8", "all connections reset"),
         Machine(OnMachine::Reset),
         Nothing,
         (100, 500),
-    ),
+    )
+    .needing(Needs::Networks),
     Fault::new(
         ("N8", "all connections dead without an end"),
         Machine(OnMachine::Forget),
         Unsaid,
         (2000, 4000),
-    ),
+    )
+    .needing(Needs::Networks),
     Fault::new(
         ("D1", "disk of an agent full"),
         Machine(OnMachine::FillDisk),
@@ -415,7 +610,7 @@ mod tests {
                 Nothing => {
                     let stops = matches!(
                         fault.act,
-                        Director(_) | Machine(OnMachine::StopAgent | OnMachine::KillAgent)
+                        Directors(All, _) | Machine(OnMachine::StopAgent | OnMachine::KillAgent)
                     );
                     assert!(!stops || most < 1000, "{}: no lease bears that", fault.text);
                 }

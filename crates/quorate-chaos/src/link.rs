@@ -1,4 +1,4 @@
-//! The network between an agent and the director: a relay that can be told to be a bad one. What it holds
+//! The network between an agent and a director: a relay that can be told to be a bad one. What it holds
 //! back it holds back silently, as a network does: no connection ends, and nothing is lost or repeated
 //! within one, because TCP would mend that anyway.
 
@@ -57,8 +57,6 @@ impl Told {
 /// A relay that serves until the process ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
-    /// Where the agent connects to.
-    pub(crate) address: SocketAddr,
     told: Arc<Told>,
 }
 
@@ -89,13 +87,8 @@ impl Link {
         let own = Arc::clone(&told);
         spawn(move || {
             let listener = listen();
-            let address = listener.as_ref().map(TcpListener::local_addr);
             // Whoever waits for it reads it at once.
-            let _read = listening.send(
-                address
-                    .map_err(io::Error::kind)
-                    .and_then(|address| address.map_err(|cause| cause.kind())),
-            );
+            let _read = listening.send(listener.as_ref().map(drop).map_err(io::Error::kind));
             for near in listener.iter().flat_map(TcpListener::incoming).flatten() {
                 let told = Arc::clone(&own);
                 // Each on its own: one that finds no way must not hold up the others.
@@ -108,8 +101,8 @@ impl Link {
                 }
             }
         })?;
-        let address = listens.recv()?.map_err(io::Error::from)?;
-        Ok(Self { address, told })
+        listens.recv()?.map_err(io::Error::from)?;
+        Ok(Self { told })
     }
 
     /// Cuts one way, or heals it.
@@ -263,8 +256,9 @@ mod tests {
     fn through() -> (Link, TcpStream, TcpStream) {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let far = TcpListener::bind(any).unwrap();
-        let link = Link::open(any, far.local_addr().unwrap()).unwrap();
-        let mut near = TcpStream::connect(link.address).unwrap();
+        let free = TcpListener::bind(any).unwrap().local_addr().unwrap();
+        let link = Link::open(free, far.local_addr().unwrap()).unwrap();
+        let mut near = TcpStream::connect(free).unwrap();
         let mut far = far.accept().unwrap().0;
         for stream in [&near, &far] {
             stream

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
 use crate::link::{Link, Way};
-use crate::process::{Held, OfWarden, Part, of_wardens, run, tell, within};
+use crate::net::{Network, middle, own};
+use crate::process::{Held, OfWarden, Part, of_wardens, run, tell};
 use crate::stage::{Stage, command, inside_group};
 
-/// Port of the director and of the relays, in the network that is ours alone.
+/// Port of the directors' APIs, and of the relays to the first of them.
 pub(crate) const PORT: u16 = 7400;
 /// The data folder of a machine with a small disk.
 const SMALL_DISK: &str = "size=12m";
@@ -43,10 +44,18 @@ pub(crate) struct Place {
     pub(crate) program: PathBuf,
     pub(crate) folder: PathBuf,
     pub(crate) stage: Stage,
-    /// Where the director listens.
-    pub(crate) director: SocketAddr,
+    /// Where the directors listen.
+    pub(crate) directors: Vec<SocketAddr>,
     /// The containment that wardens are asked for, when it is not the best one.
     pub(crate) containment: Option<&'static str>,
+}
+
+impl Place {
+    /// Where the directors are, as commands are told.
+    pub(crate) fn addresses(&self) -> String {
+        let all: Vec<String> = self.directors.iter().map(SocketAddr::to_string).collect();
+        all.join(",")
+    }
 }
 
 /// A machine.
@@ -54,9 +63,9 @@ pub(crate) struct Place {
 pub(crate) struct Machine {
     pub(crate) kind: Kind,
     place: Place,
-    pub(crate) link: Link,
-    /// Keeps its network alive.
-    network: Option<Held>,
+    /// The ways to the directors, in their order, where it has a network.
+    pub(crate) links: Vec<Link>,
+    network: Option<Network>,
     pub(crate) group: Option<PathBuf>,
     pub(crate) agent: Option<Held>,
 }
@@ -95,17 +104,11 @@ impl Machine {
     /// Makes it, with nothing running.
     pub(crate) fn new(kind: Kind, place: &Place) -> Result<Self> {
         let number = kind.number;
-        let network = place.stage.private.then(|| connect(number)).transpose()?;
-        let here = [127, 0, 0, 1];
-        let link = match &network {
-            None => Link::open(SocketAddr::from((here, 0)), place.director)?,
-            Some(network) => {
-                // The director serves only who asks for it by a name of loopback, so there is one relay at
-                // each end of the cable.
-                let far = SocketAddr::from(([10, 77, number, 1], PORT));
-                Link::open(far, place.director)?;
-                Link::open_inside(network.pid(), SocketAddr::from((here, PORT)), far)?
-            }
+        let network = place.stage.private.then(|| Network::connect(number));
+        let network = network.transpose()?;
+        let links = match &network {
+            None => Vec::new(),
+            Some(network) => links(network, number, &place.directors)?,
         };
         let group = place
             .stage
@@ -116,7 +119,7 @@ impl Machine {
             fs::create_dir_all(group)?;
         }
         let machine = Self {
-            link,
+            links,
             network,
             group,
             agent: None,
@@ -153,6 +156,28 @@ impl Machine {
         !self.kind.adopt_within.is_zero()
     }
 
+    /// Lets it in: its folder is then that of an agent of the cluster.
+    pub(crate) fn join(&self, token: &Path) -> Result<()> {
+        let mut words: Vec<OsString> = self.network_words();
+        words.push(self.place.program.clone().into());
+        words.extend(["join".into(), self.place.addresses().into()]);
+        words.extend(["--name", self.name(), "--join-token-file"].map(OsString::from));
+        words.extend([token.into(), "--data-dir".into(), self.folder().into()]);
+        run(command(&words)?.env_clear().stdin(Stdio::null()))?;
+        Ok(())
+    }
+
+    /// Cuts these ways to one director, or heals them.
+    pub(crate) fn cut(&self, director: usize, ways: &[Way], cut: bool) -> Result<()> {
+        let Some(link) = self.links.get(director) else {
+            bail!("{} has no way of its own to a director", self.name());
+        };
+        for &way in ways {
+            link.cut(way, cut);
+        }
+        Ok(())
+    }
+
     /// Starts its agent.
     pub(crate) fn start(&mut self) -> Result<()> {
         let folder = self.folder();
@@ -160,15 +185,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Starts an agent on this folder; on this machine, or beside it, where the director is.
+    /// Starts an agent on this folder; on this machine, or beside it, in the middle.
     pub(crate) fn start_with(&self, folder: &Path, here: bool) -> Result<Held> {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(group) = &self.group {
             words.extend(inside_group(group));
         }
-        let mut join = self.place.director;
         if here {
-            join = self.link.address;
             words.extend(self.network_words());
         }
         if offset(self.kind.ahead) != 0 {
@@ -177,7 +200,7 @@ impl Machine {
         words.push(self.place.program.clone().into());
         words.extend(["agent", "--name", self.name(), "--data-dir"].map(OsString::from));
         words.push(folder.into());
-        words.extend(["--join".into(), join.to_string().into()]);
+        words.extend(["--join".into(), self.place.addresses().into()]);
         let adopt = format!("{}ms", self.kind.adopt_within.as_millis());
         words.extend(["--adopt-within".into(), adopt.into()]);
         let mut command = command(&words)?;
@@ -197,23 +220,18 @@ impl Machine {
 
     /// Words before a command that is to be in the network of this machine.
     fn network_words(&self) -> Vec<OsString> {
-        let network = self.network.as_ref();
-        let words = network.map(|holder| {
-            let net = format!("--net=/proc/{}/ns/net", holder.pid());
-            vec!["nsenter".into(), net.into(), "--".into()]
-        });
-        words.unwrap_or_default()
+        self.network.iter().flat_map(Network::words).collect()
     }
 
     /// Adds or deletes routes that swallow what goes this way. Both ends know the other by its address.
     pub(crate) fn blackhole(&self, way: Way, cut: bool) -> Result<()> {
-        let (mut words, host) = match way {
-            Way::Up => (self.network_words(), 1),
-            Way::Down => (Vec::new(), 2),
-        };
         let number = self.kind.number;
+        let (mut words, to) = match way {
+            Way::Up => (self.network_words(), middle(number)),
+            Way::Down => (Vec::new(), own(number)),
+        };
         let verb = if cut { "add" } else { "del" };
-        let to = format!("10.77.{number}.{host}/32");
+        let to = format!("{to}/32");
         words.extend(["ip", "route", verb, "blackhole", &to].map(OsString::from));
         run(&mut command(&words)?)?;
         Ok(())
@@ -261,26 +279,16 @@ pub(crate) fn log(folder: &Path, name: &str) -> Result<fs::File> {
     Ok(fs::File::options().create(true).append(true).open(path)?)
 }
 
-/// Makes a network of its own, with a cable to the one this process is in.
-fn connect(number: u8) -> Result<Held> {
-    let mut holder = Command::new("unshare");
-    holder.args(["--net", "--", "sleep", "infinity"]);
-    let holder = Held::start(holder.stdin(Stdio::null()))?;
-    let pid = holder.pid().to_string();
-    let other = format!("/proc/{pid}/ns/net");
-    let own = fs::read_link("/proc/self/ns/net")?;
-    within(Duration::from_secs(10), "a network is there", || {
-        (fs::read_link(&other).ok()? != own).then_some(())
-    })?;
-    let script = format!(
-        "set -e
-         ip link add cable{number} type veth peer name eth0 netns {pid}
-         ip addr add 10.77.{number}.1/30 dev cable{number}
-         ip link set cable{number} up
-         nsenter --net={other} ip link set lo up
-         nsenter --net={other} ip addr add 10.77.{number}.2/30 dev eth0
-         nsenter --net={other} ip link set eth0 up"
-    );
-    run(Command::new("sh").args(["-c", &script]))?;
-    Ok(holder)
+/// Relays between a machine and each director: the machine has the address of each director itself, and what it
+/// sends there goes by a relay at each end of its cable.
+fn links(network: &Network, number: u8, directors: &[SocketAddr]) -> Result<Vec<Link>> {
+    let link = |(port, &director): (u16, &SocketAddr)| {
+        if let SocketAddr::V4(director) = director {
+            network.adds(*director.ip())?;
+        }
+        let far = SocketAddr::from((middle(number), port));
+        Link::open(far, director)?;
+        Link::open_inside(network.pid(), director, far)
+    };
+    (PORT..).zip(directors).map(link).collect()
 }

@@ -6,6 +6,7 @@ mod clock;
 mod cluster;
 mod deck;
 mod desk;
+mod director;
 mod drama;
 mod faults;
 mod figures;
@@ -14,8 +15,10 @@ mod lines;
 mod link;
 mod machine;
 mod measure;
+mod net;
 mod process;
 mod pulse;
+mod quorum;
 mod random;
 mod records;
 mod register;
@@ -23,6 +26,7 @@ mod report;
 mod scene;
 mod stage;
 mod teeth;
+mod upheaval;
 mod wire;
 mod worker;
 
@@ -35,6 +39,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 
+use crate::cluster::Size;
 use crate::drama::{Asked, Drama};
 use crate::report::About;
 use crate::stage::Stage;
@@ -74,9 +79,14 @@ struct RunArgs {
     /// Draws the faults; another one each time when not given
     #[arg(long)]
     seed: Option<u64>,
+    /// Only faults whose number is this, or whose text has it; may be given several times
+    #[arg(long, value_name = "WORDS")]
+    only: Vec<String>,
     /// Where the report goes, beside standard output
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    #[command(flatten)]
+    size: Size,
     #[command(flatten)]
     program: ProgramArgs,
 }
@@ -156,6 +166,8 @@ fn run(args: &RunArgs, stage: &Stage, program: &Path) -> Result<ExitCode> {
         folder: stage.folder.clone(),
         seed,
         time: Duration::from_secs_f64(args.minutes * 60.0),
+        size: args.size,
+        only: args.only.clone(),
     };
     let begun = Instant::now();
     let mut drama = Drama::begin(asked, stage)?;
@@ -166,9 +178,10 @@ fn run(args: &RunArgs, stage: &Stage, program: &Path) -> Result<ExitCode> {
         .unwrap_or_default();
     let about = About {
         seed,
+        size: args.size,
         took: begun.elapsed(),
         private: stage.private,
-        ahead: cluster::offsets().any(|(_, offset)| offset != 0),
+        ahead: cluster::offsets(args.size).any(|(_, offset)| offset != 0),
         build: &build.to_string_lossy(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
     };

@@ -10,11 +10,11 @@ use crate::judge::{End, Start};
 use crate::scene::Active;
 
 /// Takes the times of a round whose last fault was healed at this moment; of none in which something hinders
-/// starts: a director that is disturbed, or an agent that cannot start anything.
+/// starts: directors that are disturbed, or an agent that cannot start anything.
 pub(crate) fn round(figures: &mut Figures, active: &[Active], starts: &[Start], healed: u64) {
-    let hinders = |fault: &Active| match fault.card.fault.act {
-        Act::Director(_) | Act::Machine(OnMachine::FillDisk) => true,
-        Act::Machine(_) | Act::Runs(_) => false,
+    let hinders = |fault: &Active| {
+        let full = Act::Machine(OnMachine::FillDisk);
+        fault.card.fault.disturbs() || fault.card.fault.act == full
     };
     if active.iter().any(hinders) {
         return;
@@ -88,6 +88,6 @@ fn times(figures: &mut Figures, fault: &Active, firsts: &[&Start], healed: u64) 
                 figures.add(Figure::HandOverDrain, from, to);
             }
         }
-        Act::Machine(_) | Act::Director(_) | Act::Runs(_) => {}
+        Act::Machine(_) | Act::Directors(..) | Act::Runs(_) => {}
     }
 }

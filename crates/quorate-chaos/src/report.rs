@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::cluster::Size;
 use crate::desk::Desk;
 use crate::drama::Told;
 use crate::faults::FAULTS;
@@ -13,6 +14,7 @@ use crate::register::Server;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct About<'a> {
     pub(crate) seed: u64,
+    pub(crate) size: Size,
     pub(crate) took: Duration,
     /// Whether processes, mounts and the network were its own.
     pub(crate) private: bool,
@@ -38,11 +40,14 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
     };
     let _ = writeln!(
         text,
-        "{verdict} Seed {}, {:.1} minutes, {} rounds, {injected} injections of {} kinds; {} build, {} cores, {}.\n",
+        "{verdict} Seed {}, {:.1} minutes, {} rounds, {injected} injections of {} kinds; {} directors and {} agents; {} build, \
+         {} cores, {}.\n",
         about.seed,
         about.took.as_secs_f64() / 60.0,
         told.rounds,
         told.injected.len(),
+        about.size.directors,
+        about.size.agents,
         about.build,
         about.cores,
         if about.private {

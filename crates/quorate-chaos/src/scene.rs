@@ -17,7 +17,7 @@ use crate::clock::{MILLI, boot_nanos};
 use crate::cluster::Cluster;
 use crate::deck::Card;
 use crate::desk::Desk;
-use crate::faults::{Act, BOTH, Cost, OnDirector, OnMachine, OnRuns};
+use crate::faults::{Act, BOTH, Cost, OnMachine, OnRuns};
 use crate::judge::Running;
 use crate::link::{Link, Way};
 use crate::machine::Machine;
@@ -47,6 +47,10 @@ pub(crate) struct Active {
     /// What its machine had then, or the partitions that it is about.
     pub(crate) touched: BTreeMap<String, Running>,
     rest: Rest,
+    /// The directors that it is about.
+    pub(crate) directors: Vec<usize>,
+    /// When a write was accepted after it, where that was tried.
+    pub(crate) written: Option<u64>,
     /// When it was healed.
     pub(crate) healed: u64,
 }
@@ -90,6 +94,8 @@ impl Scene {
             touched: BTreeMap::new(),
             rest: Rest::Nothing,
             at: boot_nanos(),
+            directors: Vec::new(),
+            written: None,
             healed: 0,
             card,
         };
@@ -104,10 +110,15 @@ impl Scene {
                     active.touched = self.on(&name);
                 }
                 active.at = boot_nanos();
-                active.rest = self.disturb(what, at, active.card.lasts)?;
+                if what == OnMachine::OnlyDeposed {
+                    self.leave_deposed(at, &mut active)?;
+                } else {
+                    active.rest = self.disturb(what, at, active.card.lasts)?;
+                }
             }
-            Act::Director(OnDirector::Kill) => self.cluster.kill_director(),
-            Act::Director(OnDirector::Stop) => self.cluster.signal_director(Signal::STOP),
+            Act::Directors(whom, what) => {
+                self.disturb_directors(whom, what, &mut active, &mut random)?;
+            }
             Act::Runs(what) => self.disturb_runs(what, &mut active, &mut random)?,
         }
         Ok(active)
@@ -121,7 +132,8 @@ impl Scene {
         let machine = self.cluster.machine(at)?;
         let name = machine.name().to_owned();
         match what {
-            OnMachine::StopAll => {}
+            // Done already, or with a director.
+            OnMachine::StopAll | OnMachine::OnlyDeposed => {}
             OnMachine::KillAgent => machine.kill_agent(),
             OnMachine::StopAgent => machine.signal_agent(Signal::STOP),
             OnMachine::KillWardens(part) => kill_part(&machine.wardens(), part),
@@ -136,10 +148,10 @@ impl Scene {
                     machine.blackhole(way, true)?;
                 }
             }
-            OnMachine::Flap => return flap(machine.link.clone()),
-            OnMachine::Delay => machine.link.delay(lasts % 100 + 20),
-            OnMachine::Reset => machine.link.reset(),
-            OnMachine::Forget => machine.link.forget(),
+            OnMachine::Flap => return flap(machine.links.clone()),
+            OnMachine::Delay => each(machine, |link| link.delay(lasts % 100 + 20)),
+            OnMachine::Reset => each(machine, Link::reset),
+            OnMachine::Forget => each(machine, Link::forget),
             OnMachine::FillDisk => fill(&filler(machine)),
             OnMachine::Copy { here } => return copy(machine, here),
             OnMachine::Drain => drop(self.cluster.quorate(&["drain", &name])?),
@@ -271,11 +283,10 @@ impl Scene {
             }
         }
         match (active.card.fault.act, active.card.machine) {
-            (Act::Director(OnDirector::Kill), _) => {
-                self.cluster.start_director()?;
-                self.cluster.ready()?;
+            (Act::Directors(_, what), _) => self.heal_directors(what, &active.directors)?,
+            (Act::Machine(OnMachine::OnlyDeposed), Some(at)) => {
+                self.join_deposed(at, &active.directors)?;
             }
-            (Act::Director(OnDirector::Stop), _) => self.cluster.signal_director(Signal::CONT),
             (Act::Machine(what), Some(at)) => self.heal_machine(what, at)?,
             (Act::Machine(_), None) | (Act::Runs(_), _) => {}
         }
@@ -303,14 +314,15 @@ impl Scene {
                     machine.blackhole(way, false)?;
                 }
             }
-            OnMachine::Delay => machine.link.delay(0),
+            OnMachine::Delay => each(machine, |link| link.delay(0)),
             // Whoever still waits for an answer on one of them is told that there will be none.
-            OnMachine::Forget => machine.link.reset(),
+            OnMachine::Forget => each(machine, Link::reset),
             OnMachine::FillDisk => fs::remove_file(filler(machine))?,
             OnMachine::Drain | OnMachine::Cordon => {
                 self.cluster.quorate(&["uncordon", &name])?;
             }
             OnMachine::StopAll
+            | OnMachine::OnlyDeposed
             | OnMachine::KillWardens(_)
             | OnMachine::Flap
             | OnMachine::Reset
@@ -335,9 +347,17 @@ impl Scene {
 }
 
 fn cut(machine: &Machine, ways: &[Way], cut: bool) {
-    for &way in ways {
-        machine.link.cut(way, cut);
+    for (link, &way) in machine
+        .links
+        .iter()
+        .flat_map(|link| ways.iter().map(move |way| (link, way)))
+    {
+        link.cut(way, cut);
     }
+}
+
+fn each(machine: &Machine, what: impl Fn(&Link)) {
+    machine.links.iter().for_each(what);
 }
 
 /// Kills this part of each of these wardens.
@@ -347,15 +367,17 @@ fn kill_part(wardens: &[OfWarden], part: Part) {
     }
 }
 
-/// Cuts a link again and again for less than a lease bears, with time to renew between.
-fn flap(link: Link) -> Result<Rest> {
+/// Cuts links again and again for less than a lease bears, with time to renew between.
+fn flap(links: Vec<Link>) -> Result<Rest> {
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     let cuts = move || {
         while !told.load(Ordering::Relaxed) {
             for (cut, millis) in [(true, 350), (false, 650)] {
-                for &way in BOTH {
-                    link.cut(way, cut);
+                for link in &links {
+                    for &way in BOTH {
+                        link.cut(way, cut);
+                    }
                 }
                 std::thread::sleep(Duration::from_millis(millis));
             }
@@ -370,7 +392,7 @@ fn filler(machine: &Machine) -> PathBuf {
 }
 
 /// Writes until nothing more fits.
-fn fill(path: &std::path::Path) {
+pub(crate) fn fill(path: &std::path::Path) {
     let Ok(mut file) = File::create(path) else {
         return;
     };

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! quorate-chaos run ── unshare ── quorate-chaos inside (pid 1) ── quorate-chaos run (acts)
-//!                                                                   ├── director, agents, wardens, runs
+//!                                                                   ├── directors, agents, wardens, runs
 //!                                                                   └── referee, register, relays (threads)
 //! ```
 
@@ -56,6 +56,11 @@ const FLAGS: [&[&str]; 2] = [
         "--mount-proc",
     ],
 ];
+
+/// Makes a network the one in the middle, which passes on what machines send each other, and shows that it can
+/// swallow some of that.
+const MIDDLE: &str = "ip link set lo up && echo 1 >/proc/sys/net/ipv4/ip_forward && \
+     ip rule add from 192.0.2.1 to 192.0.2.2 blackhole && ip rule del from 192.0.2.1 to 192.0.2.2 blackhole";
 
 /// Where this process is.
 #[derive(Clone, Debug)]
@@ -141,7 +146,7 @@ pub(crate) fn inside_group(group: &Path) -> [OsString; 4] {
 
 fn is_allowed(flags: &[&str]) -> bool {
     let mut command = Command::new("unshare");
-    command.args(flags).args(["--", "true"]);
+    command.args(flags).args(["--", "sh", "-c", MIDDLE]);
     command.stdin(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
@@ -174,7 +179,7 @@ fn watched(command: Command) -> Result<ExitStatus> {
 pub(crate) fn inside(arguments: &[OsString]) -> Result<ExitCode> {
     let program = std::env::current_exe()?;
     // Only now, in this namespace.
-    crate::process::run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+    crate::process::run(Command::new("sh").args(["-c", MIDDLE]))?;
     let child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::cluster::{Cluster, Wanted, offsets};
+use crate::cluster::{Cluster, Size, Wanted, offsets};
 use crate::desk::Desk;
 use crate::judge::Promise;
 use crate::process::{Part, tell, within};
@@ -14,6 +14,12 @@ use crate::stage::Stage;
 
 /// How long anything here may take.
 const WITHIN: Duration = Duration::from_secs(60);
+
+/// One director is enough for that.
+const SIZE: Size = Size {
+    directors: 1,
+    agents: 3,
+};
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,7 +34,7 @@ pub(crate) enum Broken {
 /// Sets it up, and waits until the referee has found what it must.
 pub(crate) fn bite(broken: Broken, program: &Path, stage: &Stage) -> Result<String> {
     let folder = stage.folder.as_path();
-    let desk = Desk::open(folder, offsets().collect())?;
+    let desk = Desk::open(folder, offsets(SIZE).collect())?;
     let register = Server::start(folder)?;
     let first = folder.join("c");
     let wanted = Wanted {
@@ -41,6 +47,7 @@ pub(crate) fn bite(broken: Broken, program: &Path, stage: &Stage) -> Result<Stri
             Broken::HiddenDaemon => Some("scan"),
         },
         first: 0,
+        size: SIZE,
     };
     let cluster = Cluster::start(&wanted)?;
     let all_run = || {
