@@ -16,11 +16,12 @@ use crate::process::within;
 use crate::quorum::Quorum;
 use crate::stage::Stage;
 
-/// The lease of every service, short so that many faults fit in.
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
+/// The lease of every service: the shortest that bears a change of leader on a machine that is busy, so that many
+/// faults fit in.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// After so long without a renewal its work may run elsewhere, as `docs/adr/0002-lease-arithmetic.md` has it:
 /// X = (L + K)(1 + ρ)/(1 − ρ), with K = 0.5 s and ρ = 1 %.
-pub(crate) const EXPIRY: Duration = Duration::from_millis(2551);
+pub(crate) const EXPIRY: Duration = Duration::from_millis(3571);
 /// Keys of the service whose list is a file that grows and shrinks.
 const PLAIN: std::ops::Range<u32> = 0..14;
 /// How long it may take until a write is accepted after the leader was lost.

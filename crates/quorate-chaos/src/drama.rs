@@ -31,7 +31,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 const FRESH: Duration = Duration::from_secs(1);
 /// The longest silence of which it is judged that it must not cost anything; what took longer, because this
 /// machine was busy, was another fault than the one that was meant.
-const BEARABLE: Duration = Duration::from_millis(1000);
+const BEARABLE: Duration = Duration::from_millis(1500);
 /// When this machine was late by more than this, a lease may have ended by that alone.
 const LATE: Duration = Duration::from_millis(150);
 /// How often something may be waited for when this machine was late each time.
@@ -131,10 +131,16 @@ impl Drama {
         let without = FAULTS.iter().filter(wanted);
         let without = without.filter(|fault| !self.deck.has(fault));
         let few = self.asked.size.directors < 3;
-        let why = |fault: &Fault| match fault.needs {
-            Needs::Quorum | Needs::QuorumNetworks if few => "there are too few directors",
-            _ if stage.private => "this host has no control groups of version 2 that can be used",
-            _ => "this host allows no namespaces",
+        let of_quorum =
+            |fault: &Fault| matches!(fault.needs, Needs::Quorum | Needs::QuorumNetworks);
+        let why = |fault: &Fault| {
+            if few && of_quorum(fault) {
+                "there are too few directors"
+            } else if stage.private {
+                "this host has no control groups of version 2 that can be used"
+            } else {
+                "this host allows no namespaces"
+            }
         };
         let texts = without.map(|fault| format!("{} {}: {}", fault.id, fault.text, why(fault)));
         self.told.left_out = texts.collect();

@@ -201,9 +201,11 @@ impl Fault {
 }
 
 /// Longer than the expiry of the lease and a takeover.
-const LONG: (u64, u64) = (3600, 4800);
+const LONG: (u64, u64) = (4600, 5800);
 /// Shorter than every lease bears.
 const SHORT: (u64, u64) = (300, 700);
+/// Longer than a lease, after which everything has stopped.
+const GONE: (u64, u64) = (3500, 5000);
 /// Until others have taken over, and for longer than a lease.
 const AWAY: (u64, u64) = (1000, 4000);
 /// Both ways.
@@ -337,7 +339,7 @@ pub(crate) static FAULTS: [Fault; 60] = [
         ("P10", "all directors away for longer than the lease"),
         Directors(All, Kill),
         Unsaid,
-        (2500, 4000),
+        GONE,
     ),
     some("P11", "leader stopped", (Leader, Stop), AWAY),
     some("P11", "follower stopped", (Follower, Stop), AWAY),
@@ -351,7 +353,7 @@ pub(crate) static FAULTS: [Fault; 60] = [
         ("P11", "all directors stopped for longer than the lease"),
         Directors(All, Stop),
         Unsaid,
-        (2500, 4000),
+        GONE,
     ),
     between(
         "P12",

@@ -25,7 +25,16 @@ impl Scene {
         active.directors = match what {
             OnDirectors::FillDisk => vec![self.prepare_disk(whom)?],
             OnDirectors::Chain => self.chained(whom, random)?,
-            _ => self.chosen(whom, random)?,
+            OnDirectors::Kill
+            | OnDirectors::Stop
+            | OnDirectors::Lose
+            | OnDirectors::Part
+            | OnDirectors::Isolate
+            | OnDirectors::Mute
+            | OnDirectors::Deafen
+            | OnDirectors::OnlyWay
+            | OnDirectors::Transfer
+            | OnDirectors::Replace => self.chosen(whom, random)?,
         };
         let chosen = active.directors.clone();
         active.at = boot_nanos();

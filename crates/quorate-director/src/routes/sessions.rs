@@ -23,7 +23,7 @@ use quorate_core::record::{
     RunReport,
 };
 use serde::Deserialize;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -149,12 +149,22 @@ async fn renew(
         secret: secret_of(&headers)?.to_owned(),
         request,
     };
-    let renewed = match app.handle.led() {
-        // The machine tells who leads, when it is nobody here.
-        Led::Here | Led::Nobody => renew_here(&app, renewal).await?,
-        Led::By { .. } => {
-            check(&renewal)?;
-            app.renewals.pass(renewal).await?
+    let mut led = app.handle.watch_led();
+    let renewed = loop {
+        let leader = match &*led.borrow_and_update() {
+            // The machine tells who leads, when it is nobody here.
+            Led::Here | Led::Nobody => None,
+            Led::By { address, .. } => Some(address.clone()),
+        };
+        let Some(leader) = leader else {
+            break renew_here(&app, renewal).await?;
+        };
+        check(&renewal)?;
+        // A leader that was stopped or cut off never answers, and the lease does not wait for it: the next one is
+        // told the same, which by its counter and nonce is one renewal.
+        tokio::select! {
+            passed = app.renewals.pass(renewal.clone()) => break passed?,
+            () = another_leads(&mut led, &leader) => {}
         }
     };
     Ok(Indexed(app.handle.seen().position.0, renewed))
@@ -187,6 +197,19 @@ async fn renewals(
         answers: answers.collect(),
     };
     Ok(Indexed(app.handle.seen().position.0, answers))
+}
+
+/// Returns when another director than the one at this address leads, as far as this one knows.
+async fn another_leads(led: &mut watch::Receiver<Led>, leader: &str) {
+    let other = led.wait_for(|led| match led {
+        Led::By { address, .. } => address != leader,
+        Led::Here => true,
+        Led::Nobody => false,
+    });
+    if other.await.is_err() {
+        // The loop has ended, and with it this director.
+        std::future::pending::<()>().await;
+    }
 }
 
 fn check(renewal: &PassedRenewal) -> Result<(), Failure> {

@@ -283,6 +283,28 @@ async fn a_leader_that_died_is_told_as_none_and_not_as_a_lost_write() {
 }
 
 #[tokio::test]
+async fn a_renewal_does_not_wait_for_a_leader_that_was_stopped_when_another_one_leads() {
+    let mut trio = Trio::start().await;
+    let worker = Worker::join(&trio.desks[1], "a1", 10_000).await;
+    let stopped = trio.desks.remove(0);
+    let address = stopped.address;
+    stopped.stop().await;
+    // As a process that is stopped: it is reached, and answers nothing.
+    let silent = tokio::net::TcpListener::bind(address).await.unwrap();
+    let lone = impatient(trio.desks[0].address.to_string());
+    let election = async {
+        let passed = silent.accept().await.unwrap();
+        for (at, desk) in (1..).zip(&trio.desks) {
+            desk.ledger.hint_leader(at == 2, leader(2));
+        }
+        passed
+    };
+    let (renewed, _passed) = tokio::join!(renew(&lone, &worker, 1), election);
+    assert_eq!(renewed.unwrap(), [worker.opened.session]);
+    trio.stop().await;
+}
+
+#[tokio::test]
 async fn people_who_wait_at_a_follower_hold_up_no_agent() {
     let trio = Trio::start().await;
     let desk = &trio.desks[1];
