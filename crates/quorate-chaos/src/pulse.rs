@@ -1,6 +1,10 @@
 //! How late this machine is: a thread that sleeps for a moment, and now and then works for a moment, and sees how
-//! much longer that took. What must happen in time can be judged only while this machine itself is in time.
+//! much longer that took; and one that writes a little to the disk that the directors write to, of whose writes an
+//! election waits for several. What must happen in time can be judged only while this machine itself is in time.
 
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +21,11 @@ const SLEEPS: usize = 20;
 /// How long it works: more than a scheduler gives to one at a time, so that it must wait for its turn as whoever
 /// has something to do.
 const WORK: Duration = Duration::from_millis(6);
+
+/// Between two writes to the disk.
+const WRITE_EVERY: Duration = Duration::from_millis(50);
+/// What a write may take.
+const WRITE: Duration = Duration::from_millis(10);
 
 /// How many tasks wanted a processor in the last minute, in hundredths; zero where nobody counts them.
 pub(crate) fn load_hundredths() -> u64 {
@@ -37,9 +46,22 @@ struct Latest {
 }
 
 impl Pulse {
-    /// Begins to feel it, until the process ends.
-    pub(crate) fn start() -> Result<Self> {
+    /// Begins to feel it, also of the disk of this folder, until the process ends.
+    pub(crate) fn start(folder: &Path) -> Result<Self> {
         let pulse = Self::default();
+        let mut file = File::create(folder.join("pulse"))?;
+        let written = pulse.clone();
+        let thread = std::thread::Builder::new().name("pulse of the disk".to_owned());
+        thread.spawn(move || {
+            loop {
+                std::thread::sleep(WRITE_EVERY);
+                written.late(WRITE, || {
+                    if let Err(cause) = write(&mut file) {
+                        eprintln!("pulse of the disk: {cause}");
+                    }
+                });
+            }
+        })?;
         let felt = pulse.clone();
         let thread = std::thread::Builder::new().name("pulse".to_owned());
         thread.spawn(move || {
@@ -77,6 +99,12 @@ impl Pulse {
     pub(crate) fn latest_of_try(&self) -> Duration {
         Duration::from_nanos(self.0.of_try.swap(0, Ordering::Relaxed))
     }
+}
+
+/// Waits until something is on disk.
+fn write(file: &mut File) -> io::Result<()> {
+    file.write_all(b"beat\n")?;
+    file.sync_data()
 }
 
 /// Uses a processor for a moment.

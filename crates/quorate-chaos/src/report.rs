@@ -71,7 +71,7 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
     let _ = writeln!(
         text,
         "This machine had other things to do: its load average was {} at the median and {} at most, and a thread that \
-         sleeps 10 ms or works 6 ms was late by {} ms at most. In {} rounds that was too late for what must happen in time: they \
+         sleeps 10 ms, works 6 ms or writes to the disk was late by {} ms at most. In {} rounds that was too late for what must happen in time: they \
          are not in the times, and L2 was not judged there.\n",
         hundredths(loads.get(loads.len() / 2)),
         hundredths(loads.last()),
