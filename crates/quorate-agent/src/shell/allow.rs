@@ -43,7 +43,10 @@ pub(crate) struct NotAllowed {
 
 impl Allow {
     /// Whether a run may be started. It looks at files, so it is for a thread that nobody waits for.
-    pub(crate) fn check(&self, service: &str, start: &StartRun) -> Result<(), NotAllowed> {
+    ///
+    /// What was looked at is what the order says from then on: a link may lead elsewhere by the time the run
+    /// starts, and those below `/proc/self` do so for each process.
+    pub(crate) fn check(&self, service: &str, start: &mut StartRun) -> Result<(), NotAllowed> {
         let refuse = |key, what: String| Err(NotAllowed { what, key });
         if let Some(services) = &self.services
             && !services.iter().any(|known| is_named(known, service))
@@ -58,30 +61,32 @@ impl Allow {
             }
         }
         if let Some(folders) = &self.directories {
-            let folder = Path::new(&start.working_dir);
-            let real = real(folder);
-            let within =
-                |known: &PathBuf| real.as_ref().is_some_and(|real| real.starts_with(known));
-            if !folders.iter().any(within) {
-                return refuse("directories", format!("the folder {}", folder.display()));
+            let real = real(Path::new(&start.working_dir));
+            let within = |real: &String| {
+                folders
+                    .iter()
+                    .any(|known| Path::new(real).starts_with(known))
+            };
+            match real.filter(within) {
+                Some(real) => start.working_dir = real,
+                None => return refuse("directories", format!("the folder {}", start.working_dir)),
             }
         }
         if let Some(commands) = &self.commands {
             let program = start.command.first().map_or("", String::as_str);
-            let path = real(Path::new(program));
-            let named = Path::new(program);
-            let fits = |known: &PathBuf| {
-                let folder = known.as_os_str().as_encoded_bytes().ends_with(b"/");
-                path.as_ref().is_some_and(|path| {
-                    if folder {
-                        path.starts_with(known)
+            let allowed = real(Path::new(program)).filter(|real| {
+                let (real, named) = (Path::new(real), Path::new(program));
+                commands.iter().any(|known| {
+                    if known.as_os_str().as_encoded_bytes().ends_with(b"/") {
+                        real.starts_with(known)
                     } else {
-                        path == known || named == known
+                        real == known || named == known
                     }
                 })
-            };
-            if !commands.iter().any(fits) {
-                return refuse("commands", format!("the program {program:?}"));
+            });
+            match allowed {
+                Some(real) => start.program = Some(real),
+                None => return refuse("commands", format!("the program {program:?}")),
             }
             // They would load other code into a program that is allowed.
             if let Some((name, _)) = start.env.iter().find(|(name, _)| name.starts_with("LD_")) {
@@ -99,10 +104,12 @@ fn is_named(known: &str, service: &str) -> bool {
     }
 }
 
-/// Where a whole path leads, through every link. `None` for any other path, or when nothing is there.
-fn real(path: &Path) -> Option<PathBuf> {
+/// Where a whole path leads, through every link. `None` for any other path, or when nothing is there that an
+/// order could name.
+fn real(path: &Path) -> Option<String> {
     let whole = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
-    whole.then(|| std::fs::canonicalize(path).ok()).flatten()
+    let real = whole.then(|| std::fs::canonicalize(path).ok()).flatten()?;
+    real.into_os_string().into_string().ok()
 }
 
 #[cfg(test)]
@@ -117,6 +124,7 @@ mod tests {
                 attempt: 1,
             },
             command: vec![program.to_owned()],
+            program: None,
             env: Vec::new(),
             working_dir: folder.to_string_lossy().into_owned(),
             user: user.map(str::to_owned),
@@ -130,15 +138,16 @@ mod tests {
 
     fn refused(allow: &Allow, service: &str, start: &StartRun) -> &'static str {
         allow
-            .check(service, start)
+            .check(service, &mut start.clone())
             .err()
             .map_or("", |error| error.key)
     }
 
     #[test]
     fn what_is_not_said_is_not_looked_at() {
-        let any = start("anything", Path::new("/"), None);
-        assert_eq!(Allow::default().check("s", &any), Ok(()));
+        let mut any = start("anything", Path::new("/"), None);
+        assert_eq!(Allow::default().check("s", &mut any), Ok(()));
+        assert_eq!(any, start("anything", Path::new("/"), None));
     }
 
     #[test]
@@ -205,5 +214,30 @@ mod tests {
             .env
             .push(("LD_PRELOAD".to_owned(), "x.so".to_owned()));
         assert_eq!(refused(&allow, "s", &loaded), "commands");
+    }
+
+    #[test]
+    fn a_link_leads_nowhere_else_once_it_was_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = std::fs::canonicalize(dir.path()).unwrap();
+        std::fs::write(good.join("run"), "").unwrap();
+        let mut folder = good.clone().into_os_string();
+        folder.push("/");
+        let allow = Allow {
+            commands: Some(vec![folder.into()]),
+            directories: Some(vec![good.clone()]),
+            ..Allow::default()
+        };
+        // What this is depends on who asks: the agent here, the run in its own folder later.
+        let here = Path::new("/proc/self/root");
+        let through = |path: &Path| here.join(path.strip_prefix("/").unwrap());
+        let program = through(&good.join("run"));
+        let program = program.to_string_lossy();
+        let mut order = start(&program, &through(&good), None);
+        assert_eq!(allow.check("s", &mut order), Ok(()));
+        assert_eq!(order.command, [program.as_ref()]);
+        let pinned = good.join("run").to_string_lossy().into_owned();
+        assert_eq!(order.program, Some(pinned));
+        assert_eq!(Path::new(&order.working_dir), good);
     }
 }

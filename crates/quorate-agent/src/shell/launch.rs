@@ -144,12 +144,13 @@ pub(crate) fn prepare(
         env.retain(|(present, _)| *present != name);
         env.push((name, value));
     }
-    let start = StartRun {
+    let mut start = StartRun {
         run: protocol::RunId {
             token: run.token.0,
             attempt: run.attempt,
         },
         command,
+        program: None,
         env,
         working_dir: working_dir.unwrap_or_else(|| "/".to_owned()),
         user: spec.user.clone(),
@@ -159,7 +160,7 @@ pub(crate) fn prepare(
         api_socket: api_socket.as_deref().map(shown),
         handed_over,
     };
-    allow.check(item.service.as_str(), &start)?;
+    allow.check(item.service.as_str(), &mut start)?;
     Ok(start)
 }
 

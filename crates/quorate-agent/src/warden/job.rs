@@ -54,7 +54,7 @@ impl Job {
             .find(|(name, _)| name == "PATH")
             .map_or(PATH_DEFAULT, |(_, value)| value);
         Ok(Self {
-            candidates: candidates(program, path)?,
+            candidates: candidates(start.program.as_ref().unwrap_or(program), path)?,
             arguments,
             environment,
             folder: c_text("the working directory", &start.working_dir)?,
@@ -177,6 +177,7 @@ mod tests {
                 attempt: 1,
             },
             command: command.iter().map(|&text| text.to_owned()).collect(),
+            program: None,
             env: Vec::new(),
             working_dir: "/".to_owned(),
             user: None,
@@ -211,6 +212,18 @@ mod tests {
         assert_eq!(
             job.candidates,
             [c"/a/feed".to_owned(), c"/b/feed".to_owned()]
+        );
+    }
+
+    #[test]
+    fn what_was_looked_at_is_executed_under_the_name_that_was_asked_for() {
+        let mut order = start(&["/opt/feeds/link", "x"]);
+        order.program = Some("/opt/feeds/v1/run".to_owned());
+        let job = Job::new(&order, None).unwrap();
+        assert_eq!(job.candidates, [c"/opt/feeds/v1/run".to_owned()]);
+        assert_eq!(
+            job.arguments,
+            [c"/opt/feeds/link".to_owned(), c"x".to_owned()]
         );
     }
 }

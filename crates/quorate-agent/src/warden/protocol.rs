@@ -82,6 +82,10 @@ pub struct StartRun {
     pub run: RunId,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// What is executed in the place of the first of them, by its whole path; the program still finds that
+    /// one in its arguments.
+    #[serde(default)]
+    pub program: Option<String>,
     /// Its whole environment.
     pub env: Vec<(String, String)>,
     /// Folder to run in.

@@ -134,6 +134,7 @@ impl Rig {
         StartRun {
             run: run(token),
             command: command.iter().map(|&text| text.to_owned()).collect(),
+            program: None,
             env: vec![
                 (name.to_owned(), value.to_owned()),
                 ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
