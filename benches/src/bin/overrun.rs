@@ -222,6 +222,7 @@ fn beater(program: &Path, beats: &Path) -> StartRun {
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         working_dir: "/".to_owned(),
         user: None,
+        program: None,
         root: true,
         files_max: None,
         notify_socket: None,

@@ -216,6 +216,7 @@ fn sleep(token: u64) -> StartRun {
         ],
         working_dir: "/".to_owned(),
         user: None,
+        program: None,
         root: true,
         files_max: None,
         notify_socket: None,
