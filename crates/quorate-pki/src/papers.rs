@@ -64,7 +64,8 @@ impl Request {
             });
         }
         let made = Self::new()?;
-        files::create(path, &format!("{}{}", made.key, made.csr), files::PRIVATE)?;
+        // Half of it would be taken for a file of somebody else by the next try.
+        files::replace(path, &format!("{}{}", made.key, made.csr), files::PRIVATE)?;
         Ok(made)
     }
 
@@ -181,6 +182,12 @@ impl Papers {
     pub fn renew_at(&self) -> SystemTime {
         let life = self.expires.duration_since(self.begins);
         self.expires - life.unwrap_or(Duration::ZERO) / 3
+    }
+
+    /// Whether they are good at this moment: not over, and not those of a clock that was ahead.
+    #[must_use]
+    pub fn is_good(&self, now: SystemTime) -> bool {
+        (self.begins..self.expires).contains(&now)
     }
 
     /// The addresses that the certificate is good for, beside the name that every director has. A

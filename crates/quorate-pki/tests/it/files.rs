@@ -115,6 +115,12 @@ fn a_request_that_is_kept_is_the_same_after_a_crash() {
     assert_eq!(*again.complete(&signed).unwrap().identity(), agent);
     std::fs::write(&path, "something else").unwrap();
     assert!(Request::kept(&path).is_err());
+    // A draft that was cut off in the middle is no file that is kept.
+    let path = dir.path().join("next.pem");
+    std::fs::write(dir.path().join("next.pem.new"), "-----BEGIN").unwrap();
+    let made = Request::kept(&path).unwrap();
+    assert_eq!(Request::kept(&path).unwrap().csr(), made.csr());
+    assert!(!dir.path().join("next.pem.new").exists());
 }
 
 #[test]

@@ -106,6 +106,10 @@ fn papers_are_good_from_before_now_for_seven_days_and_renewed_at_two_thirds() {
     assert!(life <= 7 * day && life > 7 * day - Duration::from_secs(2));
     let left = papers.expires().duration_since(papers.renew_at()).unwrap();
     assert_eq!(left, (7 * day + Validity::SKEW) / 3);
+    assert!(papers.is_good(now));
+    // One whose clock was ahead has made them, or they are over.
+    assert!(!papers.is_good(now - HOUR));
+    assert!(!papers.is_good(papers.expires()));
 }
 
 fn pem(text: &str) -> Vec<u8> {

@@ -14,6 +14,8 @@ use crate::failure::{Code, Failure};
 
 /// The configuration file, in the data folder.
 pub(super) const CONFIG: &str = "quorate.toml";
+/// What it is called until it is whole.
+const DRAFT: &str = "quorate.toml.new";
 /// Beside the port of the API.
 const PEER_PORT: u16 = 7401;
 
@@ -159,7 +161,15 @@ const TAKEN: [&str; 8] = [
 /// Whether a folder is somebody's; the first thing in it that says so.
 pub(super) fn taken(data_dir: &Path) -> Option<PathBuf> {
     let mut all = TAKEN.iter().map(|name| data_dir.join(name));
-    all.find(|path| path.exists())
+    all.find(|path| path.exists() && !(path.ends_with(FOLDER) && is_blank(path)))
+}
+
+/// Whether a folder of papers holds nothing but drafts: whoever made it was killed at once.
+fn is_blank(pki: &Path) -> bool {
+    let is_draft = |entry: io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|end| end == "new"))
+    };
+    std::fs::read_dir(pki).is_ok_and(|mut entries| entries.all(is_draft))
 }
 
 /// Makes a folder for its owner alone, with those above it.
@@ -168,20 +178,27 @@ pub(super) fn make(folder: &Path) -> Result<(), Failure> {
     made.map_err(|error| unwritable(folder, &error))
 }
 
-/// Writes the configuration file.
+/// Writes the configuration file whole or not at all: one that is there stays, so half of one would.
 pub(super) fn write_config(data_dir: &Path, content: &str) -> Result<PathBuf, Failure> {
     let path = data_dir.join(CONFIG);
+    let draft = data_dir.join(DRAFT);
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
-            .create_new(true)
+            .create(true)
+            .truncate(true)
             .mode(0o644)
-            .open(&path)?;
+            .open(&draft)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
+        std::fs::rename(&draft, &path)?;
         File::open(data_dir)?.sync_all()
     };
-    write().map_err(|error| unwritable(&path, &error))?;
+    write().map_err(|error| {
+        // It may be what has filled the disk; the next try writes over it.
+        let _ = std::fs::remove_file(&draft);
+        unwritable(&path, &error)
+    })?;
     Ok(path)
 }
 
@@ -225,6 +242,34 @@ mod tests {
             peer_advertise: peer_advertise.map(str::to_owned),
         };
         Place::of(listen.parse().unwrap(), &args)
+    }
+
+    #[test]
+    fn a_configuration_file_is_there_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        // Where it must be written first, nothing can be: as on a full disk.
+        std::fs::create_dir(dir.path().join(DRAFT)).unwrap();
+        let refused = write_config(dir.path(), "[agent]\n").unwrap_err();
+        assert_eq!(refused.first.code, Code::DataDir);
+        assert!(!dir.path().join(CONFIG).exists());
+        std::fs::remove_dir(dir.path().join(DRAFT)).unwrap();
+        // One who was killed in the middle has left something.
+        std::fs::write(dir.path().join(DRAFT), "[agent]\nname = \"half").unwrap();
+        let path = write_config(dir.path(), "[agent]\n").unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "[agent]\n");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_was_only_begun_is_nobodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = dir.path().join(FOLDER);
+        std::fs::create_dir(&pki).unwrap();
+        assert_eq!(taken(dir.path()), None);
+        std::fs::write(pki.join("request.pem.new"), "").unwrap();
+        assert_eq!(taken(dir.path()), None);
+        std::fs::write(pki.join("ca.pem"), "").unwrap();
+        assert_eq!(taken(dir.path()), Some(pki));
     }
 
     #[test]

@@ -43,25 +43,36 @@ pub(super) fn init(args: &InitArgs, output: Output) -> Result<Exit, Failure> {
         ));
     }
     folder::make(&data_dir)?;
-    let made = found(&name, &place, &data_dir);
-    if made.is_err() {
-        // What is half done would be taken for a cluster; nobody has seen any of it.
-        for path in std::iter::from_fn(|| folder::taken(&data_dir)) {
-            let gone = if path.is_dir() {
-                std::fs::remove_dir_all(&path)
-            } else {
-                std::fs::remove_file(&path)
-            };
-            if gone.is_err() {
-                break;
-            }
+    let told = found(&name, &place, &data_dir).and_then(|made| {
+        let id = format!("cluster/{}", made.cluster);
+        output.one(&made, &id, || format!("{}\n", made.token))?;
+        Ok(made)
+    });
+    match told {
+        Ok(made) => {
+            tell(&made, &place);
+            Ok(Exit::Done)
+        }
+        Err(failure) => {
+            undo(&data_dir);
+            Err(failure)
         }
     }
-    let made = made?;
-    tell(&made, &place);
-    let id = format!("cluster/{}", made.cluster);
-    output.one(&made, &id, || format!("{}\n", made.token))?;
-    Ok(Exit::Done)
+}
+
+/// Takes away what is half done, which would be taken for a cluster, or one whose first token nobody has.
+/// Nobody has seen any of it.
+fn undo(data_dir: &Path) {
+    for path in std::iter::from_fn(|| folder::taken(data_dir)) {
+        let gone = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        if gone.is_err() {
+            break;
+        }
+    }
 }
 
 fn found(name: &DirectorName, place: &Place, data_dir: &Path) -> Result<Made, Failure> {

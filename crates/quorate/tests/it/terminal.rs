@@ -90,6 +90,22 @@ fn a_reader_that_has_had_enough_ends_it_in_silence() {
 }
 
 #[test]
+fn a_cluster_whose_first_token_nobody_has_is_not_made() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let found = |out: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command.args(["init", "--name", "d1", "--data-dir", "d1"]);
+        let output = command.current_dir(dir.path()).env_clear().stdout(out);
+        done(&output.stderr(Stdio::piped()).output().expect("it starts"))
+    };
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let refused = found(full.expect("a full device").into());
+    assert_eq!(refused.code, Some(1));
+    assert!(!refused.err.contains("is made"), "{}", refused.err);
+    assert_eq!(found(Stdio::piped()).code, Some(0));
+}
+
+#[test]
 fn results_that_cannot_be_written_are_an_error() {
     let full = std::fs::OpenOptions::new()
         .write(true)
