@@ -125,6 +125,13 @@ impl Trust {
         Fingerprint::of(self.certificates.first().expect("there is at least one"))
     }
 
+    /// Whether the authority of this hash is among them.
+    #[must_use]
+    pub fn is_of(&self, authority: Fingerprint) -> bool {
+        let mut all = self.certificates.iter();
+        all.any(|certificate| Fingerprint::of(certificate) == authority)
+    }
+
     pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }

@@ -59,6 +59,7 @@ pub(super) async fn join(args: &JoinArgs, output: Output) -> Result<Exit, Failur
     let request = Request::kept(&pki.join(REQUEST)).map_err(|error| unusable(&error))?;
     let answer = enrol(args, token, authority, &name, request.csr()).await?;
     let joined = Joining {
+        authority,
         directors: &args.directors,
         data_dir: &data_dir,
         pki: &pki,
@@ -139,7 +140,7 @@ fn authority_of(token: &str) -> Result<Fingerprint, Failure> {
 }
 
 /// Whether this machine may be made of a folder: it is new, or was left in the middle of this, or its
-/// certificate has ended.
+/// certificate has ended, or is of a clock that was ahead.
 fn is_free(data_dir: &Path, pki: &Path, name: &NodeName) -> Result<bool, Failure> {
     if folder::taken(data_dir).is_none() || pki.join(REQUEST).exists() {
         return Ok(true);
@@ -147,7 +148,7 @@ fn is_free(data_dir: &Path, pki: &Path, name: &NodeName) -> Result<bool, Failure
     let Ok(papers) = Papers::load(&pki.join(PAPERS)) else {
         return Ok(false);
     };
-    if papers.expires() > SystemTime::now() {
+    if papers.is_good(SystemTime::now()) {
         return Ok(false);
     }
     if papers.identity().name() != name.as_str() {
@@ -232,13 +233,35 @@ async fn enrol(
 }
 
 fn client(directors: &[String], options: Options) -> Result<Client, Failure> {
-    Client::with(directors.to_vec(), options).map_err(|error| {
-        Failure::new(
+    let next = "write the directors as HOST:PORT, or several with commas";
+    let client = Client::with(directors.to_vec(), options)
+        .map_err(|error| Failure::new(Code::Usage, chain(&error), next))?;
+    // Without TLS anybody on the way has the join token, and could be the cluster.
+    match client
+        .addresses()
+        .iter()
+        .find(|address| !address.starts_with("https://"))
+    {
+        None => Ok(client),
+        Some(plain) => Err(Failure::new(
             Code::Usage,
-            chain(&error),
-            "write the directors as HOST:PORT, or several with commas",
-        )
-    })
+            format!("a machine is let in over TLS alone, and {plain} is without"),
+            next,
+        )),
+    }
+}
+
+/// The authorities that the answer names, if the one of the join token is among them.
+fn believed(authorities: &str, authority: Fingerprint) -> Result<Trust, Failure> {
+    let trust = Trust::from_pem(authorities).map_err(|error| unusable(&error))?;
+    if trust.is_of(authority) {
+        return Ok(trust);
+    }
+    Err(Failure::new(
+        Code::Tls,
+        "the answer names another authority than the join token does",
+        "check the address, and that the join token is one of this cluster",
+    ))
 }
 
 fn unusable(error: &Error) -> Failure {
@@ -251,6 +274,7 @@ fn unusable(error: &Error) -> Failure {
 
 /// What has been asked, and is to become a folder.
 struct Joining<'a> {
+    authority: Fingerprint,
     directors: &'a [String],
     data_dir: &'a Path,
     pki: &'a Path,
@@ -260,7 +284,7 @@ struct Joining<'a> {
 impl Joining<'_> {
     /// Writes down what the cluster has answered.
     async fn settle(self, request: Request, answer: &EnrolAnswer) -> Result<Joined, Failure> {
-        let trust = Trust::from_pem(&answer.authorities).map_err(|error| unusable(&error))?;
+        let trust = believed(&answer.authorities, self.authority)?;
         let papers = request.complete(&answer.certificate);
         let mut papers = papers.map_err(|error| unusable(&error))?;
         let role = papers.identity().role();
@@ -413,6 +437,7 @@ mod tests {
         };
         let directors = ["10.0.0.1:7400".to_owned(), "https://d3:7400".to_owned()];
         let joining = Joining {
+            authority: authority.fingerprint(),
             directors: &directors,
             data_dir: Path::new("/var/lib/quorate"),
             pki: Path::new("/var/lib/quorate/pki"),
@@ -432,6 +457,32 @@ mod tests {
         let read: ConfigFile = toml::from_str(&joining.of_agent(&papers(Role::Agent))).unwrap();
         assert_eq!(read.agent.join, directors);
         assert_eq!(read.agent.name.unwrap().as_str(), "x2");
+    }
+
+    #[test]
+    fn nobody_is_believed_but_the_authority_that_the_token_names() {
+        let make = || Authority::new(ClusterId(7), SystemTime::now()).unwrap();
+        let (named, other) = (make(), make());
+        let answered =
+            |text: &str| believed(text, named.fingerprint()).map(|trust| trust.cluster());
+        assert_eq!(answered(named.trust().pem()).unwrap(), ClusterId(7));
+        let both = format!("{}{}", other.trust().pem(), named.trust().pem());
+        assert_eq!(answered(&both).unwrap(), ClusterId(7));
+        assert_eq!(
+            answered(other.trust().pem()).unwrap_err().first.code,
+            Code::Tls
+        );
+        // Where no certificate is shown nothing is asked.
+        let tls = || Options {
+            tls: Some(ClientTls::pinned(named.fingerprint()).unwrap()),
+            ..Options::default()
+        };
+        assert!(client(&["d1:7400".to_owned()], tls()).is_ok());
+        for plain in ["http://d1:7400", " http://d1"] {
+            let directors = ["d2:7400".to_owned(), plain.to_owned()];
+            let refused = client(&directors, tls()).unwrap_err();
+            assert_eq!(refused.first.code, Code::Usage, "{plain}");
+        }
     }
 
     #[test]
