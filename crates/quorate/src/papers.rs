@@ -41,7 +41,7 @@ impl DirectorPapers {
     /// When something in there cannot be used.
     pub(crate) fn find(data_dir: &Path) -> Result<Option<Self>, Failure> {
         let folder = data_dir.join(FOLDER);
-        if !folder.exists() {
+        if !is_there(&folder) {
             return Ok(None);
         }
         let loaded = Self::load(&folder);
@@ -50,7 +50,7 @@ impl DirectorPapers {
 
     fn load(folder: &Path) -> Result<Self, Error> {
         let trust = Trust::load(&folder.join(TRUST))?;
-        let authority = if folder.join(AUTHORITY_KEY).exists() {
+        let authority = if is_there(&folder.join(AUTHORITY_KEY)) {
             Some(Arc::new(Authority::load(folder)?))
         } else {
             None
@@ -77,24 +77,17 @@ impl DirectorPapers {
     /// # Errors
     /// When the papers are those of a director of another name.
     pub(crate) fn protect(&self, config: &mut Config) -> Result<(), Failure> {
-        let own = self.now().identity().clone();
-        if own.role() != Role::Director || own.name() != config.name.as_str() {
-            return Err(Failure::new(
-                Code::Config,
-                format!(
-                    "{} are those of {own}, not of director \"{}\"",
-                    self.folder.join(PAPERS).display(),
-                    config.name
-                ),
-                format!(
-                    "start it with --name {}, or choose its own folder",
-                    own.name()
-                ),
-            ));
-        }
+        are_of(&self.folder, &self.now(), config.name.as_str())?;
         config.tls = Some(Arc::clone(&self.server));
         config.to_directors = Some(self.client.clone());
         config.authority = self.authority.clone();
+        if self.authority.is_none() {
+            tracing::warn!(
+                folder = %self.folder.display(),
+                "this director has no {AUTHORITY_KEY}: while it leads no machine is let in and no certificate is \
+                 renewed; copy it from another director and start this one again"
+            );
+        }
         config.authentication = true;
         Ok(())
     }
@@ -132,10 +125,7 @@ impl DirectorPapers {
     /// Renews them whenever that is due; never ends.
     pub(crate) async fn keep(&self, ledger: &Embedded) {
         loop {
-            let due = self.now().renew_at();
-            while let Ok(left) = due.duration_since(SystemTime::now()) {
-                tokio::time::sleep(left.min(LOOK_EVERY)).await;
-            }
+            self.until_due().await;
             match self.renew(ledger).await {
                 Ok(()) => tracing::info!(papers = %self.now(), "the certificate was renewed"),
                 Err(failure) => {
@@ -143,6 +133,18 @@ impl DirectorPapers {
                     tracing::error!(why, next, papers = %self.now(), "the certificate was not renewed");
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
+            }
+        }
+    }
+
+    async fn until_due(&self) {
+        let papers = self.now();
+        while let Ok(left) = papers.renew_at().duration_since(SystemTime::now()) {
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+            // Made when the clock was ahead, they would be good much later than they are needed. Not looked at
+            // before: at the start of a machine its clock may be behind for a moment.
+            if !papers.is_good(SystemTime::now()) {
+                return;
             }
         }
     }
@@ -173,12 +175,62 @@ impl DirectorPapers {
     }
 }
 
+/// Papers that are good for another director only are not to be found out about when it is too late.
+fn are_of(folder: &Path, papers: &Papers, name: &str) -> Result<(), Failure> {
+    let own = papers.identity();
+    if own.role() == Role::Director && own.name() == name {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::Config,
+        format!(
+            "{} are those of {own}, not of director \"{name}\"",
+            folder.join(PAPERS).display()
+        ),
+        format!(
+            "start it with --name {}, or choose its own folder",
+            own.name()
+        ),
+    ))
+}
+
+/// Checks the papers in a data folder that is to become that of this director of this cluster, if it has some.
+///
+/// # Errors
+/// When they cannot be used, or are somebody else's.
+pub(crate) fn fit(data_dir: &Path, cluster: ClusterId, name: &str) -> Result<(), Failure> {
+    let folder = data_dir.join(FOLDER);
+    if !is_there(&folder) {
+        return Ok(());
+    }
+    let papers = Papers::load(&folder.join(PAPERS)).map_err(|error| unusable(&folder, &error))?;
+    let theirs = papers.identity().cluster();
+    if theirs != cluster {
+        return Err(Failure::new(
+            Code::Config,
+            format!(
+                "{} are those of cluster {theirs}, and this is cluster {cluster}",
+                folder.join(PAPERS).display()
+            ),
+            "put the `pki` of one of its directors there",
+        ));
+    }
+    are_of(&folder, &papers, name)
+}
+
 fn broken(why: String) -> Failure {
     Failure::new(Code::Failed, why, "report this as a defect")
 }
 
 fn is_due(papers: &Papers) -> bool {
     papers.renew_at() <= SystemTime::now()
+}
+
+/// Whether something is there, be it a link that leads nowhere or what cannot be looked at. Whoever has lost
+/// what proves who asks must not begin to ask nobody.
+fn is_there(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    !found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// The next papers of the same director, written over the last.
@@ -199,4 +251,48 @@ pub(crate) fn unusable(folder: &Path, error: &Error) -> Failure {
             folder.display()
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_pki::Identity;
+
+    use super::*;
+
+    #[test]
+    fn papers_fit_one_director_of_one_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other) = (ClusterId(7), ClusterId(8));
+        let code =
+            |cluster, name| fit(dir.path(), cluster, name).map_err(|refused| refused.first.code);
+        assert_eq!(code(own, "d1"), Ok(()));
+        let folder = dir.path().join(FOLDER);
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(code(own, "d1"), Err(Code::Config));
+        let now = SystemTime::now();
+        let authority = Authority::new(own, now).unwrap();
+        let store = |role| {
+            let identity = Identity::new(own, role, "d1").unwrap();
+            let papers = authority
+                .papers(&identity, &[], Validity::usual(now))
+                .unwrap();
+            papers.store(&folder.join(PAPERS)).unwrap();
+        };
+        store(Role::Director);
+        assert_eq!(code(own, "d1"), Ok(()));
+        assert_eq!(code(own, "d2"), Err(Code::Config));
+        assert_eq!(code(other, "d1"), Err(Code::Config));
+        store(Role::Agent);
+        assert_eq!(code(own, "d1"), Err(Code::Config));
+    }
+
+    #[test]
+    fn papers_that_were_lost_do_not_make_a_director_that_asks_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(DirectorPapers::find(dir.path()).unwrap().is_none());
+        // As after a start without the disk that they lie on.
+        std::os::unix::fs::symlink(dir.path().join("gone"), dir.path().join(FOLDER)).unwrap();
+        let refused = DirectorPapers::find(dir.path()).unwrap_err();
+        assert_eq!(refused.first.code, Code::Config);
+    }
 }

@@ -100,13 +100,15 @@ async fn hand_on(
 pub(super) fn authority(app: &App) -> Result<Arc<Authority>, Failure> {
     let authority = app.authority.clone();
     authority.ok_or_else(|| {
-        Failure::new(
-            Code::Unavailable,
-            "this director has no certificate authority, so it can let nobody in",
-        )
-        .next_step(
-            "on loopback without TLS nobody needs a certificate; a cluster of several machines begins with `quorate init`",
-        )
+        let next = if app.authentication {
+            "copy pki/ca.key into it from another director, and start it again; or let another one lead: \
+             `quorate cluster transfer-leader`"
+        } else {
+            "on loopback without TLS nobody needs a certificate; a cluster of several machines begins with \
+             `quorate init`"
+        };
+        let detail = "this director has no certificate authority, so it can let nobody in and renew nothing";
+        Failure::new(Code::Unavailable, detail).next_step(next)
     })
 }
 

@@ -18,9 +18,11 @@ use quorate_raft::{Beginning, OpenError, Stopped, found_with};
 use serde::Serialize;
 
 use super::args::{BackupArgs, RestoreArgs};
+use super::folder;
 use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure, chain};
 use crate::output::say;
+use crate::papers;
 
 /// What a data folder may have before a cluster is restored into it.
 const MAY_BE_THERE: &str = "pki";
@@ -214,13 +216,8 @@ pub(super) fn restore(args: &RestoreArgs, remote: &Remote) -> Result<Exit, Failu
         waits,
         stopped,
     } = restored;
-    fs::create_dir_all(&args.data_dir).map_err(|error| {
-        Failure::new(
-            Code::DataDir,
-            format!("{}: {error}", args.data_dir.display()),
-            "choose another folder with --data-dir",
-        )
-    })?;
+    papers::fit(&args.data_dir, id, args.name.as_str())?;
+    folder::make(&args.data_dir)?;
     let beginning = Beginning {
         cluster: id.0,
         address: args.peer_advertise.clone().unwrap_or_default(),
