@@ -18,7 +18,7 @@ use quorate_core::access::{
 };
 use quorate_core::audit::Who;
 use quorate_core::director::call::Call;
-use quorate_core::ids::{AgentName, CredentialId, ServiceName};
+use quorate_core::ids::{AgentName, CredentialId, DirectorName, ServiceName};
 
 use super::App;
 use super::answer::Failure;
@@ -85,6 +85,20 @@ impl Caller {
                 .next_step("start the agent with the name that it was enrolled with"));
         }
         self.may(Verb::Administer, Object::Cluster)
+    }
+
+    /// Whether a director of this name may tell of itself, or be let into the quorum. A certificate is for its
+    /// own name; who else gets here is an admin.
+    pub(crate) fn may_speak_as(&self, director: &DirectorName) -> Result<(), Failure> {
+        match &*self.principal {
+            Principal::Machine { name, .. } if name.as_str() != director.as_str() => {
+                let detail =
+                    format!("the certificate is of director {name}, not of director {director}");
+                Err(Failure::new(Code::Forbidden, detail)
+                    .next_step("start the director with the name that it was let in with"))
+            }
+            Principal::Machine { .. } | Principal::Token { .. } | Principal::Local => Ok(()),
+        }
     }
 
     /// Tells two callers apart, so that none is given the answer of another.
@@ -354,6 +368,16 @@ mod tests {
         assert_eq!(director.unwrap_err().0.code, Code::Forbidden);
         let local = caller(Principal::Local);
         assert!(local.may_register(&a1).is_ok());
+    }
+
+    #[test]
+    fn a_director_speaks_of_itself_and_of_no_other() {
+        let d1 = DirectorName::new("d1").unwrap();
+        assert!(machine(Node::Director, "d1").may_speak_as(&d1).is_ok());
+        let other = machine(Node::Director, "d2").may_speak_as(&d1).unwrap_err();
+        assert_eq!(other.0.code, Code::Forbidden);
+        assert!(other.0.detail.contains("d2"), "{}", other.0.detail);
+        assert!(caller(Principal::Local).may_speak_as(&d1).is_ok());
     }
 
     #[test]

@@ -125,9 +125,11 @@ fn warnings(members: &[Member]) -> Vec<String> {
 )]
 async fn add(
     State(app): State<App>,
+    caller: Caller,
     JsonBody(member): JsonBody<AddMember>,
 ) -> Result<Indexed<Done>, Failure> {
     let name = DirectorName::new(&member.name).map_err(|e| wrong("name", &e.to_string()))?;
+    caller.may_speak_as(&name)?;
     let id = u64::from_str_radix(&member.id, 16)
         .map_err(|_| wrong("id", "it is a number in hexadecimal"))?;
     if member.peer_address.is_empty() || member.peer_address.len() > 300 {
@@ -171,9 +173,11 @@ async fn backup(State(app): State<App>, params: Params) -> Result<Response, Fail
 )]
 async fn promote(
     State(app): State<App>,
+    caller: Caller,
     Names(name): Names<DirectorName>,
     _: NoBody,
 ) -> Result<Indexed<Done>, Failure> {
+    caller.may_speak_as(&name)?;
     let quorum = quorum(&app)?;
     let member = find(&*quorum, &name)?;
     changed(&app, quorum.promote(member.id).await)

@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use crate::engine::Reading;
 use crate::http::App;
+use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed};
 use crate::http::extract::{JsonBody, Names, Params};
 use crate::quorum::Member;
@@ -107,9 +108,11 @@ fn all(reading: &Reading<'_>, own: (String, String), members: &[Member]) -> Vec<
 )]
 async fn announce(
     State(app): State<App>,
+    caller: Caller,
     Names(name): Names<DirectorName>,
     JsonBody(told): JsonBody<DirectorAnnouncement>,
 ) -> Result<Indexed<Done>, Failure> {
+    caller.may_speak_as(&name)?;
     if let Some(quorum) = &app.quorum {
         let members = quorum.members();
         // One that was removed does not come back by telling of itself.
