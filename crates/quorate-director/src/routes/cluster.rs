@@ -195,13 +195,22 @@ async fn remove(
     Names(name): Names<DirectorName>,
 ) -> Result<Indexed<Done>, Failure> {
     let quorum = quorum(&app)?;
-    let member = find(&*quorum, &name)?;
-    if member.id == quorum.id() && app.handle.led() == Led::Here {
-        let heir = next_leader(&*quorum)?;
-        quorum.transfer(heir).await.map_err(failure)?;
-        return Err(not_leader(None));
+    match find(&*quorum, &name) {
+        Ok(member) if member.id == quorum.id() && app.handle.led() == Led::Here => {
+            let heir = next_leader(&*quorum)?;
+            quorum.transfer(heir).await.map_err(failure)?;
+            return Err(not_leader(None));
+        }
+        Ok(member) => quorum.remove(member.id).await.map_err(failure)?,
+        Err(unknown) => {
+            // A removal that lost its leader half-way is gone on with: only its name is left.
+            let told = name.clone();
+            let told = app.query(move |reading| reading.cluster().directors().contains_key(&told));
+            if !told.await? {
+                return Err(unknown);
+            }
+        }
     }
-    quorum.remove(member.id).await.map_err(failure)?;
     let forget = Call::ForgetDirector { director: name };
     match app.call(caller.asks(forget)).await {
         Ok(Answer::Done { .. }) => changed(&app, Ok(())),
