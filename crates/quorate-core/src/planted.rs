@@ -34,6 +34,29 @@ macro_rules! planted_bugs {
     };
 }
 
+/// Declares `has`, by which a shell asks whether one of its bugs is planted in this process: the one that a
+/// variable names, which reaches every process that a test starts. The feature is that of the crate that
+/// declares it; without it the answer is a constant `false`.
+#[macro_export]
+macro_rules! planted_by_name {
+    () => {
+        #[cfg(all(feature = "planted", not(debug_assertions)))]
+        compile_error!("planted bugs are for tests: nothing with them is built at release speed");
+
+        /// Whether a bug is planted in this process.
+        #[cfg(feature = "planted")]
+        pub(crate) fn has(bug: Planted) -> bool {
+            std::env::var_os("QUORATE_PLANTED").is_some_and(|named| named == bug.name())
+        }
+
+        /// Whether a bug is planted in this process: never.
+        #[cfg(not(feature = "planted"))]
+        pub(crate) const fn has(_: Planted) -> bool {
+            false
+        }
+    };
+}
+
 planted_bugs! {
     /// The deadline counts from the answer to a renewal (R1).
     DeadlineFromReply = "deadline-from-reply",

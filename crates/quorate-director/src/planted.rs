@@ -8,21 +8,4 @@ quorate_core::planted_bugs! {
     SilentGap = "silent-gap",
 }
 
-#[cfg(all(feature = "planted", not(debug_assertions)))]
-compile_error!("planted bugs are for tests: nothing with them is built at release speed");
-
-/// Variable that names the bug to plant: it reaches every process that a test starts.
-#[cfg(feature = "planted")]
-const VARIABLE: &str = "QUORATE_PLANTED";
-
-/// Whether a bug is planted in this process.
-#[cfg(feature = "planted")]
-pub(crate) fn has(bug: Planted) -> bool {
-    std::env::var_os(VARIABLE).is_some_and(|named| named == bug.name())
-}
-
-/// Whether a bug is planted in this process: never.
-#[cfg(not(feature = "planted"))]
-pub(crate) const fn has(_: Planted) -> bool {
-    false
-}
+quorate_core::planted_by_name!();

@@ -145,7 +145,7 @@ fn bears_it(cluster: &ClusterView, to: Option<&DirectorName>) -> Result<String, 
             format!(
                 "{count} healthy directors vote, and a drill takes three: with less, one that fails stops all"
             ),
-            "`quorate cluster status` shows who is missing; `quorate director --join ADDR` adds one",
+            "`quorate cluster status` shows who is missing; `quorate join` makes another one",
         );
     }
     let Some(leader) = leads(cluster) else {

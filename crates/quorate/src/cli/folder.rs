@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use quorate_pki::{FOLDER, Host};
 
 use super::args::PlaceArgs;
-use super::daemon::host_name;
+use crate::daemon::next;
 use crate::failure::{Code, Failure};
 
 /// The configuration file, in the data folder.
@@ -136,16 +136,6 @@ pub(super) fn text(value: &str) -> String {
     toml::Value::String(value.to_owned()).to_string()
 }
 
-/// The name of this machine in the cluster, or what it is called anyway.
-pub(super) fn name(
-    said: Option<&quorate_core::ids::NodeName>,
-) -> Result<quorate_core::ids::NodeName, Failure> {
-    said.map_or_else(
-        || host_name(quorate_core::ids::NodeName::new),
-        |name| Ok(name.clone()),
-    )
-}
-
 /// What a data folder must not hold when it becomes that of somebody new.
 const TAKEN: [&str; 8] = [
     CONFIG,
@@ -203,18 +193,18 @@ pub(super) fn write_config(data_dir: &Path, content: &str) -> Result<PathBuf, Fa
 }
 
 pub(super) fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(
-        Code::DataDir,
-        format!("{} cannot be written: {error}", path.display()),
-        "check the folder, or choose another with --data-dir",
-    )
+    unusable(format!("{} cannot be written: {error}", path.display()))
+}
+
+/// What is wrong with a data folder.
+pub(super) fn unusable(why: String) -> Failure {
+    Failure::new(Code::DataDir, why, next(Code::DataDir))
 }
 
 /// The address by which this machine reaches another, which is where the other reaches it, too, unless
 /// something translates between them.
 pub(super) async fn own_address(towards: &str) -> Option<IpAddr> {
     let target = towards.split_once("://").map_or(towards, |(_, rest)| rest);
-    let target = target.strip_suffix('/').unwrap_or(target);
     // A connected socket of UDP sends nothing; the system only chooses its address.
     for target in tokio::net::lookup_host(target).await.ok()? {
         let any: SocketAddr = if target.is_ipv4() {

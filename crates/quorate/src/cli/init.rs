@@ -9,6 +9,7 @@ use quorate_raft::Start;
 use serde::Serialize;
 
 use super::args::InitArgs;
+use super::daemon::host_name;
 use super::folder::{self, Place};
 use crate::daemon::{absolute, quoted, typed};
 use crate::failure::{Code, Exit, Failure, chain};
@@ -30,9 +31,10 @@ struct Made {
 }
 
 pub(super) fn init(args: &InitArgs, output: Output) -> Result<Exit, Failure> {
-    let name = folder::name(args.name.as_ref())?;
-    let name = DirectorName::new(name.as_str())
-        .map_err(|error| Failure::new(Code::Usage, error.to_string(), "choose one with --name"))?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => host_name(DirectorName::new)?,
+    };
     let place = Place::of(args.listen, &args.place)?;
     let data_dir = absolute(&args.data_dir)?;
     if let Some(path) = folder::taken(&data_dir) {
@@ -78,13 +80,8 @@ fn undo(data_dir: &Path) {
 fn found(name: &DirectorName, place: &Place, data_dir: &Path) -> Result<Made, Failure> {
     let ledger = data_dir.join("ledger");
     folder::make(&ledger)?;
-    let ids = quorate_raft::ids(&ledger, name, Start::Found).map_err(|error| {
-        Failure::new(
-            Code::DataDir,
-            chain(&error),
-            "check the folder, or choose another with --data-dir",
-        )
-    })?;
+    let ids = quorate_raft::ids(&ledger, name, Start::Found);
+    let ids = ids.map_err(|error| folder::unusable(chain(&error)))?;
     let cluster = ClusterId(ids.cluster);
     let pki = data_dir.join(FOLDER);
     folder::make(&pki)?;
@@ -102,13 +99,7 @@ fn found(name: &DirectorName, place: &Place, data_dir: &Path) -> Result<Made, Fa
     let authority = make().map_err(|error| unusable(&pki, &error))?;
     let first = TokenName::new("the first").expect("it is a name");
     let token = quorate_director::write_bootstrap_token(data_dir, first);
-    let token = token.map_err(|error| {
-        Failure::new(
-            Code::DataDir,
-            chain(&error),
-            "check the folder, or choose another with --data-dir",
-        )
-    })?;
+    let token = token.map_err(|error| folder::unusable(chain(&error)))?;
     let config = folder::write_config(data_dir, &config(name, place, data_dir, cluster))?;
     Ok(Made {
         cluster: cluster.to_string(),

@@ -4,9 +4,7 @@
 //! believed, not even once. Whoever is interrupted runs the same command again, which asks with the same
 //! key and takes no further use of the token.
 
-use std::io::Read as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -20,9 +18,10 @@ use quorate_pki::{
 use serde::Serialize;
 
 use super::args::JoinArgs;
+use super::daemon::host_name;
 use super::folder::{self, Place};
 use super::init::MORE;
-use super::remote::failure_of;
+use super::remote::{failure_of, secret_file, short_text};
 use crate::daemon::{absolute, quoted, typed};
 use crate::failure::{Code, Exit, Failure, chain};
 use crate::output::{Output, say};
@@ -31,8 +30,6 @@ use crate::output::{Output, say};
 const REQUEST: &str = "request.pem";
 /// The port of a director's API.
 const API_PORT: u16 = 7400;
-/// A file with more than this is no token.
-const TOKEN_BYTES_MAX: u64 = 4096;
 
 /// What this machine is from now on.
 #[derive(Debug, Serialize)]
@@ -47,17 +44,21 @@ struct Joined {
 pub(super) async fn join(args: &JoinArgs, output: Output) -> Result<Exit, Failure> {
     let token = token(args)?;
     let authority = authority_of(&token)?;
-    let name = folder::name(args.name.as_ref())?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => host_name(NodeName::new)?,
+    };
     let data_dir = absolute(&args.data_dir)?;
     let pki = data_dir.join(FOLDER);
     if !is_free(&data_dir, &pki, &name)? {
         return Err(taken(&data_dir, &pki));
     }
     // Before anything is asked, so that a mistake in it costs no use of the token.
-    let place = place(args).await?;
+    let client = pinned(&args.directors, authority)?;
+    let place = place(args, &client).await?;
     folder::make(&pki)?;
     let request = Request::kept(&pki.join(REQUEST)).map_err(|error| unusable(&error))?;
-    let answer = enrol(args, token, authority, &name, request.csr()).await?;
+    let answer = enrol(&client, token, &name, request.csr()).await?;
     let joined = Joining {
         authority,
         directors: &args.directors,
@@ -107,24 +108,12 @@ fn read_token(path: &Path) -> Result<String, Failure> {
             "write it into a file of mode 0600 that is yours, or give it to standard input with --join-token-file -",
         )
     };
-    let mut text = String::new();
-    if path == Path::new("-") {
-        let read = std::io::stdin()
-            .take(TOKEN_BYTES_MAX)
-            .read_to_string(&mut text);
-        read.map_err(|error| unreadable(error.to_string()))?;
-        return Ok(text);
-    }
-    let file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
-    let about = file
-        .metadata()
-        .map_err(|error| unreadable(error.to_string()))?;
-    if about.is_file() && about.permissions().mode() & 0o077 != 0 {
-        return Err(unreadable("other users may read it".to_owned()));
-    }
-    let read = file.take(TOKEN_BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|error| unreadable(error.to_string()))?;
-    Ok(text)
+    let read = if path == Path::new("-") {
+        short_text(std::io::stdin()).map_err(|error| error.to_string())
+    } else {
+        secret_file(path)
+    };
+    read.map_err(unreadable)
 }
 
 /// The authority that a token names.
@@ -175,12 +164,13 @@ fn taken(data_dir: &Path, pki: &Path) -> Failure {
 }
 
 /// Where this machine would be as a director.
-async fn place(args: &JoinArgs) -> Result<Place, Failure> {
+async fn place(args: &JoinArgs, client: &Client) -> Result<Place, Failure> {
     let listen = match args.listen {
         Some(listen) => listen,
         None => {
-            let first = args.directors.first().map_or("", String::as_str);
-            let own = folder::own_address(&with_port(first)).await;
+            let directors = client.addresses();
+            let first = directors.first().map_or("", String::as_str);
+            let own = folder::own_address(first).await;
             let own = own.unwrap_or_else(|| [127, 0, 0, 1].into());
             SocketAddr::new(own, API_PORT)
         }
@@ -188,32 +178,12 @@ async fn place(args: &JoinArgs) -> Result<Place, Failure> {
     Place::of(listen, &args.place)
 }
 
-/// An address with a port, as people leave it out.
-fn with_port(address: &str) -> String {
-    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
-    let has_port = rest
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if has_port {
-        rest.to_owned()
-    } else {
-        format!("{rest}:{API_PORT}")
-    }
-}
-
 async fn enrol(
-    args: &JoinArgs,
+    client: &Client,
     join_token: String,
-    authority: Fingerprint,
     name: &NodeName,
     csr: &str,
 ) -> Result<EnrolAnswer, Failure> {
-    let tls = ClientTls::pinned(authority).map_err(|error| unusable(&error))?;
-    let options = Options {
-        tls: Some(tls),
-        ..Options::default()
-    };
-    let client = client(&args.directors, options)?;
     let machine = quorate_agent::machine::id();
     let request = EnrolRequest {
         join_token,
@@ -230,6 +200,16 @@ async fn enrol(
         }
         failure
     })
+}
+
+/// A client that believes directors of this authority, and shows nothing of its own.
+fn pinned(directors: &[String], authority: Fingerprint) -> Result<Client, Failure> {
+    let tls = ClientTls::pinned(authority).map_err(|error| unusable(&error))?;
+    let options = Options {
+        tls: Some(tls),
+        ..Options::default()
+    };
+    client(directors, options)
 }
 
 fn client(directors: &[String], options: Options) -> Result<Client, Failure> {
@@ -265,11 +245,7 @@ fn believed(authorities: &str, authority: Fingerprint) -> Result<Trust, Failure>
 }
 
 fn unusable(error: &Error) -> Failure {
-    Failure::new(
-        Code::DataDir,
-        chain(error),
-        "check the folder, or choose another with --data-dir",
-    )
+    folder::unusable(chain(error))
 }
 
 /// What has been asked, and is to become a folder.
@@ -419,6 +395,8 @@ fn tell(joined: &Joined) {
 
 #[cfg(test)]
 mod tests {
+    use std::str::FromStr as _;
+
     use quorate_core::ids::ClusterId;
     use quorate_pki::Identity;
 
@@ -473,23 +451,23 @@ mod tests {
             Code::Tls
         );
         // Where no certificate is shown nothing is asked.
-        let tls = || Options {
-            tls: Some(ClientTls::pinned(named.fingerprint()).unwrap()),
-            ..Options::default()
-        };
-        assert!(client(&["d1:7400".to_owned()], tls()).is_ok());
+        let ask = |directors: &[String]| pinned(directors, named.fingerprint());
+        assert!(ask(&["d1:7400".to_owned()]).is_ok());
         for plain in ["http://d1:7400", " http://d1"] {
             let directors = ["d2:7400".to_owned(), plain.to_owned()];
-            let refused = client(&directors, tls()).unwrap_err();
+            let refused = ask(&directors).unwrap_err();
             assert_eq!(refused.first.code, Code::Usage, "{plain}");
         }
     }
 
     #[test]
     fn addresses_are_completed_and_tokens_taken_apart() {
-        assert_eq!(with_port("https://d1"), "d1:7400");
-        assert_eq!(with_port("10.0.0.1:7500"), "10.0.0.1:7500");
         let hash = "ab".repeat(32);
+        let authority = Fingerprint::from_str(&hash).unwrap();
+        let directors = ["https://d1".to_owned(), "10.0.0.1:7500".to_owned()];
+        let client = pinned(&directors, authority).unwrap();
+        let complete = ["https://d1:7400", "https://10.0.0.1:7500"];
+        assert_eq!(*client.addresses(), complete);
         let named = authority_of(&format!("qrj_0123456789_x_{hash}")).unwrap();
         assert_eq!(named.to_string(), hash);
         for bad in ["qrj_0123456789_x", "qrj_0123456789_x_ab", "qrj_"] {

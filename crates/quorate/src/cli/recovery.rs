@@ -14,6 +14,7 @@ use quorate_core::ids::{ClusterId, DirectorName, Era, Position};
 use quorate_core::spec::Span;
 use quorate_core::time::WallTime;
 use quorate_director::backup::{self, Backup, Head};
+use quorate_pki::FOLDER;
 use quorate_raft::{Beginning, OpenError, Stopped, found_with};
 use serde::Serialize;
 
@@ -23,9 +24,6 @@ use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure, chain};
 use crate::output::say;
 use crate::papers;
-
-/// What a data folder may have before a cluster is restored into it.
-const MAY_BE_THERE: &str = "pki";
 
 /// The result of a restore.
 #[derive(Debug, Serialize)]
@@ -275,7 +273,7 @@ fn is_new(data_dir: &Path) -> Result<(), Failure> {
         }
     };
     let names = found.flatten().map(|entry| entry.file_name());
-    let mut other = names.filter(|name| name != MAY_BE_THERE);
+    let mut other = names.filter(|name| name != FOLDER);
     match other.next() {
         None => Ok(()),
         Some(other) => Err(Failure::new(

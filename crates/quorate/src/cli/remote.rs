@@ -1,8 +1,9 @@
 //! The cluster as the commands see it: a client, and its errors in a person's words.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use quorate_api::client::{Client, Error, Options, PartitionFilter, Trouble};
 use quorate_api::problem::{self, Problem as ApiProblem};
@@ -123,16 +124,7 @@ pub(super) fn with_token(mut global: Global) -> Result<Global, Failure> {
             "write the token into a file of mode 0600 that is yours, and name it with --token-file or QUORATE_API_TOKEN_FILE",
         )
     };
-    let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
-    let about = file
-        .metadata()
-        .map_err(|error| unusable(error.to_string()))?;
-    if about.is_file() && about.permissions().mode() & 0o077 != 0 {
-        return Err(unusable("other users may read it".to_owned()));
-    }
-    let mut text = String::new();
-    let read = file.take(TOKEN_BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|error| unusable(error.to_string()))?;
+    let text = secret_file(path).map_err(unusable)?;
     let token = text.trim();
     if token.is_empty() || token.contains(char::is_whitespace) {
         return Err(unusable(
@@ -141,6 +133,23 @@ pub(super) fn with_token(mut global: Global) -> Result<Global, Failure> {
     }
     global.token = Some(token.to_owned());
     Ok(global)
+}
+
+/// What is in a file that holds a secret, which nobody but its owner may read; why not, as a fragment.
+pub(super) fn secret_file(path: &Path) -> Result<String, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let about = file.metadata().map_err(|error| error.to_string())?;
+    if about.is_file() && about.permissions().mode() & 0o077 != 0 {
+        return Err("other users may read it".to_owned());
+    }
+    short_text(file).map_err(|error| error.to_string())
+}
+
+/// The text of something that holds a token and not much more.
+pub(super) fn short_text(from: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    from.take(TOKEN_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Where the directors are, as `--address` or `QUORATE_ADDRESS` says; empty when neither does.

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use quorate_core::ids::NodeName;
+use quorate_core::ids::{DirectorName, NodeName};
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// The name of the first director [default: the host's name]
     #[arg(long, env = "QUORATE_DIRECTOR__NAME", value_name = "NAME")]
-    pub(crate) name: Option<NodeName>,
+    pub(crate) name: Option<DirectorName>,
     /// Where that director is to keep its data; new or empty
     #[arg(long, env = "QUORATE_DIRECTOR__DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
