@@ -146,9 +146,12 @@ pub(crate) struct Following {
 impl Following {
     /// Waits for a line with this text.
     pub(crate) fn until(&self, text: &str) -> String {
-        eventually(&format!("a line with {text:?}"), || {
-            self.lines.try_iter().find(|line| line.contains(text))
-        })
+        self.until_one(&format!("a line with {text:?}"), |line| line.contains(text))
+    }
+
+    /// Waits for a line that is as it is asked for.
+    pub(crate) fn until_one(&self, what: &str, mut is: impl FnMut(&str) -> bool) -> String {
+        eventually(what, || self.lines.try_iter().find(|line| is(line)))
     }
 
     /// Ends it with Ctrl-C; how it ended.
