@@ -13,16 +13,18 @@ use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
 use crate::output::{Cell, Column, Row, Style};
 
-/// A blocking query comes back after this long even when nothing has changed.
-const WATCH_WAIT: Duration = Duration::from_secs(30);
+/// A blocking query comes back after this long even when nothing has changed. That an agent is silent or
+/// back is no change of the ledger, so a list that is watched learns of it then at the latest.
+const WATCH_WAIT: Duration = Duration::from_secs(3);
 /// Directors have no index to wait on, so their list is fetched again this often.
 const DIRECTORS_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn ls(args: &LsArgs, remote: &Remote) -> Result<Exit, Failure> {
     check(args)?;
     let mut wait = None;
+    let mut shown = None;
     loop {
-        let index = show(args, remote, wait).await?;
+        let index = show(args, remote, wait, &mut shown).await?;
         if !args.watch {
             return Ok(Exit::Done);
         }
@@ -58,7 +60,15 @@ fn check(args: &LsArgs) -> Result<(), Failure> {
     }
 }
 
-async fn show(args: &LsArgs, remote: &Remote, wait: Option<Wait>) -> Result<u64, Failure> {
+/// A list as it was shown last, for nothing that is there already is shown again.
+type Shown = Option<Vec<u8>>;
+
+async fn show(
+    args: &LsArgs,
+    remote: &Remote,
+    wait: Option<Wait>,
+    shown: &mut Shown,
+) -> Result<u64, Failure> {
     let client = &remote.client;
     match args.kind {
         Kind::Services => {
@@ -67,7 +77,7 @@ async fn show(args: &LsArgs, remote: &Remote, wait: Option<Wait>) -> Result<u64,
             } else {
                 client.services(wait).await
             };
-            print(args, remote, list.map_err(failure_of)?, wait)
+            print(args, remote, list.map_err(failure_of)?, shown)
         }
         Kind::Partitions => {
             let filter = PartitionFilter {
@@ -78,7 +88,7 @@ async fn show(args: &LsArgs, remote: &Remote, wait: Option<Wait>) -> Result<u64,
                 labels: pairs(&args.labels),
             };
             let list = client.partitions(&filter, wait).await.map_err(failure_of)?;
-            print(args, remote, list, wait)
+            print(args, remote, list, shown)
         }
         Kind::Agents => {
             let filter = AgentFilter {
@@ -86,7 +96,7 @@ async fn show(args: &LsArgs, remote: &Remote, wait: Option<Wait>) -> Result<u64,
                 labels: pairs(&args.labels),
             };
             let list = client.agents_where(&filter, wait).await;
-            print(args, remote, list.map_err(failure_of)?, wait)
+            print(args, remote, list.map_err(failure_of)?, shown)
         }
         Kind::Directors => {
             let mut list = client.directors().await.map_err(failure_of)?;
@@ -94,7 +104,7 @@ async fn show(args: &LsArgs, remote: &Remote, wait: Option<Wait>) -> Result<u64,
                 list.value
                     .retain(|director| director.role == DirectorRole::Unreachable);
             }
-            print(args, remote, list, wait)
+            print(args, remote, list, shown)
         }
     }
 }
@@ -108,13 +118,14 @@ fn print<T: Row>(
     args: &LsArgs,
     remote: &Remote,
     list: Indexed<Vec<T>>,
-    wait: Option<Wait>,
+    shown: &mut Shown,
 ) -> Result<u64, Failure> {
-    // A blocking query that ran out shows what is there already.
-    if wait.is_some_and(|wait| wait.index == list.index) && args.kind != Kind::Directors {
-        return Ok(list.index);
-    }
     if args.watch {
+        let now = serde_json::to_vec(&list.value).ok();
+        if now.is_some() && *shown == now {
+            return Ok(list.index);
+        }
+        *shown = now;
         remote.output.clear()?;
     }
     remote.output.list(&list.value)?;

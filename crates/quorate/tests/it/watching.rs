@@ -1,9 +1,10 @@
 //! Commands that go on: `ls --watch`, `logs -f`, `events -f`; and what `logs` and `events` remember.
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::one::One;
-use crate::support::eventually;
+use crate::support::{eventually, signal};
 
 /// One that prints a line every tenth of a second, one that fails, under another lease.
 const JOB: &str = r#"
@@ -41,6 +42,38 @@ fn a_list_that_is_watched_is_shown_again_when_something_has_changed() {
     one.ok(&["stop", "s/b"]);
     shown(false, "stopped");
     assert_eq!(watched.interrupt(), Some(130));
+}
+
+#[test]
+fn a_list_that_is_watched_shows_that_an_agent_is_silent_and_that_it_is_back() {
+    let one = One::start(
+        &JOB.split("[service.bad]")
+            .next()
+            .expect("the first")
+            .replace("3s", "40s"),
+    );
+    let watched = one.follow(&[
+        "ls",
+        "partitions",
+        "--watch",
+        "--service",
+        "s",
+        "-o",
+        "ndjson",
+    ]);
+    let shown = |running: bool| {
+        watched.until_one("partition `a`", |line| {
+            let row: Value = serde_json::from_str(line).expect("JSON");
+            row["key"] == "a" && row["state"] == "assumed" && row["running"] == running
+        })
+    };
+    shown(true);
+    // Silence is no entry of the ledger, so no index tells of it.
+    let agent = u32::try_from(one.process_with("agent").expect("an agent")).expect("a process");
+    signal(agent, Signal::STOP);
+    shown(false);
+    signal(agent, Signal::CONT);
+    shown(true);
 }
 
 #[test]
