@@ -50,7 +50,7 @@ async fn holding(desk: &Desk, worker: &Worker) -> WorkItem {
 #[tokio::test]
 async fn what_one_owner_writes_the_next_one_is_given_and_the_first_is_refused() {
     let desk = Desk::start().await;
-    let worker = Worker::join(&desk, "a1", 2000).await;
+    let worker = Worker::join(&desk, "a1", 3000).await;
     let item = holding(&desk, &worker).await;
     assert_eq!(item.checkpoint, None);
     let none = desk.client.checkpoint("feeds", "a").await;
@@ -103,7 +103,7 @@ async fn what_one_owner_writes_the_next_one_is_given_and_the_first_is_refused() 
 #[tokio::test]
 async fn an_owner_that_speaks_for_itself_writes_under_its_token() {
     let desk = Desk::start().await;
-    let worker = Worker::join(&desk, "a1", 2000).await;
+    let worker = Worker::join(&desk, "a1", 3000).await;
     let item = holding(&desk, &worker).await;
     let client = &desk.client;
     for content in ["one", "two"] {
@@ -143,7 +143,7 @@ async fn an_owner_that_speaks_for_itself_writes_under_its_token() {
 #[tokio::test]
 async fn what_cannot_be_kept_is_told() {
     let desk = Desk::start().await;
-    let worker = Worker::join(&desk, "a1", 2000).await;
+    let worker = Worker::join(&desk, "a1", 3000).await;
     let item = holding(&desk, &worker).await;
     let token = item.token;
     let most = text(&"x".repeat(16 * 1024));
@@ -185,7 +185,7 @@ async fn what_cannot_be_kept_is_told() {
         .put_checkpoint("feeds", "nope", (token, None), &text("x"))
         .await;
     assert_eq!(code(missing), Code::NotFound);
-    let mut stranger = Worker::join(&desk, "a2", 2000).await;
+    let mut stranger = Worker::join(&desk, "a2", 3000).await;
     let foreign = write(&stranger, &item, 9_000_000, text("x")).await.unwrap();
     assert_eq!(foreign.refused[0].token, token);
     stranger.secret = "0".repeat(64);

@@ -42,12 +42,12 @@ async fn a_partition_of_a_silent_agent_waits_for_its_hook_and_says_so() {
     let service = json!({
         "command": ["/bin/sleep", "inf"],
         "partitions": { "list": ["p"] },
-        "lease": "2s",
+        "lease": "3s",
         "fence": "power-off",
         "ramp": { "settle": "0s" },
     });
     desk.apply(json!({ "s": service })).await;
-    let first = Worker::join(&desk, "a1", 2000).await;
+    let first = Worker::join(&desk, "a1", 3000).await;
     let items = work(&first, 1, WorkState::Assigned).await;
     let [token] = assume(&first, 1, &items).await[..] else {
         panic!("{items:?}")
@@ -89,7 +89,7 @@ async fn a_partition_of_a_silent_agent_waits_for_its_hook_and_says_so() {
         view().await.token.is_none()
     })
     .await;
-    let second = Worker::join(&desk, "a22", 2000).await;
+    let second = Worker::join(&desk, "a22", 3000).await;
     let items = work(&second, 1, WorkState::Assigned).await;
     assert!(items[0].token > token, "{items:?}");
     let history = desk.client.history("s", "p").await.unwrap();
@@ -104,12 +104,12 @@ async fn an_eviction_tells_that_it_frees_work_without_its_hook() {
     let service = json!({
         "command": ["/bin/sleep", "inf"],
         "partitions": { "list": ["p"] },
-        "lease": "2s",
+        "lease": "3s",
         "fence": "power-off",
         "ramp": { "settle": "0s" },
     });
     desk.apply(json!({ "s": service })).await;
-    let worker = Worker::join(&desk, "a1", 2000).await;
+    let worker = Worker::join(&desk, "a1", 3000).await;
     let items = work(&worker, 1, WorkState::Assigned).await;
     assume(&worker, 1, &items).await;
     let view = async || {

@@ -79,7 +79,7 @@ pub(crate) fn quick(keys: &[&str]) -> serde_json::Value {
     json!({
         "command": ["/bin/sleep", "inf"],
         "partitions": { "list": keys },
-        "lease": "2s",
+        "lease": "3s",
         "ramp": { "settle": "0s" },
     })
 }
@@ -87,7 +87,7 @@ pub(crate) fn quick(keys: &[&str]) -> serde_json::Value {
 #[tokio::test]
 async fn what_an_agent_stops_by_itself_has_not_settled() {
     let desk = Desk::start().await;
-    let worker = Worker::join(&desk, "a1", 2000).await;
+    let worker = Worker::join(&desk, "a1", 3000).await;
     desk.apply(json!({ "feeds": quick(&["a", "b"]) })).await;
     let items = work(&worker, 2, WorkState::Assigned).await;
     assume(&worker, 1, &items).await;
@@ -120,7 +120,7 @@ async fn what_an_agent_stops_by_itself_has_not_settled() {
 #[tokio::test]
 async fn what_is_applied_is_assigned_assumed_shown_and_freed_by_expiry() {
     let desk = Desk::start().await;
-    let first = Worker::join(&desk, "a1", 2000).await;
+    let first = Worker::join(&desk, "a1", 3000).await;
     desk.apply(json!({ "feeds": quick(&["a", "b"]) })).await;
     let items = work(&first, 2, WorkState::Assigned).await;
     let mut tokens = assume(&first, 1, &items).await;
@@ -147,7 +147,7 @@ async fn what_is_applied_is_assigned_assumed_shown_and_freed_by_expiry() {
     assert!(!why.reason.is_empty());
 
     // a1 falls silent. Its partitions go to a2, only after the expiry and under higher tokens.
-    let second = Worker::join(&desk, "a2", 2000).await;
+    let second = Worker::join(&desk, "a2", 3000).await;
     let renewing = tokio::spawn({
         let (client, id) = (second.client.clone(), second.opened.session);
         let (secret, incarnation) = (second.secret.clone(), second.opened.incarnation);

@@ -132,7 +132,7 @@ async fn only_the_secret_speaks_for_a_session() {
 #[tokio::test]
 async fn a_session_that_is_silent_for_longer_than_its_lease_expires() {
     let desk = Desk::start().await;
-    let worker = Worker::join(&desk, "a1", 2000).await;
+    let worker = Worker::join(&desk, "a1", 3000).await;
     until("the session has expired", async || {
         let agents = desk.client.agents(None).await.unwrap().value;
         agents[0].state == AgentState::Gone

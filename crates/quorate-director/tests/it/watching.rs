@@ -141,7 +141,7 @@ async fn joining_and_expiring_agents_are_events() {
         ..EventFilter::default()
     };
     let mut stream = desk.client.events(&filter, None).await.unwrap();
-    Worker::join(&desk, "a1", 2000).await;
+    Worker::join(&desk, "a1", 3000).await;
     assert_eq!(stream.next().await.unwrap().kind, "session.opened");
     assert_eq!(stream.next().await.unwrap().kind, "session.expired");
     desk.stop().await;

@@ -52,7 +52,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 name: "lease",
                 kind: "time",
                 default: r#""10s""#,
-                limits: "2s or more; all services together have at most 4 different ones",
+                limits: "3s or more; all services together have at most 4 different ones",
                 meaning: "How long an agent may be silent. Then the kernel ends its runs, and a little later they start elsewhere.",
                 example: r#""3s""#,
                 refused: &[r#""1900ms""#, "3"],

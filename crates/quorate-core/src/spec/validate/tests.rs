@@ -220,12 +220,12 @@ fn every_bad_value_is_told_with_its_place_and_its_next_step() {
         (
             "lease",
             json!("0s"),
-            "lease: 0s is too short: a mere change of leader would stop the work; write 2s or more",
+            "lease: 0s is too short: a mere change of leader would stop the work; write 3s or more",
         ),
         (
             "lease",
-            json!("1s900ms"),
-            "lease: 1s900ms is too short: a mere change of leader would stop the work; write 2s or more",
+            json!("2s900ms"),
+            "lease: 2s900ms is too short: a mere change of leader would stop the work; write 3s or more",
         ),
         (
             "partitions",
@@ -399,7 +399,7 @@ fn what_is_right_passes() {
         ("user", json!("_www-data.x")),
         ("stop.timeout", json!("0s")),
         ("stop.signal", json!("SIGRTMIN+3")),
-        ("lease", json!("2s")),
+        ("lease", json!("3s")),
         ("lease", json!("6h")),
         (
             "restart",
