@@ -1,10 +1,11 @@
-//! Who a certificate belongs to: one URI among its alternative names, `quorate://CLUSTER/ROLE/NAME`.
+//! Who a certificate belongs to: one URI among its alternative names, `quorate://CLUSTER/ROLE/NAME`, or
+//! `quorate://CLUSTER/ROLE/NAME/SINCE` for a machine that was let in at a position of the ledger.
 //!
 //! Nothing else in a certificate is believed: no subject, no other name.
 
 use std::fmt;
 
-use quorate_core::ids::{ClusterId, DirectorName, NameError};
+use quorate_core::ids::{ClusterId, DirectorName, NameError, Position};
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
@@ -53,6 +54,7 @@ pub struct Identity {
     cluster: ClusterId,
     role: Role,
     name: String,
+    since: Position,
 }
 
 impl Identity {
@@ -66,7 +68,15 @@ impl Identity {
             cluster,
             role,
             name: name.as_str().to_owned(),
+            since: Position(0),
         })
+    }
+
+    /// The same of a machine that was let in at this position of the ledger. A renewed certificate keeps it,
+    /// so that a later position at which the machine was forgotten ends all that it ever had.
+    #[must_use]
+    pub fn let_in_at(self, since: Position) -> Self {
+        Self { since, ..self }
     }
 
     /// Its cluster.
@@ -87,10 +97,20 @@ impl Identity {
         &self.name
     }
 
+    /// Where in the ledger it was let in; 0 for who founded the cluster.
+    #[must_use]
+    pub const fn since(&self) -> Position {
+        self.since
+    }
+
     /// As it stands in certificates.
     #[must_use]
     pub fn uri(&self) -> String {
-        format!("{SCHEME}{}/{}/{}", self.cluster, self.role, self.name)
+        let who = format!("{SCHEME}{}/{}/{}", self.cluster, self.role, self.name);
+        match self.since {
+            Position(0) => who,
+            Position(since) => format!("{who}/{since}"),
+        }
     }
 
     /// Reads what [`uri`](Self::uri) writes, and nothing else.
@@ -100,7 +120,10 @@ impl Identity {
         let role = parts.next()?;
         let role = Role::ALL.into_iter().find(|other| other.name() == role)?;
         let identity = Self::new(cluster, role, parts.next()?).ok()?;
-        parts.next().is_none().then_some(identity)
+        let since = parts.next().map_or(Some(0), |since| since.parse().ok())?;
+        let identity = identity.let_in_at(Position(since));
+        // What could be written in two ways is read in one.
+        (identity.uri() == uri).then_some(identity)
     }
 }
 
@@ -111,6 +134,7 @@ impl fmt::Display for Identity {
             cluster,
             role,
             name,
+            since: _,
         } = self;
         write!(f, "{role} {name:?} of cluster {cluster}")
     }
@@ -228,7 +252,13 @@ mod tests {
             identity.uri(),
             "quorate://000000000000beef/agent/a1.example"
         );
-        assert_eq!(Identity::parse(&identity.uri()), Some(identity));
+        assert_eq!(Identity::parse(&identity.uri()), Some(identity.clone()));
+        let later = identity.let_in_at(Position(812));
+        assert_eq!(
+            later.uri(),
+            "quorate://000000000000beef/agent/a1.example/812"
+        );
+        assert_eq!(Identity::parse(&later.uri()), Some(later));
         for bad in [
             "quorate://beef/agent/a1",
             "quorate://000000000000BEEF/agent/a1",
@@ -237,6 +267,12 @@ mod tests {
             "quorate://000000000000beef/Agent/a1",
             "quorate://000000000000beef/agent/",
             "quorate://000000000000beef/agent/a1/director",
+            "quorate://000000000000beef/agent/a1/0",
+            "quorate://000000000000beef/agent/a1/+7",
+            "quorate://000000000000beef/agent/a1/07",
+            "quorate://000000000000beef/agent/a1/7/8",
+            "quorate://000000000000beef/agent/a1/",
+            "quorate://000000000000beef/agent/a1/18446744073709551616",
             "quorate://000000000000beef/agent/..%2fa1",
             "quorate://000000000000beef/agent",
             "spiffe://000000000000beef/agent/a1",

@@ -12,15 +12,17 @@ use crate::ids::{CredentialId, NodeName, Position};
 use crate::time::WallTime;
 
 use super::{
-    Admission, Change, ENDED_MAX, JOIN_TTL_MAX, JoinGrant, LIVE_MAX, Node, Record, Refused, Role,
-    TokenGrant, USES_MAX,
+    Admission, Bars, Change, ENDED_MAX, JOIN_TTL_MAX, JoinGrant, LIVE_MAX, Node, Record, Refused,
+    Role, TokenGrant, USES_MAX,
 };
 
-/// All tokens.
+/// All tokens, and which certificates count no longer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     tokens: BTreeMap<CredentialId, ApiToken>,
     join_tokens: BTreeMap<CredentialId, JoinToken>,
+    #[serde(default, skip_serializing_if = "Bars::is_empty")]
+    bars: Bars,
 }
 
 /// An API token and what became of it.
@@ -134,6 +136,32 @@ impl Credentials {
     #[must_use]
     pub fn join_tokens(&self) -> &BTreeMap<CredentialId, JoinToken> {
         &self.join_tokens
+    }
+
+    /// Whether the token of this admission has let in this machine already, for the very same request.
+    #[must_use]
+    pub(crate) fn has_let_in(&self, admission: &Admission) -> bool {
+        let token = self.join_tokens.get(&admission.token);
+        token.is_some_and(|token| token.has_let_in(&admission.name, &admission.request))
+    }
+
+    /// The certificates that count no longer.
+    #[must_use]
+    pub fn bars(&self) -> &Bars {
+        &self.bars
+    }
+
+    /// What was handed out to this machine so far counts no longer, and a join token that has let it in lets it
+    /// in again only by another use.
+    pub(crate) fn bar(&mut self, node: Node, name: &NodeName, at: (Position, WallTime)) {
+        for token in self.join_tokens.values_mut() {
+            if token.grant.admits == node {
+                // The use stays used up; only its request counts no longer.
+                let used = token.used.iter_mut().filter(|used| used.name == *name);
+                used.for_each(|used| used.request.clear());
+            }
+        }
+        self.bars.set(node, name.clone(), at);
     }
 
     /// Whether anybody may still give out tokens.

@@ -4,6 +4,7 @@
 //! the replicated state that says who there is. A secret never comes here: only its SHA-256 does, so that
 //! nobody learns one from the ledger, a snapshot or a backup.
 
+mod bars;
 mod credentials;
 mod decide;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{CredentialId, NodeName, ServicePrefix, TokenName};
 use crate::time::WallTime;
 
+pub use bars::{BARRED_FOR, Bars};
 pub use credentials::{ApiToken, Credentials, JoinToken, Use};
 pub use decide::{Denied, Object, Principal, Verb, decide};
 

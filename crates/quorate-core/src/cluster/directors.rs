@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::access::Node;
 use crate::history::Change;
 use crate::ids::DirectorName;
 use crate::record::DirectorInfo;
@@ -46,6 +47,7 @@ impl Cluster {
         name: DirectorName,
     ) -> Result<(), Refused> {
         self.directors.remove(&name).ok_or(Refused::NoDirector)?;
+        self.bar(fold, Node::Director, name.as_str());
         fold.changes.push(Change::DirectorForgotten { name });
         Ok(())
     }

@@ -187,6 +187,7 @@ fn tokens(sum: &mut Sum, credentials: &Credentials) {
         sum.number(revoked.is_some());
         sum.stored(used);
     }
+    sum.stored(credentials.bars());
 }
 
 fn slab<T>(sum: &mut Sum, slab: &Slab<T>, each: impl Fn(&mut Sum, &T)) {

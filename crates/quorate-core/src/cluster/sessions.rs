@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::access::Node;
 use crate::history::{Change, What};
 use crate::ids::{AgentName, Incarnation, PartitionId, SessionId};
 use crate::lease::LeaseTimes;
@@ -261,6 +262,7 @@ impl Cluster {
         if !agent.is_gone() {
             return Err(Refused::Held);
         }
+        self.bar(fold, Node::Agent, name.as_str());
         self.forget(fold, name);
         Ok(())
     }

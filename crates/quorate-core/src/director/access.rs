@@ -58,15 +58,20 @@ impl Director {
         machine: Option<&str>,
     ) -> Decided {
         let name = &admission.name;
+        let again = self.cluster.credentials().has_let_in(&admission);
         let taken = match admission.node {
-            Node::Agent => {
-                let known = self.cluster.agents().get(name.as_str());
-                known
-                    .filter(|known| machine != Some(known.info().place.machine.as_str()))
-                    .map(|_| format!(
+            Node::Agent => match self.cluster.agents().get(name.as_str()) {
+                Some(known) if machine != Some(known.info().place.machine.as_str()) => {
+                    Some(format!(
                         "another machine is the agent {name}; choose another name, or forget it when it is gone for good: `quorate rm agent/{name}`"
                     ))
-            }
+                }
+                // What it has would count no longer, with all that it runs.
+                Some(known) if !known.sessions().is_empty() && !again => Some(format!(
+                    "the agent {name} of this machine is alive, or was a moment ago; stop it and wait until its lease is over"
+                )),
+                Some(_) | None => None,
+            },
             Node::Director => {
                 let known = self.cluster.directors().contains_key(name.as_str());
                 let leads = |leader: &Leader| leader.name.as_str() == name.as_str();
@@ -78,10 +83,6 @@ impl Director {
         if let Some(taken) = taken {
             return Err(Refusal::Conflict(taken));
         }
-        let known = self.cluster.credentials().join_tokens();
-        let again = known
-            .get(&admission.token)
-            .is_some_and(|token| token.has_let_in(name, &admission.request));
         let record = Access::Admitted(Box::new(admission));
         let checked = self.cluster.credentials().check(wall, &record);
         checked.map_err(refusal)?;

@@ -75,10 +75,12 @@ impl Secrets {
                     });
                 }
                 // Changed by people now and then; there are few enough to be copied.
-                Change::Access(_) => self.publish(cluster),
+                Change::Access(_)
+                // Their certificates count no longer.
+                | Change::AgentForgotten { .. }
+                | Change::DirectorForgotten { .. } => self.publish(cluster),
                 Change::Elected { .. }
                 | Change::DirectorKnown { .. }
-                | Change::DirectorForgotten { .. }
                 | Change::ServiceCreated { .. }
                 | Change::ServiceChanged { .. }
                 | Change::ServiceRemoved { .. }
@@ -92,7 +94,6 @@ impl Secrets {
                 | Change::AgentFenced { .. }
                 | Change::AgentDrifts { .. }
                 | Change::AgentSet { .. }
-                | Change::AgentForgotten { .. }
                 | Change::EraBegan { .. }
                 | Change::Audited(_) => {}
             }

@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use quorate_api::problem::Code;
+use quorate_api::routes::RELAYED_HEADER;
 use quorate_core::access::{
     self, ApiToken, Credentials, Denied, JoinToken, Node, Object, Principal, Verb, decide,
 };
@@ -128,8 +129,14 @@ pub(crate) async fn access(State(app): State<App>, request: Request, next: Next)
         // Whatever prints the headers does not print this one.
         value.set_sensitive(value.is_sensitive() || name == header::AUTHORIZATION);
     }
-    stand_in(&mut parts);
-    match admit(&app, &mut parts).await {
+    let admitted = match barred(&app, &parts) {
+        Some(failure) => Err(failure),
+        None => {
+            stand_in(&mut parts);
+            admit(&app, &mut parts).await
+        }
+    };
+    match admitted {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(failure) => {
             let asks = failure.0.code == Code::Unauthenticated;
@@ -149,7 +156,34 @@ fn is_director(principal: &Principal) -> bool {
     matches!(principal, Principal::Machine { node, .. } if *node == director)
 }
 
+/// Whether the certificate that a request comes with counts no longer, though it is not over.
+fn barred(app: &App, parts: &Parts) -> Option<Failure> {
+    let PeerIdentity { node, name, since } = parts.extensions.get()?;
+    let credentials = app.handle.secrets().credentials();
+    if !credentials.bars().bar(*node, name, *since) {
+        return None;
+    }
+    let gone = match node {
+        Node::Agent => "forgotten",
+        Node::Director => "removed",
+    };
+    let detail = format!(
+        "the certificate of {node} {name} counts no longer: it was {gone}, or let in again"
+    );
+    if parts.headers.contains_key(RELAYED_HEADER) {
+        // What somebody else asks is not refused for it: another director will take it.
+        return Some(Failure::new(Code::Unavailable, detail));
+    }
+    Some(
+        Failure::new(Code::Forbidden, detail)
+            .next_step("let it in with a join token and an empty data folder: `quorate join`"),
+    )
+}
+
 async fn admit(app: &App, parts: &mut Parts) -> Result<(), Failure> {
+    if let Some(barred) = barred(app, parts) {
+        return Err(barred);
+    }
     let principal = if app.authentication {
         match needed(parts)? {
             Some(Need::Open | Need::Session | Need::JoinToken) => return Ok(()),
@@ -237,7 +271,7 @@ async fn identify(app: &App, parts: &Parts) -> Result<Principal, Failure> {
         return counting(token);
     }
     match parts.extensions.get::<PeerIdentity>() {
-        Some(PeerIdentity { node, name }) => Ok(Principal::Machine {
+        Some(PeerIdentity { node, name, .. }) => Ok(Principal::Machine {
             node: *node,
             name: name.clone(),
         }),

@@ -61,7 +61,8 @@ impl Channel {
             Role::Person => return None,
         };
         let name = NodeName::new(identity.name()).ok()?;
-        Some(PeerIdentity { node, name })
+        let since = identity.since();
+        Some(PeerIdentity { node, name, since })
     }
 
     /// The scheme of its addresses.

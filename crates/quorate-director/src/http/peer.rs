@@ -11,7 +11,7 @@ use quorate_api::routes::{RELAYED_FOR_HEADER, RELAYED_FROM_HEADER, RELAYED_HEADE
 use quorate_core::access::Node;
 use quorate_core::audit::{By, Who};
 use quorate_core::director::call::{Attributed, Call};
-use quorate_core::ids::NodeName;
+use quorate_core::ids::{NodeName, Position};
 
 /// The machine of this cluster at the other end. Whoever accepts a connection over TLS puts it into the
 /// extensions of each request, after the chain, the cluster and the time of the certificate were checked;
@@ -23,6 +23,8 @@ pub struct PeerIdentity {
     pub node: Node,
     /// What it is called.
     pub name: NodeName,
+    /// Where in the ledger it was let in: what was forgotten or removed later is nobody.
+    pub since: Position,
 }
 
 /// The address at the other end of a connection. Whoever accepts it puts it into the extensions of each
@@ -72,15 +74,17 @@ pub(crate) fn tell(parts: &Parts, headers: &mut HeaderMap) {
 
 impl PeerIdentity {
     fn written(&self) -> String {
-        format!("{}/{}", self.node, self.name)
+        format!("{}/{}/{}", self.node, self.name, self.since.0)
     }
 
     fn read(text: &str) -> Option<Self> {
-        let (node, name) = text.split_once('/')?;
+        let (node, who) = text.split_once('/')?;
+        let (name, since) = who.split_once('/')?;
         let all = [Node::Agent, Node::Director];
         let node = all.into_iter().find(|known| known.as_str() == node)?;
         let name = NodeName::new(name).ok()?;
-        Some(Self { node, name })
+        let since = Position(since.parse().ok()?);
+        Some(Self { node, name, since })
     }
 }
 
@@ -116,7 +120,8 @@ mod tests {
 
     fn machine(node: Node, name: &str) -> PeerIdentity {
         let name = NodeName::new(name).unwrap();
-        PeerIdentity { node, name }
+        let since = Position(8);
+        PeerIdentity { node, name, since }
     }
 
     /// A request of this machine, with these headers.
@@ -142,7 +147,7 @@ mod tests {
     }
 
     const PASSED: (&str, &str) = (RELAYED_HEADER, "d2");
-    const FOR: (&str, &str) = (RELAYED_FOR_HEADER, "agent/a1");
+    const FOR: (&str, &str) = (RELAYED_FOR_HEADER, "agent/a1/8");
     const FROM: (&str, &str) = (RELAYED_FROM_HEADER, "10.0.0.7");
 
     #[test]
@@ -154,24 +159,29 @@ mod tests {
             (
                 director(),
                 vec![PASSED, FOR, FROM],
-                (Some("agent/a1".to_owned()), Some("10.0.0.7".to_owned())),
+                (Some("agent/a1/8".to_owned()), Some("10.0.0.7".to_owned())),
             ),
             // It passes on what somebody without a certificate asks: it does not lend its own.
             (director(), vec![PASSED], (None, None)),
             (
                 director(),
-                vec![PASSED, (RELAYED_FOR_HEADER, "boss/me")],
+                vec![PASSED, (RELAYED_FOR_HEADER, "boss/me/8")],
+                (None, None),
+            ),
+            (
+                director(),
+                vec![PASSED, (RELAYED_FOR_HEADER, "agent/a1")],
                 (None, None),
             ),
             (
                 director(),
                 vec![FOR, FROM],
-                (Some("director/d2".to_owned()), own.clone()),
+                (Some("director/d2/8".to_owned()), own.clone()),
             ),
             (
                 agent(),
-                vec![PASSED, (RELAYED_FOR_HEADER, "director/d1"), FROM],
-                (Some("agent/a2".to_owned()), own.clone()),
+                vec![PASSED, (RELAYED_FOR_HEADER, "director/d1/8"), FROM],
+                (Some("agent/a2/8".to_owned()), own.clone()),
             ),
             (None, vec![PASSED, FOR, FROM], (None, own.clone())),
         ] {

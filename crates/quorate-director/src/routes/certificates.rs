@@ -9,7 +9,7 @@ use quorate_api::access::{AuthorityFiles, Certificate, CertificateRequest};
 use quorate_api::problem::{Code, Problem};
 use quorate_api::routes;
 use quorate_core::access::Node;
-use quorate_core::ids::NodeName;
+use quorate_core::ids::{NodeName, Position};
 use quorate_core::time::WallTime;
 use quorate_pki::{Authority, Error, Identity, Role, Validity};
 use utoipa_axum::router::OpenApiRouter;
@@ -45,7 +45,7 @@ async fn renew(
     machine: Option<Extension<PeerIdentity>>,
     JsonBody(request): JsonBody<CertificateRequest>,
 ) -> Result<Indexed<Certificate>, Failure> {
-    let Some(Extension(PeerIdentity { node, name })) = machine else {
+    let Some(Extension(PeerIdentity { node, name, since })) = machine else {
         let detail = "the next certificate is given to a machine that shows the one it has";
         return Err(Failure::new(Code::Forbidden, detail)
             .next_step("a machine without one is let in by a join token: `quorate join`"));
@@ -58,7 +58,8 @@ async fn renew(
         return Err(Failure::new(Code::Forbidden, detail)
             .next_step("let it in again with a join token: `quorate join`"));
     }
-    let signed = sign(&app, authority, request.csr, node, &name).await?;
+    // A machine that was forgotten in this moment keeps what makes the certificate worthless.
+    let signed = sign(&app, authority, request.csr, (node, &name, since)).await?;
     tracing::info!(%node, %name, expires = signed.expires, "a certificate was renewed");
     Ok(Indexed(app.handle.seen().position.0, signed))
 }
@@ -112,13 +113,12 @@ pub(super) fn authority(app: &App) -> Result<Arc<Authority>, Failure> {
     })
 }
 
-/// Signs a request for what the cluster says that the machine is.
+/// Signs a request for what the cluster says that the machine is, and since when.
 pub(super) async fn sign(
     app: &App,
     authority: Arc<Authority>,
     csr: String,
-    node: Node,
-    name: &NodeName,
+    (node, name, since): (Node, &NodeName, Position),
 ) -> Result<Certificate, Failure> {
     let role = match node {
         Node::Agent => Role::Agent,
@@ -126,6 +126,7 @@ pub(super) async fn sign(
     };
     let identity = Identity::new(app.cluster, role, name.as_str());
     let identity = identity.map_err(|error| wrong("name", &error.to_string()))?;
+    let identity = identity.let_in_at(since);
     let validity = Validity::usual(SystemTime::now());
     let authorities = authority.trust().pem().to_owned();
     let signed =

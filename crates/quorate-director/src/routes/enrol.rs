@@ -10,7 +10,7 @@ use quorate_api::routes;
 use quorate_core::access::{Admission, JoinToken, Refused};
 use quorate_core::audit::Who;
 use quorate_core::director::call::{AccessCall, Call};
-use quorate_core::ids::NodeName;
+use quorate_core::ids::{NodeName, Position};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -74,7 +74,7 @@ async fn enrol(
         machine: machine_id,
     }));
     let Indexed(index, _) = app.change(source.asks(who, call)).await?;
-    let signed = sign(&app, authority, csr, node, &name).await?;
+    let signed = sign(&app, authority, csr, (node, &name, Position(index))).await?;
     tracing::info!(%node, %name, "a machine was let in");
     let answer = EnrolAnswer {
         index,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use quorate_api::access::CertificateRequest;
+use quorate_api::access::{CertificateRequest, EnrolRequest, JoinTokenRequest};
 use quorate_api::client::{Client, Error, Options};
 use quorate_api::problem::Code;
 use quorate_api::routes::{RELAYED_FOR_HEADER, RELAYED_FROM_HEADER, RELAYED_HEADER};
@@ -166,7 +166,7 @@ async fn the_word_of_a_director_is_believed_and_nobody_elses() {
         let asked = http
             .post(url)
             .header(RELAYED_HEADER, "d2")
-            .header(RELAYED_FOR_HEADER, "agent/a7")
+            .header(RELAYED_FOR_HEADER, "agent/a7/0")
             .header(RELAYED_FROM_HEADER, "10.9.8.7")
             .json(&registration("a7", 10_000));
         asked.send().await.unwrap().status().as_u16()
@@ -216,13 +216,90 @@ async fn a_machine_gets_its_next_certificate_as_long_as_it_belongs_to_the_cluste
         admin.forget_agent("a1").await.is_ok()
     })
     .await;
-    assert_eq!(code(ask(&again).await), Code::Forbidden);
+    for at in 0..3 {
+        // Nothing of it counts any more, at no director: neither the next nor a session.
+        let forgotten = secured.client(at, Some(&next), None);
+        until("the forgetting is known everywhere", async || {
+            ask(&forgotten).await.is_err()
+        })
+        .await;
+        assert_eq!(code(ask(&forgotten).await), Code::Forbidden);
+        let back = forgotten.register(&registration("a1", 10_000)).await;
+        assert_eq!(code(back), Code::Forbidden);
+    }
 
     assert_eq!(code(ask(&admin).await), Code::Forbidden, "no machine");
     until("a director is known", async || {
         ask(&secured.machine(1, Role::Director, "d3")).await.is_ok()
     })
     .await;
+    secured.stop().await;
+}
+
+#[tokio::test]
+async fn who_was_forgotten_comes_back_by_a_join_token_and_under_a_new_certificate_alone() {
+    let secured = Secured::start().await;
+    let admin = secured.admin(0);
+    let token = admin
+        .create_join_token(&JoinTokenRequest {
+            role: "agent".to_owned(),
+            uses: Some(3),
+            ttl: None,
+        })
+        .await
+        .unwrap();
+    let own = registration("a1", 10_000).machine_id;
+    let join = async |csr: &str| {
+        let request = EnrolRequest {
+            join_token: token.token.clone(),
+            name: "a1".to_owned(),
+            csr: csr.to_owned(),
+            machine_id: Some(own.clone()),
+        };
+        secured.client(0, None, None).enrol(&request).await
+    };
+    let left = async || {
+        let tokens = admin.join_tokens().await.unwrap().value;
+        tokens.first().unwrap().left
+    };
+    let request = Request::new().unwrap();
+    let asked = request.csr().to_owned();
+    let first = join(&asked).await.unwrap();
+    let first = request.complete(&first.certificate).unwrap();
+    let live = secured.client(0, Some(&first), None);
+    let opened = live.register(&registration("a1", 10_000)).await.unwrap();
+    // The same machine is alive: nobody takes its place, but a repeated request is answered again.
+    join(&asked).await.unwrap();
+    let thief = Request::new().unwrap();
+    assert_eq!(code(join(thief.csr()).await), Code::Conflict);
+    assert_eq!(left().await, 2);
+
+    let secret = registration("a1", 10_000).secret;
+    let closing = CloseRequest {
+        incarnation: Some(opened.incarnation),
+        reason: "left".to_owned(),
+    };
+    live.close(opened.session, &secret, &closing).await.unwrap();
+    admin.forget_agent("a1").await.unwrap();
+    let back = live.register(&registration("a1", 10_000)).await;
+    assert_eq!(code(back), Code::Forbidden);
+
+    // What it had asked for is no ticket any more: it takes another use, as what is new does.
+    join(&asked).await.unwrap();
+    assert_eq!(left().await, 1);
+    let request = Request::new().unwrap();
+    let again = join(request.csr()).await.unwrap();
+    let again = request.complete(&again.certificate).unwrap();
+    assert!(again.identity().since() > first.identity().since());
+    let anew = secured.client(2, Some(&again), None);
+    until("it is let in everywhere", async || {
+        anew.register(&registration("a1", 10_000)).await.is_ok()
+    })
+    .await;
+    assert_eq!(
+        code(live.register(&registration("a1", 10_000)).await),
+        Code::Forbidden
+    );
     secured.stop().await;
 }
 

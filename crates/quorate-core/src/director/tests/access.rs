@@ -164,6 +164,8 @@ fn nobody_is_let_in_under_the_name_of_another() {
     assert_refused(&world.ask(unnamed), "another machine");
     let own = Place::default().machine;
     let same = admit(Machine::Agent, "a1", "r1", Some(&own));
+    assert_refused(&world.ask(same.clone()), "is alive");
+    world.pass(Duration::from_secs(12));
     assert_done(&world.ask(same), true);
     let director = admit(Machine::Director, "x", "r2", None);
     assert_refused(&world.ask(director), "not for this kind");
@@ -177,6 +179,42 @@ fn nobody_is_let_in_under_the_name_of_another() {
         &world.ask(admit(Machine::Director, "new", "r1", None)),
         true,
     );
+}
+
+/// Whether what was handed out to this machine up to now counts no longer.
+fn barred(world: &World, node: Machine, name: &str) -> bool {
+    let cluster = world.cluster();
+    let bars = cluster.credentials().bars();
+    let before = Position(cluster.position().0.saturating_sub(1));
+    bars.bar(node, &NodeName::new(name).unwrap(), before)
+}
+
+#[test]
+fn what_was_handed_out_counts_no_longer_once_its_machine_is_forgotten_or_comes_anew() {
+    let mut world = World::led();
+    assert_done(&world.ask(join(9, Machine::Agent)), true);
+    let first = admit(Machine::Agent, "a1", "r1", None);
+    assert_done(&world.ask(first.clone()), true);
+    world.ask(register("a1", 1, "secret"));
+    assert!(!barred(&world, Machine::Agent, "a1"));
+    // The answer was lost: nothing is new, although it is known by now and alive.
+    let own = Place::default().machine;
+    let again = admit(Machine::Agent, "a1", "r1", Some(&own));
+    assert_done(&world.ask(again.clone()), false);
+    assert!(!barred(&world, Machine::Agent, "a1"));
+
+    world.pass(Duration::from_secs(12));
+    let anew = admit(Machine::Agent, "a1", "r2", Some(&own));
+    assert_done(&world.ask(anew), true);
+    assert!(barred(&world, Machine::Agent, "a1"), "who came before it");
+    // The earlier request is nobody's any more.
+    assert_done(&world.ask(again), true);
+
+    let agent = crate::ids::AgentName::new("a1").unwrap();
+    assert_done(&world.ask(Call::ForgetAgent { agent }), true);
+    assert!(barred(&world, Machine::Agent, "a1"));
+    assert!(!barred(&world, Machine::Director, "a1"));
+    assert_done(&world.ask(first), true);
 }
 
 fn by_somebody(call: Call) -> Call {
