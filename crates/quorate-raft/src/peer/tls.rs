@@ -24,7 +24,8 @@ pub const DIRECTOR_DNS_NAME: &str = "director.quorate.internal";
 const PROTOCOL: &[u8] = b"quorate-peer";
 
 /// The URI that the certificate of a director carries among its alternative names: its cluster in 16
-/// hexadecimal digits, its role and its name.
+/// hexadecimal digits, its role and its name. The position of the ledger at which it was let in may follow
+/// after another slash: who was removed since then is no member, so it is not looked at here.
 #[must_use]
 pub fn director_uri(cluster: u64, name: &str) -> String {
     format!("{}{name}", prefix(cluster))
@@ -129,13 +130,20 @@ pub(crate) fn director_of(chain: &[CertificateDer<'_>], cluster: u64) -> Result<
         .valid_uri_names()
         .filter(|uri| uri.starts_with("quorate:"));
     match (ours.next(), ours.next()) {
-        (Some(uri), None) => match uri.strip_prefix(&prefix) {
-            Some(name) if !name.is_empty() && !name.contains('/') => Ok(name.to_owned()),
-            Some(_) | None => Err(format!(
-                "the certificate is for {uri:?}, not for a director of cluster {cluster}"
-            )),
-        },
+        (Some(uri), None) => {
+            let name = uri.strip_prefix(&prefix).and_then(name_of);
+            name.map(str::to_owned).ok_or_else(|| {
+                format!("the certificate is for {uri:?}, not for a director of cluster {cluster}")
+            })
+        }
         (None, _) => Err("the certificate does not say whose it is".to_owned()),
         (Some(_), Some(_)) => Err("the certificate says more than one thing".to_owned()),
     }
+}
+
+/// The name in front of the position at which it was let in, if there is one.
+fn name_of(who: &str) -> Option<&str> {
+    let (name, since) = who.split_once('/').unwrap_or((who, "0"));
+    let digits = !since.is_empty() && since.bytes().all(|byte| byte.is_ascii_digit());
+    (digits && !name.is_empty()).then_some(name)
 }

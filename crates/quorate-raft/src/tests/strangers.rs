@@ -274,6 +274,9 @@ async fn papers_that_the_others_would_refuse_are_refused_before() {
         authority.director(cluster.id + 1, "d1"),
         authority.sign(&format!("quorate://{:016x}/agent/d1", cluster.id)),
         authority.sign("https://example.org/"),
+        authority.sign(&format!("quorate://{:016x}/director/d1/", cluster.id)),
+        authority.sign(&format!("quorate://{:016x}/director/d1/x", cluster.id)),
+        authority.sign(&format!("quorate://{:016x}/director/d1/1/2", cluster.id)),
     ] {
         let refused = ledger.renew_certificate(&papers);
         assert!(
@@ -281,6 +284,9 @@ async fn papers_that_the_others_would_refuse_are_refused_before() {
             "{refused:?}"
         );
     }
+    // It may say where in the ledger it was let in.
+    let joined = authority.sign(&format!("quorate://{:016x}/director/d1/12", cluster.id));
+    ledger.renew_certificate(&joined).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

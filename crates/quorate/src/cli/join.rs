@@ -154,8 +154,8 @@ fn is_free(data_dir: &Path, pki: &Path, name: &NodeName) -> Result<bool, Failure
 }
 
 fn taken(data_dir: &Path, pki: &Path) -> Failure {
-    let next =
-        "choose a new one with --data-dir; a machine whose certificate is good need not join again";
+    let next = "choose a new one with --data-dir; a machine whose certificate is good need not join again, unless it was \
+         forgotten or removed";
     let sentence = match Papers::load(&pki.join(PAPERS)) {
         Ok(papers) => format!("{} is that of {papers}", data_dir.display()),
         Err(_) => format!("{} is in use already", data_dir.display()),

@@ -197,6 +197,32 @@ fn certificates_are_renewed_before_they_end_and_nobody_is_disturbed() {
 }
 
 #[test]
+fn an_agent_that_was_forgotten_comes_back_by_a_join_token_alone() {
+    let mut quorum = Quorum::found();
+    quorum.agent("a1", "d1");
+    let known = |quorum: &Quorum| {
+        let agents = quorum.json("d1", &["ls", "agents"])?;
+        Some(agents.as_array()?.len())
+    };
+    eventually("the agent is there", || {
+        (known(&quorum)? == 1).then_some(())
+    });
+    quorum.end("a1");
+    quorum.done("d1", &["rm", "agent/a1"]);
+    // Its certificate is good for days, and still nobody believes it.
+    quorum.agent_again("a1");
+    eventually("the agent is told", || {
+        let log = std::fs::read_to_string(quorum.dir.path().join("a1.log")).ok()?;
+        log.contains("counts no longer").then_some(())
+    });
+    assert_eq!(known(&quorum), Some(0));
+    quorum.end("a1");
+    std::fs::remove_dir_all(quorum.dir.path().join("a1")).expect("removed");
+    quorum.agent("a1", "d1");
+    eventually("the agent is back", || (known(&quorum)? == 1).then_some(()));
+}
+
+#[test]
 fn an_agent_runs_nothing_that_its_own_file_does_not_allow() {
     let mut quorum = Quorum::found();
     let joined = quorum.run(&quorum.joining("a1", "agent", &quorum.address("d1")));

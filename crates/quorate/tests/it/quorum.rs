@@ -411,14 +411,14 @@ fn a_leader_that_stops_in_order_hands_over_first_and_one_that_is_removed_does_to
     assert!(log.expect("a log").contains("leadership is handed over"));
     quorum.director(&leader);
 
-    let second = quorum.leader();
+    let leader = "d2".to_owned();
     eventually("it leads", || {
-        quorum.done(&second, &["cluster", "transfer-leader", "--to", &leader]);
+        quorum.done("d1", &["cluster", "transfer-leader", "--to", &leader]);
         (quorum.leader() == leader).then_some(())
     });
     // One that leads hands over before it goes; asked again, it is not there any more.
     eventually("it is removed", || {
-        let gone = quorum.at(&second, &["cluster", "remove", &leader]);
+        let gone = quorum.at("d1", &["cluster", "remove", &leader]);
         [Some(0), Some(3)].contains(&gone.code).then_some(())
     });
     quorum.kill(&leader);
@@ -432,6 +432,27 @@ fn a_leader_that_stops_in_order_hands_over_first_and_one_that_is_removed_does_to
     assert!(status.out.contains("2 directors vote"), "{}", status.out);
     assert!(status.err.contains("bears the loss of 0"), "{}", status.err);
     assert_eq!(quorum.all_run(&left, 4), before, "no partition has moved");
+
+    // With what it has it does not come in again, as little as with an empty ledger.
+    let folder = quorum.dir.path().join(&leader);
+    for entry in std::fs::read_dir(&folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let kept = ["pki", "quorate.toml"]
+            .iter()
+            .any(|name| path.ends_with(name));
+        match path.is_dir() {
+            _ if kept => {}
+            true => std::fs::remove_dir_all(path).expect("removed"),
+            false => std::fs::remove_file(path).expect("removed"),
+        }
+    }
+    quorum.director(&leader);
+    eventually("it is told", || {
+        let log = std::fs::read_to_string(quorum.dir.path().join(format!("{leader}.log"))).ok()?;
+        log.contains("counts no longer").then_some(())
+    });
+    let status = quorum.done(&left, &["cluster", "status"]);
+    assert!(status.out.contains("2 directors vote"), "{}", status.out);
 }
 
 #[test]
