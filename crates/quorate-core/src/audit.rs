@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Node, Principal, Record as Access};
-use crate::director::call::{AccessCall, Call};
+use crate::director::call::{AccessCall, Call, Membership};
 use crate::ids::{CredentialId, NodeName, TokenName};
 use crate::record::{Desired, Schedulable};
 
@@ -91,7 +91,7 @@ pub struct Audit {
     /// How many more there are.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more: usize,
-    /// How many records of the entry before this one are its change.
+    /// How many records of the entry before this one are its change; none where the ledger itself was changed.
     #[serde(default)]
     pub records: usize,
 }
@@ -172,6 +172,14 @@ fn told(call: &Call) -> Option<(&'static str, Vec<String>)> {
         Call::ForgetAgent { agent } => ("forget", named("agent", agent)),
         Call::Evict { agent, .. } => ("evict", named("agent", agent)),
         Call::ForgetDirector { director } => ("remove", named("director", director)),
+        Call::Membership { change, director } => {
+            let did = match change {
+                Membership::Added => "add",
+                Membership::Promoted => "promote",
+                Membership::Leads => "transfer-leader",
+            };
+            (did, named("director", director))
+        }
         Call::Conditional(conditional) => return told(&conditional.call),
         Call::Access(call) => match &**call {
             AccessCall::Change(record) => of_access(record),

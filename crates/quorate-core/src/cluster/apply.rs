@@ -392,13 +392,11 @@ impl Cluster {
     }
 }
 
-/// Tells who asked for the records before, unless all of them were refused: then nothing has changed.
+/// Tells who asked for the records before, unless all of them were refused: then nothing has changed. Without
+/// records it tells of a change of the ledger's members, which is no record.
 fn audited(fold: &mut Fold, audit: Audit, outcomes: &[Outcome]) {
-    let its_own = outcomes.iter().rev().take(audit.records);
-    if its_own
-        .into_iter()
-        .any(|outcome| *outcome == Outcome::Accepted)
-    {
+    let mut its_own = outcomes.iter().rev().take(audit.records);
+    if audit.records == 0 || its_own.any(|outcome| *outcome == Outcome::Accepted) {
         fold.changes.push(Change::Audited(audit));
     }
 }

@@ -77,6 +77,14 @@ pub enum Call {
         /// Which.
         director: DirectorName,
     },
+    /// Tells that the members of the quorum were changed, for those who look who did what. It changes nothing
+    /// itself: who belongs to a quorum is the ledger's affair.
+    Membership {
+        /// How.
+        change: Membership,
+        /// Whose.
+        director: DirectorName,
+    },
     /// Takes everything from an agent that is silent, at the risk that its processes still execute.
     Evict {
         /// The agent.
@@ -146,6 +154,17 @@ impl Call {
             self
         }
     }
+}
+
+/// How the quorum is changed, or who leads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// It follows from now on.
+    Added,
+    /// It votes from now on.
+    Promoted,
+    /// It is to lead: told before, since who has handed over decides nothing any more.
+    Leads,
 }
 
 /// A call and who asks.

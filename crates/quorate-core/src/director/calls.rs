@@ -96,6 +96,7 @@ impl Director {
             Call::ForgetAgent { agent } => self.decide_forget(agent),
             Call::Announce { director } => self.decide_announce(director),
             Call::ForgetDirector { director } => self.decide_forget_director(director),
+            Call::Membership { .. } => Ok((Vec::new(), Reply::done())),
             Call::Evict { agent, reason } => self.decide_evict(now.moment, agent, reason),
             Call::Register {
                 agent,
@@ -141,8 +142,9 @@ impl Director {
         Attributed { by, call }: Attributed,
     ) -> Decided {
         let audit = Audit::of(by, &call);
+        let elsewhere = matches!(call, Call::Membership { .. });
         let (mut records, reply) = self.decide_call(now, batch, call)?;
-        if let Some(mut audit) = audit.filter(|_| !records.is_empty()) {
+        if let Some(mut audit) = audit.filter(|_| elsewhere || !records.is_empty()) {
             audit.records = records.len();
             records.push(Record::Audited(Box::new(audit)));
         }
@@ -459,6 +461,7 @@ fn compares(call: &Call) -> bool {
         | Call::ForgetAgent { .. }
         | Call::Announce { .. }
         | Call::ForgetDirector { .. }
+        | Call::Membership { .. }
         | Call::Evict { .. }
         | Call::Register { .. }
         | Call::Resume { .. }
@@ -486,6 +489,7 @@ fn speaks_for(call: &Call) -> Option<SessionId> {
         | Call::ForgetAgent { .. }
         | Call::Announce { .. }
         | Call::ForgetDirector { .. }
+        | Call::Membership { .. }
         | Call::Evict { .. }
         | Call::Conditional(_)
         | Call::PutCheckpoint { .. }

@@ -11,7 +11,7 @@ use quorate_api::resources::{
 };
 use quorate_api::routes;
 use quorate_core::cluster::LOST;
-use quorate_core::director::call::{Answer, Call};
+use quorate_core::director::call::{Answer, Call, Membership};
 use quorate_core::ids::DirectorName;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -136,7 +136,25 @@ async fn add(
         return Err(wrong("peer_address", "write host:port"));
     }
     let quorum = quorum(&app)?;
-    changed(&app, quorum.add(id, &name, &member.peer_address).await)
+    let known = find(&*quorum, &name).is_ok_and(|known| known.id == id);
+    let added = quorum.add(id, &name, &member.peer_address).await;
+    let done = changed(&app, added)?;
+    if !known {
+        tell(&app, &caller, Membership::Added, name).await;
+    }
+    Ok(done)
+}
+
+/// Writes down who has changed the members. The change itself is done and stays so.
+async fn tell(app: &App, caller: &Caller, change: Membership, director: DirectorName) {
+    let call = caller.asks(Call::Membership {
+        change,
+        director: director.clone(),
+    });
+    if let Err(failure) = app.call(call).await {
+        let why = failure.0.detail;
+        tracing::warn!(?change, %director, why, "a change of the members is not in the audit log");
+    }
 }
 
 /// The whole state as one file, to be restored from. It holds secrets as hashes only.
@@ -180,7 +198,11 @@ async fn promote(
     caller.may_speak_as(&name)?;
     let quorum = quorum(&app)?;
     let member = find(&*quorum, &name)?;
-    changed(&app, quorum.promote(member.id).await)
+    let done = changed(&app, quorum.promote(member.id).await)?;
+    if !member.voter {
+        tell(&app, &caller, Membership::Promoted, name).await;
+    }
+    Ok(done)
 }
 
 /// Removes a director for good. One that leads hands over first, and the next leader removes it.
@@ -198,7 +220,7 @@ async fn remove(
     match find(&*quorum, &name) {
         Ok(member) if member.id == quorum.id() && app.handle.led() == Led::Here => {
             let heir = next_leader(&*quorum)?;
-            quorum.transfer(heir).await.map_err(failure)?;
+            quorum.transfer(heir.id).await.map_err(failure)?;
             return Err(not_leader(None));
         }
         Ok(member) => quorum.remove(member.id).await.map_err(failure)?,
@@ -222,9 +244,9 @@ async fn remove(
 }
 
 /// Who leads after this director.
-fn next_leader(quorum: &dyn Quorum) -> Result<u64, Failure> {
+fn next_leader(quorum: &dyn Quorum) -> Result<Member, Failure> {
     let members = quorum.members();
-    let heir = heir(&members, quorum.id()).map(|member| member.id);
+    let heir = heir(&members, quorum.id()).cloned();
     heir.ok_or_else(|| {
         let detail = "it is the only director that votes, and the cluster is in it";
         Failure::new(Code::Conflict, detail).next_step("add another director first")
@@ -239,17 +261,22 @@ fn next_leader(quorum: &dyn Quorum) -> Result<u64, Failure> {
 )]
 async fn transfer(
     State(app): State<App>,
+    caller: Caller,
     JsonBody(to): JsonBody<TransferLeader>,
 ) -> Result<Indexed<Done>, Failure> {
     let quorum = quorum(&app)?;
     let heir = match to.to {
         Some(name) => {
             let name = DirectorName::new(&name).map_err(|e| wrong("to", &e.to_string()))?;
-            find(&*quorum, &name)?.id
+            find(&*quorum, &name)?
         }
         None => next_leader(&*quorum)?,
     };
-    changed(&app, quorum.transfer(heir).await)
+    let hands_over = app.handle.led() == Led::Here && heir.voter && !heir.leads;
+    if hands_over && let Ok(name) = DirectorName::new(&heir.name) {
+        tell(&app, &caller, Membership::Leads, name).await;
+    }
+    changed(&app, quorum.transfer(heir.id).await)
 }
 
 fn quorum(app: &App) -> Result<Arc<dyn Quorum>, Failure> {

@@ -183,6 +183,7 @@ fn resumed(call: Option<&Call>) -> Option<SessionId> {
         | Call::ForgetAgent { .. }
         | Call::Announce { .. }
         | Call::ForgetDirector { .. }
+        | Call::Membership { .. }
         | Call::Evict { .. }
         | Call::Conditional(_)
         | Call::Register { .. }

@@ -412,10 +412,12 @@ fn a_leader_that_stops_in_order_hands_over_first_and_one_that_is_removed_does_to
     quorum.director(&leader);
 
     let leader = "d2".to_owned();
-    eventually("it leads", || {
-        quorum.done("d1", &["cluster", "transfer-leader", "--to", &leader]);
-        (quorum.leader() == leader).then_some(())
-    });
+    for to in ["d3", "d2"] {
+        eventually("it leads", || {
+            quorum.done("d1", &["cluster", "transfer-leader", "--to", to]);
+            (quorum.leader() == to).then_some(())
+        });
+    }
     // One that leads hands over before it goes; asked again, it is not there any more.
     eventually("it is removed", || {
         let gone = quorum.at("d1", &["cluster", "remove", &leader]);
@@ -428,6 +430,19 @@ fn a_leader_that_stops_in_order_hands_over_first_and_one_that_is_removed_does_to
         let unknown = quorum.at(&left, &["cluster", "remove", &leader]);
         (unknown.code == Some(3)).then_some(())
     });
+    let audit = quorum.done(&left, &["audit"]).out;
+    for told in [
+        "add director/d3",
+        "promote director/d3",
+        "transfer-leader director/d2",
+        "remove director/d2",
+    ] {
+        let words: Vec<&str> = told.split(' ').collect();
+        let line = audit
+            .lines()
+            .find(|line| words.iter().all(|word| line.contains(word)));
+        assert!(line.is_some(), "{told}: {audit}");
+    }
     let status = quorum.done(&left, &["cluster", "status"]);
     assert!(status.out.contains("2 directors vote"), "{}", status.out);
     assert!(status.err.contains("bears the loss of 0"), "{}", status.err);

@@ -250,6 +250,15 @@ fn who_asked_stands_behind_what_was_changed_in_the_same_entry() {
         desired: crate::record::Desired::Stopped,
     };
     assert_done(&world.ask(by_somebody(stop.clone())), true);
+    // The members of the quorum are no records; who changed them is told all the same.
+    let added = Call::Membership {
+        change: super::super::call::Membership::Added,
+        director: crate::ids::DirectorName::new("d2").unwrap(),
+    };
+    assert_done(&world.ask(by_somebody(added.clone())), true);
+    let before = world.records().len();
+    world.ask(added);
+    assert_eq!(world.records().len(), before, "nobody is known who asked");
     // What changes nothing is not told, nor what a source or an agent does.
     assert_done(&world.ask(by_somebody(stop)), false);
     world.ask(by_somebody(apply("s", &["a", "b"])));
@@ -261,7 +270,11 @@ fn who_asked_stands_behind_what_was_changed_in_the_same_entry() {
     let told = |did: &str, to: &str| (did.to_owned(), vec![to.to_owned()]);
     assert_eq!(
         audits(&world),
-        [told("apply", "service/s"), told("stop", "partition/s/a")]
+        [
+            told("apply", "service/s"),
+            told("stop", "partition/s/a"),
+            told("add", "director/d2")
+        ]
     );
 }
 
