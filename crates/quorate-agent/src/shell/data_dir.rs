@@ -23,6 +23,7 @@ use rustix::fs::FlockOperation;
 
 use super::config::RunError;
 use super::files::Job;
+use super::short;
 use crate::planted::{self, Planted};
 
 /// Name of the file with the identity.
@@ -36,6 +37,8 @@ pub(crate) struct DataDir {
     root: PathBuf,
     agent_id: u64,
     folder: u64,
+    /// The folder of the runs under a name that is short enough for their sockets.
+    short_runs: PathBuf,
     _lock: File,
     /// Held beside the file lock, which network file systems may not keep and copies do not share.
     _name: UnixListener,
@@ -73,8 +76,10 @@ impl DataDir {
         ] {
             make_dir(&root.join(below), mode).map_err(fail)?;
         }
+        let folder = folder_of(&root.join(IDENTITY)).map_err(fail)?;
         Ok(Self {
-            folder: folder_of(&root.join(IDENTITY)).map_err(fail)?,
+            folder,
+            short_runs: short::way_to(&root.join("runs"), folder).map_err(fail)?,
             root,
             agent_id,
             _lock: lock,
@@ -146,8 +151,23 @@ impl DataDir {
         self.runs().join(token.to_string())
     }
 
+    /// The same folder, under a name that leaves room for those of sockets.
+    pub(crate) fn sockets(&self, token: Token) -> PathBuf {
+        self.short_runs.join(token.to_string())
+    }
+
     pub(crate) fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // Still under the lock. What goes on needs the way.
+        let unused = fs::read_dir(self.runs()).is_ok_and(|mut runs| runs.next().is_none());
+        if self.short_runs != self.runs() && unused {
+            let _ = fs::remove_file(&self.short_runs);
+        }
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) enum Job {
         agent: AgentName,
         cluster: ClusterId,
         run_dir: PathBuf,
+        sockets: PathBuf,
         lease_file: PathBuf,
     },
     /// Write new data where a run finds it. Answered by [`Done::Written`].
@@ -124,12 +125,14 @@ fn carry_out(job: Job, allow: &Allow, failing: &mut BTreeSet<&'static str>) -> O
             agent,
             cluster,
             run_dir,
+            sockets,
             lease_file,
         } => {
             let places = Places {
                 agent: &agent,
                 cluster,
                 run_dir: &run_dir,
+                sockets: &sockets,
                 lease_file: &lease_file,
             };
             let target = LogTarget::of(&item);

@@ -22,8 +22,6 @@ const TOKEN: &str = "token";
 const CHECKPOINT: &str = "checkpoint";
 const NOTIFY: &str = "notify.sock";
 pub(crate) const API: &str = "api.sock";
-/// Longest path that a unix socket can have, without the byte that ends it.
-const SOCKET_PATH_MAX: usize = 107;
 
 /// Why a run cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +73,8 @@ pub(crate) struct Places<'a> {
     pub(crate) agent: &'a AgentName,
     pub(crate) cluster: ClusterId,
     pub(crate) run_dir: &'a Path,
+    /// The same folder under a name that is short enough for sockets.
+    pub(crate) sockets: &'a Path,
     pub(crate) lease_file: &'a Path,
 }
 
@@ -132,11 +132,9 @@ pub(crate) fn prepare(
             .map_err(failed(checkpoint_file.clone()))?;
         handed_over.push(shown(&checkpoint_file));
     }
-    let api_socket = api_socket(places.run_dir);
-    if let Some(path) = &api_socket {
-        env.push(("QUORATE_SOCKET".to_owned(), shown(path)));
-    }
-    let notify_socket = spec.ready.notify.then(|| places.run_dir.join(NOTIFY));
+    let api_socket = places.sockets.join(API);
+    env.push(("QUORATE_SOCKET".to_owned(), shown(&api_socket)));
+    let notify_socket = spec.ready.notify.then(|| places.sockets.join(NOTIFY));
     if let Some(path) = &notify_socket {
         env.push(("NOTIFY_SOCKET".to_owned(), shown(path)));
     }
@@ -157,24 +155,11 @@ pub(crate) fn prepare(
         root: allow.root,
         files_max: spec.limits.files,
         notify_socket: notify_socket.as_deref().map(shown),
-        api_socket: api_socket.as_deref().map(shown),
+        api_socket: Some(shown(&api_socket)),
         handed_over,
     };
     allow.check(item.service.as_str(), &mut start)?;
     Ok(start)
-}
-
-/// Where a run reaches its agent. `None` where the system allows no socket: the run goes without.
-fn api_socket(run_dir: &Path) -> Option<PathBuf> {
-    let path = run_dir.join(API);
-    let fits = path.as_os_str().len() <= SOCKET_PATH_MAX;
-    if !fits {
-        tracing::warn!(
-            path = %path.display(),
-            "no local API for this run: the path is too long for a socket; use a shorter data folder"
-        );
-    }
-    fits.then_some(path)
 }
 
 /// Writes the data of a partition where its run finds it.

@@ -31,6 +31,7 @@ mod logs;
 mod notify;
 mod renewal;
 mod secret;
+mod short;
 mod tail;
 mod times;
 mod tls;
@@ -579,6 +580,7 @@ impl Shell {
             agent: self.config.name.clone(),
             cluster: opened.cluster,
             run_dir: self.data.run(run.token),
+            sockets: self.data.sockets(run.token),
             lease_file: self.leases.path(warden),
         };
         if self.files.hand(job) {

@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, Signal, WaitOptions, wait};
 
@@ -239,6 +240,12 @@ fn hand_over(job: &Job, user: &User) -> Result<(), String> {
         rustix::fs::chown(path.as_c_str(), Some(owner), Some(group)).map_err(|cause| {
             let path = path.to_string_lossy();
             let name = job.user.as_deref().unwrap_or_default();
+            if matches!(cause, Errno::PERM | Errno::INVAL) {
+                return format!(
+                    "only an agent of root can run something as the user {name}: start the agent as root, or take \
+                     `user` out of the service"
+                );
+            }
             format!("{path} cannot be given to the user {name}: {cause}")
         })?;
     }
@@ -287,7 +294,7 @@ fn attend(control: BorrowedFd<'_>, signals: BorrowedFd<'_>, command: Pid) -> i32
             PollFd::from_borrowed_fd(signals, PollFlags::IN),
         ];
         match poll(&mut waits, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return 1,
         }
         if take_signals(signals, |_| ()).is_err() {
@@ -305,7 +312,7 @@ fn attend(control: BorrowedFd<'_>, signals: BorrowedFd<'_>, command: Pid) -> i32
                     pass_on(order, command);
                 }
             }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => return 1,
         }
     }

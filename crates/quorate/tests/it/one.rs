@@ -20,8 +20,13 @@ pub(crate) struct One {
 impl One {
     /// A folder with a job file, in which nothing runs yet.
     pub(crate) fn folder(job: &str) -> Self {
+        Self::folder_named("q", job)
+    }
+
+    /// The same with a name that begins so.
+    pub(crate) fn folder_named(name: &str, job: &str) -> Self {
         let dir = tempfile::Builder::new()
-            .prefix("q")
+            .prefix(name)
             .tempdir()
             .expect("a folder");
         std::fs::write(dir.path().join("job.toml"), job).expect("written");

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, test_kill_process};
+use serde_json::Value;
 
 use crate::one::{One, Terminal};
 use crate::support::{eventually, signal};
@@ -47,6 +48,37 @@ fn job_runs(one: &One) {
     eventually("the job runs", || {
         one.dir().join("begun").exists().then_some(())
     });
+}
+
+#[test]
+fn in_a_folder_with_a_long_path_runs_tell_that_they_are_ready_and_reach_their_agent() {
+    let job = r#"
+[service.s]
+command = ["python3", "-c", '''
+import os, socket, time
+own = socket.socket(socket.AF_UNIX)
+own.connect(os.environ["QUORATE_SOCKET"])
+own.sendall(b"GET /self HTTP/1.0\r\nHost: self\r\n\r\n")
+assert b" 200 " in own.recv(100)
+ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+ready.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+time.sleep(1000)
+''']
+ready = { notify = true, timeout = "20s" }
+partitions = { range = "0..11" }
+"#;
+    let one = One::folder_named(&"long".repeat(40), job).up();
+    let rows = one.ok(&["ls", "partitions", "-o", "json"]);
+    let rows: Value = serde_json::from_str(&rows).expect("JSON");
+    let rows = rows.as_array().expect("a list");
+    assert_eq!(rows.len(), 11);
+    for row in rows {
+        assert_eq!(
+            (&row["running"], &row["attempt"]),
+            (&true.into(), &1.into()),
+            "{row}"
+        );
+    }
 }
 
 #[test]
