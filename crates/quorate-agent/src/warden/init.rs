@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, Signal, WaitOptions, wait};
 
-use super::job::Job;
+use super::job::{Job, only_root};
 use crate::sys::{
     Isolation, Launch, Launched, User, block_signals, exit_now, find_user, forget_heap, keep_only,
     launch, signal_everyone, signal_process, standard_streams, take_signals,
@@ -241,10 +241,7 @@ fn hand_over(job: &Job, user: &User) -> Result<(), String> {
             let path = path.to_string_lossy();
             let name = job.user.as_deref().unwrap_or_default();
             if matches!(cause, Errno::PERM | Errno::INVAL) {
-                return format!(
-                    "only an agent of root can run something as the user {name}: start the agent as root, or take \
-                     `user` out of the service"
-                );
+                return only_root(name);
             }
             format!("{path} cannot be given to the user {name}: {cause}")
         })?;

@@ -85,11 +85,7 @@ impl Job {
             (Step::Folder, _) => {
                 format!("the working directory {folder} cannot be entered: {told}")
             }
-            (Step::User, rustix::io::Errno::PERM) => {
-                format!(
-                    "only root can run a command as {user}; start the agent as root or as {user}"
-                )
-            }
+            (Step::User, rustix::io::Errno::PERM) => only_root(user),
             (Step::User, _) => format!("the command cannot run as {user}: {told}"),
             (Step::Files, _) => format!(
                 "at most {} open files cannot be set: {told}",
@@ -163,6 +159,11 @@ fn candidates(program: &str, path: &str) -> Result<Vec<CString>, String> {
         .filter(|folder| !folder.is_empty())
         .map(|folder| c_text("PATH", &format!("{folder}/{program}")))
         .collect()
+}
+
+/// The agent may not become this user.
+pub(crate) fn only_root(user: &str) -> String {
+    format!("only root can run a command as {user}; start the agent as root or as {user}")
 }
 
 #[cfg(test)]

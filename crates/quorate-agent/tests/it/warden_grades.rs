@@ -154,11 +154,17 @@ async fn an_ordinary_user_gets_the_kernels_containment_where_user_namespaces_are
     );
     let mut order = rig.script(2, "true");
     order.user = Some("daemon".to_owned());
-    let reason = rig.refused(order).await;
-    assert!(
-        reason.contains("only root can run a command as daemon"),
-        "{reason}"
-    );
+    let mut with_socket = rig.script(3, "true");
+    with_socket.user = Some("daemon".to_owned());
+    let socket = rig.dir().join("api.sock");
+    with_socket.api_socket = Some(socket.to_str().unwrap().to_owned());
+    for order in [order, with_socket] {
+        let reason = rig.refused(order).await;
+        assert!(
+            reason.contains("only root can run a command as daemon"),
+            "{reason}"
+        );
+    }
     let _outputs = start_trees_after(&mut rig).await;
     kill(rig.client.state.pid, Signal::KILL);
     is_proven_dead(&rig).await;
