@@ -5,6 +5,7 @@ mod eras;
 mod golden;
 mod random;
 mod rights;
+mod table;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -12,6 +12,7 @@ mod leading;
 mod leases;
 mod planning;
 mod silence;
+mod table;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
