@@ -45,6 +45,7 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
     params.end()?;
     let members = app.quorum.as_ref().map(|quorum| quorum.members());
     let cluster = app.cluster;
+    let keyless = keyless(&app);
     let view = app.query(move |reading| {
         let state = reading.cluster();
         let view = |member: &Member| {
@@ -68,11 +69,23 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
             warnings: recovering(reading)
                 .into_iter()
                 .chain(warnings(&members))
+                .chain(keyless)
                 .collect(),
         }
     });
     let view = view.await?;
     Ok(Indexed(view.index, view))
+}
+
+/// That this director can sign nothing.
+fn keyless(app: &App) -> Option<String> {
+    (app.authentication && app.authority.is_none()).then(|| {
+        format!(
+            "director {} has no pki/ca.key: while it leads no machine is let in and no certificate is renewed; copy \
+             it from another director and start this one again",
+            app.name
+        )
+    })
 }
 
 /// That a restored cluster gives nothing away yet.

@@ -197,6 +197,22 @@ fn certificates_are_renewed_before_they_end_and_nobody_is_disturbed() {
 }
 
 #[test]
+fn a_director_that_can_sign_nothing_says_so() {
+    let mut quorum = Quorum::found();
+    let told = |quorum: &Quorum| {
+        let status = quorum.done("d1", &["cluster", "status"]);
+        format!("{}{}", status.out, status.err)
+    };
+    assert!(!told(&quorum).contains("ca.key"));
+    quorum.end("d1");
+    let key = quorum.dir.path().join("d1/pki/ca.key");
+    std::fs::rename(&key, quorum.dir.path().join("ca.key")).expect("moved");
+    quorum.director("d1");
+    let status = told(&quorum);
+    assert!(status.contains("director d1 has no pki/ca.key"), "{status}");
+}
+
+#[test]
 fn an_agent_that_was_forgotten_comes_back_by_a_join_token_alone() {
     let mut quorum = Quorum::found();
     quorum.agent("a1", "d1");
