@@ -1,4 +1,5 @@
-//! Tells the cluster where this director is reached and what it can read, whenever that is not known.
+//! Tells the cluster where this director is reached and what it can read, whenever that is not known; and learns
+//! that way that the cluster does not want it any more.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Led;
 use crate::http::App;
+use crate::http::relay::Unannounced;
 
 /// How often it is looked at; a change of leader is a reason to look at once.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -15,10 +17,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Goes on until the director stops.
 pub(crate) async fn announce(app: App, own: DirectorInfo, shutdown: CancellationToken) {
     let mut led = app.handle.watch_led();
+    // What is known here may be long over: whoever was off asks at least once whether it is still wanted.
+    let mut heard = false;
+    let mut refused = None;
     while !shutdown.is_cancelled() {
         let leader = led.borrow_and_update().clone();
-        if let Err(why) = tell(&app, &own, leader).await {
-            tracing::debug!(why, "the cluster does not know yet where this director is");
+        match tell(&app, &own, leader, heard).await {
+            Ok(()) => (heard, refused) = (true, None),
+            Err(Unannounced::Failed(why)) => {
+                tracing::debug!(why, "the cluster does not know yet where this director is");
+            }
+            Err(Unannounced::Refused(why)) if refused.as_ref() == Some(&why) => {}
+            Err(Unannounced::Refused(why)) => {
+                tracing::error!(
+                    why,
+                    "the other directors want nothing of this one: end it; it comes in again with an empty data \
+                     folder by `quorate join`"
+                );
+                refused = Some(why);
+            }
         }
         tokio::select! {
             changed = led.changed() => if changed.is_err() {
@@ -30,26 +47,43 @@ pub(crate) async fn announce(app: App, own: DirectorInfo, shutdown: Cancellation
     }
 }
 
-async fn tell(app: &App, own: &DirectorInfo, leader: Led) -> Result<(), String> {
+async fn tell(app: &App, own: &DirectorInfo, leader: Led, heard: bool) -> Result<(), Unannounced> {
     let expected = own.clone();
     let known = app.query(move |reading| {
-        let known = reading.cluster().directors().get(&expected.name);
-        known == Some(&expected)
+        let all = reading.cluster().directors();
+        let known = all.get(&expected.name) == Some(&expected);
+        let others = all.values().filter(|other| other.name != expected.name);
+        let others: Vec<String> = others.map(|other| other.address.clone()).collect();
+        (known, others)
     });
-    if known.await.map_err(|failure| failure.0.detail)? {
-        return Ok(());
-    }
+    let known = known.await;
+    let (known, others) = known.map_err(|failure| Unannounced::Failed(failure.0.detail))?;
     match leader {
+        Led::By { .. } | Led::Nobody if !heard => ask_around(app, own, &others).await,
         Led::Nobody => Ok(()),
+        Led::By { .. } | Led::Here if known => Ok(()),
         Led::By { address, .. } => app.relay.announce(&address, own).await,
         Led::Here => {
             let director = own.clone();
             let decided = app.handle.decide(Call::Announce { director });
             match tokio::time::timeout(app.limits.call_time, decided).await {
                 Ok(Some(Ok(_))) => Ok(()),
-                Ok(Some(Err(refusal))) => Err(refusal.to_string()),
-                Ok(None) | Err(_) => Err("it was not decided".to_owned()),
+                Ok(Some(Err(refusal))) => Err(Unannounced::Failed(refusal.to_string())),
+                Ok(None) | Err(_) => Err(Unannounced::Failed("it was not decided".to_owned())),
             }
         }
     }
+}
+
+/// Tells any other director, which passes it on to the one that leads. Whoever was removed while it was off takes
+/// for the leader whoever was that then.
+async fn ask_around(app: &App, own: &DirectorInfo, others: &[String]) -> Result<(), Unannounced> {
+    let mut failed = Unannounced::Failed("no other director is known".to_owned());
+    for address in others {
+        match app.relay.announce(address, own).await {
+            Err(Unannounced::Failed(why)) => failed = Unannounced::Failed(why),
+            heard => return heard,
+        }
+    }
+    Err(failed)
 }

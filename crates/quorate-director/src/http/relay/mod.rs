@@ -21,7 +21,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use quorate_api::problem::Code;
+use quorate_api::problem::{Code, Problem};
 use quorate_api::resources::DirectorAnnouncement;
 use quorate_api::routes::{self, RELAYED_HEADER};
 use quorate_core::ids::{DirectorName, Position};
@@ -106,7 +106,11 @@ impl Relay {
     ///
     /// # Errors
     /// With what came in between, for the log: it is told again later.
-    pub(crate) async fn announce(&self, address: &str, own: &DirectorInfo) -> Result<(), String> {
+    pub(crate) async fn announce(
+        &self,
+        address: &str,
+        own: &DirectorInfo,
+    ) -> Result<(), Unannounced> {
         let told = DirectorAnnouncement {
             id: own.id,
             address: own.address.clone(),
@@ -114,7 +118,9 @@ impl Relay {
             format: own.format,
         };
         let path = routes::fill(routes::DIRECTOR, &[own.name.as_str()]);
-        let uri: Uri = path.parse().map_err(|_| format!("{path:?} is no path"))?;
+        let uri: Uri = path
+            .parse()
+            .map_err(|_| Unannounced::Failed(format!("{path:?} is no path")))?;
         let answered = self
             .lanes
             .of(&Method::PUT, &uri)
@@ -123,12 +129,26 @@ impl Relay {
             .timeout(ANNOUNCE_TIME)
             .json(&told)
             .send();
-        let answered = answered.await.map_err(|error| error.to_string())?;
+        let failed = |error: reqwest::Error| Unannounced::Failed(error.to_string());
+        let answered = answered.await.map_err(failed)?;
         match answered.status() {
             status if status.is_success() => Ok(()),
-            status => Err(status.to_string()),
+            StatusCode::FORBIDDEN => {
+                let problem: Problem = answered.json().await.map_err(failed)?;
+                Err(Unannounced::Refused(problem.detail))
+            }
+            status => Err(Unannounced::Failed(status.to_string())),
         }
     }
+}
+
+/// Why the cluster does not know yet where a director is.
+#[derive(Debug)]
+pub(crate) enum Unannounced {
+    /// The others want to know nothing of it, and say why.
+    Refused(String),
+    /// Something came in between.
+    Failed(String),
 }
 
 /// Answers here, or passes the request on.
