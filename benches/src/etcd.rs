@@ -1,4 +1,4 @@
-//! etcd, one node, through its JSON gateway: a claim is a transaction that puts a key if it was never
+//! etcd, one node or several, through its JSON gateway at its leader: a claim is a transaction that puts a key if it was never
 //! created; a batch is one transaction of up to 128 such claims, which is etcd's own limit. The gateway
 //! costs etcd some processor time that its gRPC interface does not.
 
@@ -16,12 +16,12 @@ use crate::load::Target;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// A server of our own and a client of it.
+/// Servers of our own and a client of the one that leads.
 #[derive(Clone, Debug)]
 pub struct Peer {
     client: reqwest::Client,
     txn: String,
-    _server: Arc<Server>,
+    _servers: Arc<Vec<Server>>,
 }
 
 #[derive(Debug)]
@@ -35,57 +35,104 @@ impl Drop for Server {
     }
 }
 
-/// Starts etcd on free ports of this machine.
+/// Where one server is to listen: for clients, and for the others.
+#[derive(Debug)]
+struct Node {
+    name: String,
+    clients: String,
+    peers: String,
+}
+
+/// Starts so many servers of etcd on free ports of this machine.
 ///
 /// # Errors
 /// When it is not installed, or does not come up.
-pub async fn start(dir: &Path) -> anyhow::Result<Peer> {
-    let free = || -> anyhow::Result<String> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        Ok(format!("http://127.0.0.1:{port}"))
-    };
-    let (clients, peers) = (free()?, free()?);
-    let server = Command::new("etcd")
-        .args(["--name", "peer", "--log-level", "error"])
-        .arg("--data-dir")
-        .arg(dir.join("etcd"))
-        .args([
-            "--listen-client-urls",
-            &clients,
-            "--advertise-client-urls",
-            &clients,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peers,
-            "--initial-advertise-peer-urls",
-            &peers,
-        ])
-        .args(["--initial-cluster", &format!("peer={peers}")])
-        .args(["--quota-backend-bytes", "8589934592"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("etcd is not installed")?;
-    let server = Arc::new(Server(server));
+pub async fn start(dir: &Path, count: usize) -> anyhow::Result<Peer> {
+    let nodes = nodes(count)?;
+    let peers = nodes.iter();
+    let peers: Vec<String> = peers
+        .map(|node| format!("{}={}", node.name, node.peers))
+        .collect();
+    let servers = nodes.iter().map(|node| serve(dir, node, &peers.join(",")));
+    let servers = servers.collect::<anyhow::Result<Vec<_>>>()?;
     let client = reqwest::Client::builder()
         .timeout(Duration::from_secs(30))
         .tls_backend_preconfigured(quorate_api::client::distrusting())
         .build()?;
     let began = Instant::now();
-    loop {
-        let health = client.get(format!("{clients}/health")).send().await;
-        if health.is_ok_and(|answer| answer.status().is_success()) {
-            break;
+    let leader = loop {
+        if let Some(leader) = leader(&client, &nodes).await {
+            break leader;
         }
         anyhow::ensure!(began.elapsed() < START_LIMIT, "etcd does not answer");
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    };
     Ok(Peer {
         client,
-        txn: format!("{clients}/v3/kv/txn"),
-        _server: server,
+        txn: format!("{leader}/v3/kv/txn"),
+        _servers: Arc::new(servers),
     })
+}
+
+/// Free ports, all found before the first is let go.
+fn nodes(count: usize) -> anyhow::Result<Vec<Node>> {
+    let mut held = Vec::new();
+    let mut free = || -> anyhow::Result<String> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        held.push(listener);
+        Ok(format!("http://127.0.0.1:{port}"))
+    };
+    let nodes = (0..count).map(|n| {
+        anyhow::Ok(Node {
+            name: format!("peer{n}"),
+            clients: free()?,
+            peers: free()?,
+        })
+    });
+    nodes.collect()
+}
+
+fn serve(dir: &Path, node: &Node, all: &str) -> anyhow::Result<Server> {
+    let Node {
+        name,
+        clients,
+        peers,
+    } = node;
+    let child = Command::new("etcd")
+        .args(["--name", name, "--log-level", "error"])
+        .arg("--data-dir")
+        .arg(dir.join("etcd").join(name))
+        .args(["--listen-client-urls", clients])
+        .args(["--advertise-client-urls", clients])
+        .args(["--listen-peer-urls", peers])
+        .args(["--initial-advertise-peer-urls", peers])
+        .args(["--initial-cluster", all])
+        .args(["--quota-backend-bytes", "8589934592"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("etcd is not installed")?;
+    Ok(Server(child))
+}
+
+/// Where the server listens that leads, once all are in order.
+async fn leader(client: &reqwest::Client, nodes: &[Node]) -> Option<String> {
+    let mut leading = None;
+    for node in nodes {
+        let health = client.get(format!("{}/health", node.clients)).send().await;
+        health.ok()?.error_for_status().ok()?;
+        let status = client
+            .post(format!("{}/v3/maintenance/status", node.clients))
+            .json(&json!({}))
+            .send();
+        let status: Value = status.await.ok()?.json().await.ok()?;
+        let leader = status.get("leader")?;
+        if status.get("header")?.get("member_id")? == leader {
+            leading = Some(node.clients.clone());
+        }
+    }
+    leading
 }
 
 impl Target for Peer {

@@ -3,7 +3,10 @@
 //!
 //! Here is what several of them use.
 
+pub mod claiming;
 pub mod etcd;
+pub mod fleet;
 pub mod load;
 pub mod program;
+pub mod quorum;
 pub mod warden;

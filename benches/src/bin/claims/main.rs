@@ -48,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
     let time = Duration::from_secs_f64(arguments.seconds);
     let (ours, first, again) = ours::open_twice(folder.path()).await?;
     let floor = floor::open(folder.path())?;
-    let peer = etcd::start(folder.path()).await;
+    let peer = etcd::start(folder.path(), 1).await;
     let mut out = std::io::stdout().lock();
     writeln!(
         out,

@@ -15,7 +15,6 @@
 )]
 
 mod claims;
-mod fleet;
 mod rollout;
 
 use std::path::PathBuf;

@@ -2,15 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_api::resources::ApplyRequest;
+use quorate_benches::fleet::{Arrived, Fleet, reach};
 use quorate_benches::program::Director;
 use serde_json::json;
 use tokio::task::JoinSet;
-
-use crate::fleet::{Arrived, Fleet};
 
 /// The goal: so long from `apply` until everything is delivered, for a million partitions.
 const GOAL: Duration = Duration::from_millis(1500);
@@ -55,29 +53,6 @@ pub(crate) async fn measure(
         GOAL.as_millis(),
         100.0 * delivered.as_secs_f64() / GOAL.as_secs_f64()
     );
-    Ok(())
-}
-
-/// Waits until a count is complete, or an agent has failed.
-pub(crate) async fn reach(
-    count: &AtomicUsize,
-    wanted: usize,
-    following: &mut JoinSet<anyhow::Result<()>>,
-    limit: Duration,
-) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while count.load(Ordering::Relaxed) < wanted {
-        if let Some(ended) = following.try_join_next() {
-            ended??;
-        }
-        anyhow::ensure!(
-            began.elapsed() < limit,
-            "after {} s there are {} of {wanted}",
-            limit.as_secs(),
-            count.load(Ordering::Relaxed)
-        );
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -21,9 +21,9 @@ const JOINING: usize = 64;
 /// How long a call for work waits for some.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// A session, and what it counts its reports by.
+/// A session, and what it counts its reports by. Whoever holds it may report for it.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     client: Client,
     secret: String,
     opened: SessionOpened,
@@ -32,23 +32,27 @@ pub(crate) struct Session {
 
 /// Sessions of agents, kept alive until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Fleet {
-    pub(crate) sessions: Vec<Arc<Session>>,
+pub struct Fleet {
+    /// All of them.
+    pub sessions: Vec<Arc<Session>>,
     _renewals: JoinSet<()>,
 }
 
 /// What has come to the agents.
 #[derive(Debug, Default)]
-pub(crate) struct Arrived {
+pub struct Arrived {
     /// Partitions that were handed out to them.
-    pub(crate) assigned: AtomicUsize,
+    pub assigned: AtomicUsize,
     /// Those that they have acknowledged, durably.
-    pub(crate) assumed: AtomicUsize,
+    pub assumed: AtomicUsize,
 }
 
 impl Fleet {
     /// Lets so many agents join.
-    pub(crate) async fn join(client: &Client, count: usize) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When one is refused, or the directors do not answer.
+    pub async fn join(client: &Client, count: usize) -> anyhow::Result<Self> {
         let sessions: Vec<Arc<Session>> = stream::iter(0..count)
             .map(|n| Session::open(client.clone(), n))
             .buffered(JOINING)
@@ -92,7 +96,10 @@ impl Session {
     /// Acknowledges partitions; returns when that is on the director's disk.
     ///
     /// One report of a session at a time.
-    pub(crate) async fn assume(&self, claims: Vec<Claim>) -> anyhow::Result<usize> {
+    ///
+    /// # Errors
+    /// When a claim is refused, or the directors do not answer.
+    pub async fn assume(&self, claims: Vec<Claim>) -> anyhow::Result<usize> {
         let request = ReportRequest {
             incarnation: self.opened.incarnation,
             sequence: self.reports.fetch_add(1, Ordering::Relaxed) + 1,
@@ -109,7 +116,10 @@ impl Session {
     }
 
     /// Hears of what it is given, for ever; what to do with new claims is up to the caller.
-    pub(crate) async fn follow(
+    ///
+    /// # Errors
+    /// When the directors do not answer, or the caller fails.
+    pub async fn follow(
         self: Arc<Self>,
         arrived: Arc<Arrived>,
         mut take: impl AsyncFnMut(&Self, Vec<Claim>) -> anyhow::Result<usize>,
@@ -160,4 +170,30 @@ async fn renew(session: Arc<Session>) {
             eprintln!("a renewal failed: {cause}");
         }
     }
+}
+
+/// Waits until a count is complete.
+///
+/// # Errors
+/// When that takes too long, or an agent has failed.
+pub async fn reach(
+    count: &AtomicUsize,
+    wanted: usize,
+    following: &mut JoinSet<anyhow::Result<()>>,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while count.load(Ordering::Relaxed) < wanted {
+        if let Some(ended) = following.try_join_next() {
+            ended??;
+        }
+        anyhow::ensure!(
+            began.elapsed() < limit,
+            "after {} s there are {} of {wanted}",
+            limit.as_secs(),
+            count.load(Ordering::Relaxed)
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
 }
