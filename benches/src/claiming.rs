@@ -2,9 +2,9 @@
 //! partition that it was given, which is answered when it is durable.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use quorate_api::client::Client;
 use quorate_api::resources::ApplyRequest;
 use quorate_api::session::Claim;
@@ -19,11 +19,13 @@ use crate::load::Measured;
 pub const BATCH: usize = 128;
 /// Agents: as many as claim at once at most.
 const AGENTS: usize = 256;
-/// Claims that wait to be made in each sample: more than are made in its time.
-const SINGLE: usize = 100_000;
-const BATCHED: usize = 500_000;
+/// Claims that wait to be made in each sample. When some agent has none left, the sample ends.
+const SINGLE: usize = 20_000;
+const BATCHED: usize = 250_000;
 /// How long until all of them are handed out.
 const LIMIT: Duration = Duration::from_secs(60);
+/// A sample that ends sooner than after this part of its time says too little.
+const PART_MIN: u32 = 4;
 
 /// What one agent has been given and not yet claimed.
 type Given = Arc<Mutex<(Arc<Session>, Vec<Claim>)>>;
@@ -39,11 +41,12 @@ pub async fn sample(
     time: Duration,
     processor_time: impl Fn() -> anyhow::Result<Duration>,
 ) -> anyhow::Result<(Measured, f64)> {
-    let fleet = Fleet::join(client, AGENTS).await?;
+    let fleet = Fleet::join(std::slice::from_ref(client), AGENTS).await?;
     let count = if each == 1 { SINGLE } else { BATCHED };
     let (given, following) = hand_out(client, &fleet, count).await?;
     let before = processor_time()?;
     let began = Instant::now();
+    let over = Arc::new(AtomicBool::new(false));
     let mut callers = JoinSet::new();
     for caller in 0..outstanding {
         let mine: Vec<Given> = given
@@ -52,13 +55,17 @@ pub async fn sample(
             .step_by(outstanding)
             .cloned()
             .collect();
-        callers.spawn(claim(mine, each, began, time));
+        callers.spawn(claim(mine, each, began + time, Arc::clone(&over)));
     }
     let mut times = Vec::new();
     while let Some(some) = callers.join_next().await {
         times.extend(some??);
     }
     let took = began.elapsed();
+    anyhow::ensure!(
+        took >= time / PART_MIN,
+        "{count} claims were made within {took:?}, which is too short to say anything"
+    );
     let used = processor_time()?.saturating_sub(before);
     let claims = (times.len() * each) as f64;
     drop(following);
@@ -94,22 +101,24 @@ async fn hand_out(
     Ok((given, following))
 }
 
-/// Makes claims, one report after the other, until the time is over; how long each took.
+/// Makes claims, one report after the other, until the time is over or an agent has none left; how long each
+/// took.
 async fn claim(
     mine: Vec<Given>,
     each: usize,
-    began: Instant,
-    time: Duration,
+    until: Instant,
+    over: Arc<AtomicBool>,
 ) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::new();
     for given in mine.iter().cycle() {
-        if began.elapsed() >= time {
-            break;
-        }
         let mut given = given.lock().await;
-        let at = given.1.len().checked_sub(each);
-        let at = at.context("an agent has nothing left to claim: too few were handed out")?;
-        let claims = given.1.split_off(at);
+        let left = given.1.len().checked_sub(each);
+        let Some(left) = left.filter(|_| Instant::now() < until && !over.load(Ordering::Relaxed))
+        else {
+            over.store(true, Ordering::Relaxed);
+            break;
+        };
+        let claims = given.1.split_off(left);
         let asked = Instant::now();
         given.0.assume(claims).await?;
         times.push(asked.elapsed());

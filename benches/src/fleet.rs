@@ -1,18 +1,20 @@
 //! Agents that speak the session protocol and run nothing: what is measured is the director.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use quorate_api::client::Client;
 use quorate_api::session::{
-    Claim, RegisterRequest, RenewRequest, ReportRequest, SessionOpened, WorkState,
+    Claim, RegisterRequest, ReportRequest, ReportResponse, SessionOpened, WorkResponse, WorkState,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
+
+use crate::renewing::{ANSWER_WITHIN, Tally, is_over, renew};
 
 /// Lease of the sessions: the default of a service.
 const LEASE_MS: u64 = 10_000;
@@ -20,6 +22,11 @@ const LEASE_MS: u64 = 10_000;
 const JOINING: usize = 64;
 /// How long a call for work waits for some.
 const WAIT: Duration = Duration::from_secs(20);
+/// How long calls of a session may come to nothing, one after the other, before it is given up: longer than any
+/// change of leader takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two of them.
+const CALL_AGAIN: Duration = Duration::from_millis(100);
 
 /// A session, and what it counts its reports by. Whoever holds it may report for it.
 #[derive(Debug)]
@@ -28,6 +35,8 @@ pub struct Session {
     secret: String,
     opened: SessionOpened,
     reports: AtomicU64,
+    /// Tokens that it has assumed.
+    assumed: Mutex<BTreeSet<u64>>,
 }
 
 /// Sessions of agents, kept alive until this is dropped.
@@ -35,7 +44,9 @@ pub struct Session {
 pub struct Fleet {
     /// All of them.
     pub sessions: Vec<Arc<Session>>,
-    _renewals: JoinSet<()>,
+    /// What has become of their renewals.
+    pub renewals: Arc<Tally>,
+    _renewing: JoinSet<()>,
 }
 
 /// What has come to the agents.
@@ -48,23 +59,29 @@ pub struct Arrived {
 }
 
 impl Fleet {
-    /// Lets so many agents join.
+    /// Lets so many agents join, which speak by these clients in turn.
     ///
     /// # Errors
     /// When one is refused, or the directors do not answer.
-    pub async fn join(client: &Client, count: usize) -> anyhow::Result<Self> {
-        let sessions: Vec<Arc<Session>> = stream::iter(0..count)
-            .map(|n| Session::open(client.clone(), n))
+    pub async fn join(clients: &[Client], count: usize) -> anyhow::Result<Self> {
+        let sessions: Vec<Arc<Session>> = stream::iter(clients.iter().cycle().zip(0..count))
+            .map(|(client, n)| Session::open(client.clone(), n))
             .buffered(JOINING)
             .try_collect()
             .await?;
-        let mut renewals = JoinSet::new();
+        let renewals = Arc::new(Tally::default());
+        let mut renewing = JoinSet::new();
         for session in &sessions {
-            renewals.spawn(renew(Arc::clone(session)));
+            let (session, tally) = (Arc::clone(session), Arc::clone(&renewals));
+            renewing.spawn(async move {
+                let client = session.client.impatient(ANSWER_WITHIN);
+                renew(&client, &session.opened, &session.secret, &tally).await;
+            });
         }
         Ok(Self {
             sessions,
-            _renewals: renewals,
+            renewals,
+            _renewing: renewing,
         })
     }
 }
@@ -90,35 +107,86 @@ impl Session {
             secret,
             opened,
             reports: AtomicU64::new(0),
+            assumed: Mutex::default(),
         }))
     }
 
-    /// Acknowledges partitions; returns when that is on the director's disk.
+    /// Acknowledges partitions; returns when that is durable.
     ///
     /// One report of a session at a time.
     ///
     /// # Errors
     /// When a claim is refused, or the directors do not answer.
     pub async fn assume(&self, claims: Vec<Claim>) -> anyhow::Result<usize> {
-        let request = ReportRequest {
+        let request = self.report_of(claims);
+        let report = self
+            .client
+            .report(self.opened.session, &self.secret, &request);
+        self.note_assumed(&report.await?)
+    }
+
+    /// The same by another client, again and again until the directors answer.
+    ///
+    /// # Errors
+    /// When a claim is refused, or the directors do not answer for long.
+    pub async fn assume_by(
+        &self,
+        client: &Client,
+        claims: Vec<Claim>,
+        again_after: Duration,
+    ) -> anyhow::Result<usize> {
+        let request = self.report_of(claims);
+        let began = Instant::now();
+        loop {
+            let report = client.report(self.opened.session, &self.secret, &request);
+            match report.await {
+                Ok(answer) => return self.note_assumed(&answer),
+                Err(cause) if is_over(&cause) || began.elapsed() > PATIENCE => {
+                    return Err(cause).context("no answer to a claim");
+                }
+                // The same report again is no other one.
+                Err(_) => tokio::time::sleep(again_after).await,
+            }
+        }
+    }
+
+    fn report_of(&self, claims: Vec<Claim>) -> ReportRequest {
+        ReportRequest {
             incarnation: self.opened.incarnation,
             sequence: self.reports.fetch_add(1, Ordering::Relaxed) + 1,
             assume: claims,
             ..ReportRequest::default()
-        };
-        let report = self
-            .client
-            .report(self.opened.session, &self.secret, &request);
-        let answer = report.await?;
+        }
+    }
+
+    fn note_assumed(&self, answer: &ReportResponse) -> anyhow::Result<usize> {
         let refusal = answer.refused.first();
         anyhow::ensure!(refusal.is_none(), "a claim was refused: {refusal:?}");
+        // It is whole after each step.
+        let mut assumed = self.assumed.lock().unwrap_or_else(PoisonError::into_inner);
+        assumed.extend(&answer.assumed);
         Ok(answer.assumed.len())
+    }
+
+    /// How many of the partitions that it has assumed are its own no more, as the directors have it.
+    ///
+    /// # Errors
+    /// When they do not answer.
+    pub async fn bereft(&self) -> anyhow::Result<usize> {
+        let work = self
+            .client
+            .work(self.opened.session, &self.secret, 0, Duration::ZERO);
+        let items = work.await?.items.into_iter();
+        let own = items.filter(|item| item.state == WorkState::Assumed);
+        let own: BTreeSet<u64> = own.map(|item| item.token).collect();
+        let assumed = self.assumed.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(assumed.difference(&own).count())
     }
 
     /// Hears of what it is given, for ever; what to do with new claims is up to the caller.
     ///
     /// # Errors
-    /// When the directors do not answer, or the caller fails.
+    /// When the session is over, the directors do not answer for long, or the caller fails.
     pub async fn follow(
         self: Arc<Self>,
         arrived: Arc<Arrived>,
@@ -127,9 +195,7 @@ impl Session {
         let mut index = 0;
         let mut seen = BTreeSet::new();
         loop {
-            let id = self.opened.session;
-            let work = self.client.work(id, &self.secret, index, WAIT).await;
-            let work = work.context("no answer about work")?;
+            let work = self.work_since(index).await?;
             index = work.index;
             let items = work.items.into_iter();
             let fresh = items.filter(|item| item.state == WorkState::Assigned);
@@ -148,26 +214,23 @@ impl Session {
             arrived.assumed.fetch_add(assumed, Ordering::Relaxed);
         }
     }
-}
 
-/// Renews a session for ever, as often as the director said.
-async fn renew(session: Arc<Session>) {
-    let mut counter = 0;
-    loop {
-        tokio::time::sleep(Duration::from_millis(session.opened.renew_every_ms)).await;
-        counter += 1;
-        let request = RenewRequest {
-            incarnation: session.opened.incarnation,
-            counter,
-            nonce: counter,
-            sent_ms: counter * session.opened.renew_every_ms,
-            also: Vec::new(),
-        };
-        let renewal = session
-            .client
-            .renew(session.opened.session, &session.secret, &request);
-        if let Err(cause) = renewal.await {
-            eprintln!("a renewal failed: {cause}");
+    async fn work_since(&self, index: u64) -> anyhow::Result<WorkResponse> {
+        let mut failing: Option<Instant> = None;
+        loop {
+            let work = self
+                .client
+                .work(self.opened.session, &self.secret, index, WAIT);
+            match work.await {
+                Ok(work) => return Ok(work),
+                Err(cause) => {
+                    let since = *failing.get_or_insert_with(Instant::now);
+                    if is_over(&cause) || since.elapsed() > PATIENCE {
+                        return Err(cause).context("no answer about work");
+                    }
+                    tokio::time::sleep(CALL_AGAIN).await;
+                }
+            }
         }
     }
 }

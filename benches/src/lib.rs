@@ -9,4 +9,5 @@ pub mod fleet;
 pub mod load;
 pub mod program;
 pub mod quorum;
+pub mod renewing;
 pub mod warden;

@@ -122,3 +122,15 @@ pub fn resident(pid: u32) -> anyhow::Result<u64> {
     let kilobytes: u64 = kilobytes.context("no VmRSS in status")?.parse()?;
     Ok(kilobytes * 1024)
 }
+
+/// Bytes that a process has given the kernel to be written to a disk.
+///
+/// # Errors
+/// When it is gone.
+pub fn written(pid: u32) -> anyhow::Result<u64> {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let line = io
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(line.context("no write_bytes in io")?.parse()?)
+}

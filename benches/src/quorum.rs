@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use quorate_api::client::{Client, Options};
 use quorate_api::resources::DirectorRole;
 use quorate_pki::{Authority, ClientTls, FOLDER, TRUST, Trust};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Their names; the first founds the cluster.
 pub const NAMES: [&str; 3] = ["d1", "d2", "d3"];
@@ -102,6 +103,17 @@ impl Quorum {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Lets a director stand still, as one does whose machine hangs: its connections stay open.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn stop(&self, name: &str) -> anyhow::Result<Stopped> {
+        let pid = i32::try_from(self.pid(name)?)?;
+        let pid = Pid::from_raw(pid).context("no process id is 0")?;
+        kill_process(pid, Signal::STOP)?;
+        Ok(Stopped(pid))
     }
 
     /// Those that run, by their names.
@@ -239,6 +251,21 @@ impl Drop for Quorum {
             drop(child.kill());
             drop(child.wait());
         }
+    }
+}
+
+/// A director that stands still. It goes on when it is told to, or ends with the others.
+#[derive(Debug)]
+#[must_use]
+pub struct Stopped(Pid);
+
+impl Stopped {
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn go_on(self) -> anyhow::Result<()> {
+        Ok(kill_process(self.0, Signal::CONT)?)
     }
 }
 

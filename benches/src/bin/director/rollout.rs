@@ -24,7 +24,7 @@ pub(crate) async fn measure(
     println!("{partitions} partitions on {agents} agents, one director");
     let director = Director::start(program, &folder.join("rollout")).await?;
     let began = Instant::now();
-    let fleet = Fleet::join(&director.client, agents).await?;
+    let fleet = Fleet::join(std::slice::from_ref(&director.client), agents).await?;
     row("agents joined", began.elapsed(), &director, agents)?;
     let arrived = Arc::new(Arrived::default());
     let mut following = JoinSet::new();

@@ -10,7 +10,15 @@ use quorate_benches::{etcd, load};
 use crate::Place;
 
 /// Reports under way, and claims in each.
-const ROWS: [(usize, usize); 5] = [(1, 1), (16, 1), (64, 1), (1, BATCH), (64, BATCH)];
+const ROWS: [(usize, usize); 7] = [
+    (1, 1),
+    (16, 1),
+    (64, 1),
+    (256, 1),
+    (1, BATCH),
+    (16, BATCH),
+    (64, BATCH),
+];
 /// How long each sample takes.
 const TIME: Duration = Duration::from_secs(2);
 

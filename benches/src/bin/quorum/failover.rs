@@ -1,85 +1,98 @@
-//! How soon a write is accepted after the leader was killed, and how long none is while it hands over.
+//! How soon a claim is committed after the leader was killed or stands still, and how long none is while it hands
+//! over; and what becomes of the agents meanwhile.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use quorate_api::client::Client;
-use quorate_api::session::RegisterRequest;
 use quorate_benches::quorum::{PATIENCE, Quorum, until};
-use serde_json::json;
+use quorate_benches::renewing::Counts;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::Place;
+use crate::takeover::{self, AGAIN_AFTER};
 use crate::times::Times;
+use crate::workers::{Offer, Workers};
 
-/// The goals, of the tables in the documentation.
-const GOAL_KILLED_MS: u64 = 150;
-const GOAL_PLANNED_MS: u64 = 30;
-/// The agents that the writes are about: one for each who writes, so that each write changes something.
-const AGENTS: [&str; 3] = ["a1", "a2", "a3"];
-/// How long one write may take before its director is asked again.
-const WRITE_TIME: Duration = Duration::from_secs(2);
-/// Between a refused write and the next at the same director.
-const AGAIN_AFTER: Duration = Duration::from_millis(1);
-/// Writes that may wait to be counted: far more than are made while a leader changes.
-const COUNTED_MAX: usize = 1 << 16;
+/// Agents, and the partitions that they hold all the time.
+const AGENTS: usize = 30;
+const HELD: usize = 1_000;
+/// How long anything of them may take.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Partitions that are claimed one by one while a leader hands over: enough for longer than that takes.
+const CLAIMED: usize = 1_500;
+/// Between two claims of the same director.
+const PAUSE: Duration = Duration::from_millis(1);
 
-/// Measures both and prints them.
-pub(crate) async fn measure(place: &Place, rounds: usize) -> anyhow::Result<()> {
+/// How often each is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rounds {
+    pub(crate) kills: usize,
+    pub(crate) stops: usize,
+    pub(crate) hand_overs: usize,
+}
+
+/// Measures all three and prints them.
+pub(crate) async fn measure(place: &Place, rounds: Rounds) -> anyhow::Result<()> {
     let (_folder, mut quorum) = place.found().await?;
-    let quorum = &mut quorum;
-    for (agent, id) in AGENTS.into_iter().zip(1_u64..) {
-        let request: RegisterRequest = serde_json::from_value(json!({
-            "agent": agent, "agent_id": id, "boot_id": agent, "machine_id": agent, "folder": id,
-            "containment": "kernel", "lease_ms": 10_000, "secret": format!("{id:064x}"),
-            "process": id, "version": "bench",
-        }))?;
-        quorum.admin_of_all()?.register(&request).await?;
-    }
-    quorum.until_caught_up().await?;
+    let mut workers = Workers::join(&quorum, AGENTS, LIMIT).await?;
+    workers.roll_out(HELD).await?;
+    println!("failover: {AGENTS} agents at three directors hold {HELD} partitions at first\n");
+    println!(
+        "| the leader | times | claims committed again after: p50, p99, worst, ms | goal, ms | \
+         sessions that stopped runs or were lost | oldest lease, ms | partitions lost |\n\
+         |---|---|---|---|---|---|---|"
+    );
+    workers.renewals();
     let mut killed = Times::default();
-    for _ in 0..rounds {
-        killed.add(kill(quorum).await.context("a leader was killed")?);
+    for _ in 0..rounds.kills {
+        let (leader, took) = takeover::kill(&mut quorum, &mut workers)
+            .await
+            .context("a leader was killed")?;
+        killed.add(took);
+        quorum.start(leader)?;
+        quorum.until_caught_up().await?;
     }
-    println!("leader killed, next write accepted: {killed} (goal p99 {GOAL_KILLED_MS})");
+    row("is killed", &killed, "p99 150", &workers).await?;
+    let mut stopped = Times::default();
+    for _ in 0..rounds.stops {
+        let took = takeover::stop(&quorum, &mut workers).await;
+        stopped.add(took.context("a leader stands still")?);
+        quorum.until_caught_up().await?;
+    }
+    row("stands still", &stopped, "1000", &workers).await?;
     let mut planned = Times::default();
-    for _ in 0..rounds {
-        planned.add(hand_over(quorum).await.context("a leader hands over")?);
+    for _ in 0..rounds.hand_overs {
+        let gap = hand_over(&quorum, &mut workers).await;
+        planned.add(gap.context("a leader hands over")?);
+        quorum.until_caught_up().await?;
     }
-    println!("leader hands over, no write accepted for: {planned} (goal {GOAL_PLANNED_MS})");
+    row("hands over", &planned, "30", &workers).await
+}
+
+async fn row(what: &str, times: &Times, goal: &str, workers: &Workers) -> anyhow::Result<()> {
+    let renewals: Counts = workers.renewals();
+    println!(
+        "| {what} | {times} | {goal} | {} of {AGENTS} | {} | {} |",
+        renewals.missed(),
+        renewals.oldest_ms,
+        workers.lost().await?
+    );
     Ok(())
 }
 
-/// Kills the leader; how long until one of the others accepts a write.
-async fn kill(quorum: &mut Quorum) -> anyhow::Result<Duration> {
+/// Lets the leader hand over; the longest time in which nobody committed a claim.
+async fn hand_over(quorum: &Quorum, workers: &mut Workers) -> anyhow::Result<Duration> {
     let leader = quorum.leader().await?;
-    let others = quorum.running().into_iter().filter(|name| *name != leader);
-    let others: Vec<&str> = others.collect();
-    let writers = clients(quorum, &others)?;
-    // Connections are there already, as those of whoever writes all the time are.
-    for (writer, agent) in writers.iter().zip(AGENTS) {
-        writer.cordon(agent).await?;
-    }
-    let began = Instant::now();
-    quorum.kill(leader)?;
-    let (accepted, mut seen) = mpsc::channel(COUNTED_MAX);
-    let mut writing = write_at_all(&writers, &accepted);
-    let first = next(&mut seen).await?;
-    writing.shutdown().await;
-    quorum.start(leader)?;
-    quorum.until_caught_up().await?;
-    Ok(first.duration_since(began))
-}
-
-/// Lets the leader hand over; the longest time in which nobody accepted a write.
-async fn hand_over(quorum: &Quorum) -> anyhow::Result<Duration> {
-    let leader = quorum.leader().await?;
-    let writers = clients(quorum, &quorum.running())?;
-    let (accepted, mut seen) = mpsc::channel(COUNTED_MAX);
-    let mut writing = write_at_all(&writers, &accepted);
-    let mut times = Vec::new();
-    times.push(next(&mut seen).await?);
+    let offers = workers.offers(CLAIMED).await?;
+    let (told, mut seen) = mpsc::channel(CLAIMED);
+    let enough = Arc::new(AtomicBool::new(false));
+    let mut claiming = claim_at_all(quorum, offers, &told, &enough)?;
+    drop(told);
+    let mut times = vec![next(&mut seen).await?];
     quorum.admin_of_all()?.transfer_leader(None).await?;
     until("another one leads", async || {
         Ok(quorum.leader().await? != leader)
@@ -90,52 +103,69 @@ async fn hand_over(quorum: &Quorum) -> anyhow::Result<Duration> {
     while times.iter().all(|time| *time < led) {
         times.push(next(&mut seen).await?);
     }
-    writing.shutdown().await;
-    quorum.until_caught_up().await?;
+    enough.store(true, Ordering::SeqCst);
+    while let Some(made) = claiming.join_next().await {
+        workers.note_claimed(made??);
+    }
     times.sort_unstable();
     let gaps = times.iter().zip(times.iter().skip(1));
     let longest = gaps.map(|(one, next)| next.duration_since(*one)).max();
-    longest.context("writes were accepted")
+    longest.context("claims were committed")
 }
 
-/// When the next write was accepted.
+/// When the next claim was committed.
 async fn next(seen: &mut mpsc::Receiver<Instant>) -> anyhow::Result<Instant> {
     let next = tokio::time::timeout(PATIENCE, seen.recv()).await;
-    next.ok().flatten().context("nobody accepts a write")
+    let next = next.context("nobody takes a claim")?;
+    next.context("there is nothing left to claim: too few were handed out")
 }
 
-fn clients(quorum: &Quorum, names: &[&str]) -> anyhow::Result<Vec<Client>> {
-    let one = |name: &&str| {
-        let client = quorum.admin(vec![quorum.address(name)])?;
-        anyhow::Ok(client.impatient(WRITE_TIME))
-    };
-    names.iter().map(one).collect()
-}
-
-/// Writes at each of these again and again, and tells when a write was accepted.
-fn write_at_all(writers: &[Client], accepted: &mpsc::Sender<Instant>) -> JoinSet<()> {
-    let mut writing = JoinSet::new();
-    for (client, agent) in writers.iter().zip(AGENTS) {
-        writing.spawn(write(client.clone(), agent, accepted.clone()));
+/// Claims at every director, one partition after the other, and tells of each when it was committed. How many
+/// each has made in the end.
+fn claim_at_all(
+    quorum: &Quorum,
+    offers: Vec<Offer>,
+    told: &mpsc::Sender<Instant>,
+    enough: &Arc<AtomicBool>,
+) -> anyhow::Result<JoinSet<anyhow::Result<usize>>> {
+    let mut claiming = JoinSet::new();
+    let names = quorum.running();
+    let mut shares: Vec<Vec<Offer>> = names.iter().map(|_| Vec::new()).collect();
+    let count = shares.len();
+    for (n, offer) in offers.into_iter().enumerate() {
+        shares
+            .get_mut(n % count)
+            .context("no director runs")?
+            .push(offer);
     }
-    writing
+    for (name, share) in names.into_iter().zip(shares) {
+        let client = takeover::client(quorum, name)?;
+        claiming.spawn(claim_all(client, share, told.clone(), Arc::clone(enough)));
+    }
+    Ok(claiming)
 }
 
-async fn write(client: Client, agent: &str, accepted: mpsc::Sender<Instant>) {
-    let mut cordoned = true;
-    loop {
-        let written = if cordoned {
-            client.uncordon(agent).await
-        } else {
-            client.cordon(agent).await
-        };
-        if written.is_err() {
-            tokio::time::sleep(AGAIN_AFTER).await;
-            continue;
+async fn claim_all(
+    client: Client,
+    share: Vec<Offer>,
+    told: mpsc::Sender<Instant>,
+    enough: Arc<AtomicBool>,
+) -> anyhow::Result<usize> {
+    let mut made = 0;
+    for Offer { session, claims } in share {
+        let mut claims = claims.into_iter();
+        while !enough.load(Ordering::SeqCst)
+            && let Some(claim) = claims.next()
+        {
+            made += session.assume_by(&client, vec![claim], AGAIN_AFTER).await?;
+            // It has room for all.
+            told.send(Instant::now()).await?;
+            tokio::time::sleep(PAUSE).await;
         }
-        cordoned = !cordoned;
-        if accepted.send(Instant::now()).await.is_err() {
-            return;
+        let rest: Vec<_> = claims.collect();
+        if !rest.is_empty() {
+            made += session.assume_by(&client, rest, AGAIN_AFTER).await?;
         }
     }
+    Ok(made)
 }

@@ -1,5 +1,6 @@
 //! What three directors do together, with certificates and tokens as in production: how soon one leads after
-//! another, what the renewals of many sessions cost, and claims per second (G4, G5, G7, G10).
+//! another (G10), what the renewals of many sessions cost (G7), claims per second (G4, G5), and a million
+//! partitions (G5, G14).
 //!
 //! `cargo build --profile ci -p quorate && cargo run --profile ci -p quorate-benches --bin quorum`
 //!
@@ -12,11 +13,15 @@
     reason = "a measurement is read on standard output"
 )]
 
+mod agents;
 mod claims;
 mod failover;
 mod load;
+mod ready;
 mod renewals;
+mod takeover;
 mod times;
+mod workers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,17 +31,24 @@ use clap::{Parser, ValueEnum};
 use quorate_benches::program::beside_us;
 use quorate_benches::quorum::Quorum;
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
-/// Three directors: failover, renewals, and claims.
+/// Three directors: failover, renewals, claims, and very many partitions.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// What to measure; everything when nothing is named.
     sections: Vec<Section>,
-    /// How often the leader is killed, and how often it hands over.
-    #[arg(long, default_value_t = 20)]
-    rounds: usize,
-    /// Sessions that renew. A director takes 10,000 connections, of which other directors need some.
-    #[arg(long, default_value_t = 9_500)]
+    /// How often the leader is killed.
+    #[arg(long, default_value_t = 30)]
+    kills: usize,
+    /// How often the leader stands still.
+    #[arg(long, default_value_t = 10)]
+    stops: usize,
+    /// How often the leader hands over.
+    #[arg(long, default_value_t = 30)]
+    hand_overs: usize,
+    /// Sessions that renew.
+    #[arg(long, default_value_t = 10_000)]
     sessions: u64,
     /// How long the cost of renewals is measured, in seconds.
     #[arg(long, default_value_t = 30)]
@@ -44,6 +56,12 @@ struct Arguments {
     /// Samples of each row of claims; the medians are shown.
     #[arg(long, default_value_t = 3)]
     samples: usize,
+    /// Partitions that are assumed over three directors.
+    #[arg(long, default_value_t = 1_000_000)]
+    partitions: usize,
+    /// Agents that assume them.
+    #[arg(long, default_value_t = 1_000)]
+    agents: usize,
     /// Where the data goes: the disk that is measured.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -57,12 +75,14 @@ struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Section {
-    /// Claims that a majority has on disk, beside three servers of etcd.
-    Claims,
-    /// The leader is killed, and hands over: how soon the next write is accepted.
+    /// The leader is killed, stands still, and hands over: how soon the next claim is committed.
     Failover,
     /// Many sessions renew, at the leader, at the others, and while leaders change.
     Renewals,
+    /// Claims that a majority has on disk, beside three servers of etcd.
+    Claims,
+    /// Very many partitions are assumed, and a new leader serves with them.
+    Ready,
 }
 
 #[tokio::main]
@@ -71,6 +91,19 @@ async fn main() -> anyhow::Result<()> {
     if let Some(file) = &arguments.load {
         return load::run(file).await;
     }
+    // What was started ends with what is dropped here, so being told to end must come this way, too.
+    let mut ended = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    tokio::select! {
+        done = measure(arguments) => done,
+        _ = ended.0.recv() => anyhow::bail!("interrupted"),
+        _ = ended.1.recv() => anyhow::bail!("told to end"),
+    }
+}
+
+async fn measure(arguments: Arguments) -> anyhow::Result<()> {
     let program = match &arguments.program {
         Some(path) => std::path::absolute(path)?,
         None => beside_us()?,
@@ -79,18 +112,28 @@ async fn main() -> anyhow::Result<()> {
         program,
         dir: arguments.dir.unwrap_or_else(std::env::temp_dir),
     };
-    let wanted = |section| arguments.sections.is_empty() || arguments.sections.contains(&section);
-    for section in [Section::Failover, Section::Renewals, Section::Claims] {
-        if !wanted(section) {
+    let chosen = &arguments.sections;
+    for section in Section::value_variants() {
+        if !chosen.is_empty() && !chosen.contains(section) {
             continue;
         }
         println!("load average before: {}", load_average()?);
         match section {
-            Section::Claims => claims::measure(&place, arguments.samples).await?,
-            Section::Failover => failover::measure(&place, arguments.rounds).await?,
+            Section::Failover => {
+                let rounds = failover::Rounds {
+                    kills: arguments.kills,
+                    stops: arguments.stops,
+                    hand_overs: arguments.hand_overs,
+                };
+                failover::measure(&place, rounds).await?;
+            }
             Section::Renewals => {
                 let time = Duration::from_secs(arguments.seconds);
                 renewals::measure(&place, arguments.sessions, time).await?;
+            }
+            Section::Claims => claims::measure(&place, arguments.samples).await?,
+            Section::Ready => {
+                ready::measure(&place, arguments.partitions, arguments.agents).await?;
             }
         }
         println!("load average after: {}\n", load_average()?);

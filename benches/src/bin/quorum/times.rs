@@ -23,12 +23,10 @@ impl Times {
 }
 
 impl fmt::Display for Times {
+    /// Two cells of a table: how many, and what they were.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [p50, p99, worst] = [50, 99, 100].map(|of_a_hundred| self.quantile(of_a_hundred));
         let count = self.0.len();
-        write!(
-            f,
-            "{count} times, p50 {p50:.0} ms, p99 {p99:.0} ms, worst {worst:.0} ms"
-        )
+        write!(f, "{count} | {p50:.0}, {p99:.0}, {worst:.0}")
     }
 }

@@ -1,0 +1,188 @@
+//! Agents of this process that hold partitions and run nothing, and claims that are made when they are wanted.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use quorate_api::client::Client;
+use quorate_api::resources::ApplyRequest;
+use quorate_api::session::Claim;
+use quorate_benches::fleet::{Arrived, Fleet, Session, reach};
+use quorate_benches::quorum::{NAMES, Quorum};
+use quorate_benches::renewing::Counts;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+/// Calls for lists of work that are made at once.
+const ASKING: usize = 16;
+
+/// Claims that one agent has not made yet. It reports one thing after the other.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) session: Arc<Session>,
+    pub(crate) claims: Vec<Claim>,
+}
+
+impl Offer {
+    /// Adds what the same agent was told later.
+    fn add(offers: &mut Vec<Self>, session: &Arc<Session>, claims: Vec<Claim>) {
+        let known = offers
+            .iter_mut()
+            .find(|offer| Arc::ptr_eq(&offer.session, session));
+        match known {
+            Some(offer) => offer.claims.extend(claims),
+            None => offers.push(Self {
+                session: Arc::clone(session),
+                claims,
+            }),
+        }
+    }
+}
+
+/// Claims that wait, while they are to wait.
+#[derive(Debug, Default)]
+struct Held {
+    holding: AtomicBool,
+    offers: Mutex<Vec<Offer>>,
+}
+
+/// Agents with sessions at all three directors, a third of them at each.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    fleet: Fleet,
+    arrived: Arc<Arrived>,
+    held: Arc<Held>,
+    following: JoinSet<anyhow::Result<()>>,
+    admin: Client,
+    /// Partitions of all services until now.
+    partitions: usize,
+    services: usize,
+    limit: Duration,
+}
+
+/// How long a roll-out took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rollout {
+    pub(crate) applied: Duration,
+    pub(crate) assigned: Duration,
+    pub(crate) assumed: Duration,
+}
+
+impl Workers {
+    /// Lets so many agents join, which claim at once what they are given. Nothing that they wait for may take
+    /// longer than the limit.
+    pub(crate) async fn join(
+        quorum: &Quorum,
+        agents: usize,
+        limit: Duration,
+    ) -> anyhow::Result<Self> {
+        let clients = NAMES
+            .into_iter()
+            .map(|first| quorum.admin(quorum.addresses_from(first)));
+        let clients = clients.collect::<anyhow::Result<Vec<_>>>()?;
+        let fleet = Fleet::join(&clients, agents).await?;
+        let arrived = Arc::new(Arrived::default());
+        let held = Arc::new(Held::default());
+        let mut following = JoinSet::new();
+        for session in &fleet.sessions {
+            let (held, own) = (Arc::clone(&held), Arc::clone(session));
+            let take = async move |session: &Session, claims: Vec<Claim>| {
+                if !held.holding.load(Ordering::SeqCst) {
+                    return session.assume(claims).await;
+                }
+                // It is whole after each step.
+                let mut offers = held.offers.lock().unwrap_or_else(PoisonError::into_inner);
+                Offer::add(&mut offers, &own, claims);
+                Ok(0)
+            };
+            following.spawn(Arc::clone(session).follow(Arc::clone(&arrived), take));
+        }
+        Ok(Self {
+            fleet,
+            arrived,
+            held,
+            following,
+            admin: quorum.admin_of_all()?,
+            partitions: 0,
+            services: 0,
+            limit,
+        })
+    }
+
+    /// Applies a service with so many partitions and waits until every one of them is claimed.
+    pub(crate) async fn roll_out(&mut self, partitions: usize) -> anyhow::Result<Rollout> {
+        let began = Instant::now();
+        self.apply(partitions).await?;
+        let applied = began.elapsed();
+        self.all_assigned().await?;
+        let assigned = began.elapsed();
+        self.all_assumed().await?;
+        let assumed = began.elapsed();
+        Ok(Rollout {
+            applied,
+            assigned,
+            assumed,
+        })
+    }
+
+    /// Applies a service with so many partitions and waits until all are in the hands of agents, unclaimed: one
+    /// offer for each agent that has any.
+    pub(crate) async fn offers(&mut self, partitions: usize) -> anyhow::Result<Vec<Offer>> {
+        self.held.holding.store(true, Ordering::SeqCst);
+        self.apply(partitions).await?;
+        self.all_assigned().await?;
+        self.held.holding.store(false, Ordering::SeqCst);
+        let mut offers = self
+            .held
+            .offers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut offers))
+    }
+
+    async fn apply(&mut self, partitions: usize) -> anyhow::Result<()> {
+        self.services += 1;
+        self.partitions += partitions;
+        let name = format!("feeds-{}", self.services);
+        let spec = json!({ "service": { name: {
+            "command": ["/bin/feed", "{{key}}"],
+            "partitions": { "range": format!("0..{partitions}") },
+            "ramp": { "settle": "0s" },
+        }}});
+        let request = ApplyRequest { spec, base: None };
+        self.admin.apply(&request).await?;
+        Ok(())
+    }
+
+    async fn all_assigned(&mut self) -> anyhow::Result<()> {
+        let (count, following) = (&self.arrived.assigned, &mut self.following);
+        reach(count, self.partitions, following, self.limit).await
+    }
+
+    async fn all_assumed(&mut self) -> anyhow::Result<()> {
+        let (count, following) = (&self.arrived.assumed, &mut self.following);
+        reach(count, self.partitions, following, self.limit).await
+    }
+
+    /// Takes note that somebody has made claims that were held back.
+    pub(crate) fn note_claimed(&self, claims: usize) {
+        self.arrived.assumed.fetch_add(claims, Ordering::Relaxed);
+    }
+
+    /// What has become of the renewals since this was last asked.
+    pub(crate) fn renewals(&self) -> Counts {
+        self.fleet.renewals.take()
+    }
+
+    /// How many partitions were claimed and are, as the directors have it, no more their claimants'.
+    pub(crate) async fn lost(&self) -> anyhow::Result<usize> {
+        let bereft = stream::iter(&self.fleet.sessions).map(|session| session.bereft());
+        let bereft = bereft
+            .buffer_unordered(ASKING)
+            .try_fold(0, async |all, one| Ok(all + one));
+        let lost = tokio::time::timeout(self.limit, bereft).await;
+        lost.context("the directors do not tell what agents hold")?
+    }
+}
