@@ -49,6 +49,15 @@ pub struct Fleet {
     _renewing: JoinSet<()>,
 }
 
+/// Partitions that an agent has assumed and does not simply hold any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bereft {
+    /// It is to stop and give back so many.
+    pub stopping: usize,
+    /// So many are its own no more.
+    pub lost: usize,
+}
+
 /// What has come to the agents.
 #[derive(Debug, Default)]
 pub struct Arrived {
@@ -64,20 +73,22 @@ impl Fleet {
     /// # Errors
     /// When one is refused, or the directors do not answer.
     pub async fn join(clients: &[Client], count: usize) -> anyhow::Result<Self> {
-        let sessions: Vec<Arc<Session>> = stream::iter(clients.iter().cycle().zip(0..count))
-            .map(|(client, n)| Session::open(client.clone(), n))
-            .buffered(JOINING)
-            .try_collect()
-            .await?;
         let renewals = Arc::new(Tally::default());
         let mut renewing = JoinSet::new();
-        for session in &sessions {
-            let (session, tally) = (Arc::clone(session), Arc::clone(&renewals));
+        let mut sessions = Vec::new();
+        let mut opening = stream::iter(clients.iter().cycle().zip(0..count))
+            .map(|(client, n)| Session::open(client.clone(), n))
+            .buffered(JOINING);
+        // Each renews from the moment at which it came in, so that not all do at the same moment ever after.
+        while let Some(session) = opening.try_next().await? {
+            let (renewed, tally) = (Arc::clone(&session), Arc::clone(&renewals));
             renewing.spawn(async move {
-                let client = session.client.impatient(ANSWER_WITHIN);
-                renew(&client, &session.opened, &session.secret, &tally).await;
+                let client = renewed.client.impatient(ANSWER_WITHIN);
+                renew(&client, &renewed.opened, &renewed.secret, &tally).await;
             });
+            sessions.push(session);
         }
+        drop(opening);
         Ok(Self {
             sessions,
             renewals,
@@ -168,19 +179,40 @@ impl Session {
         Ok(answer.assumed.len())
     }
 
-    /// How many of the partitions that it has assumed are its own no more, as the directors have it.
+    /// What has become of the partitions that it has assumed, as the directors have it.
     ///
     /// # Errors
     /// When they do not answer.
-    pub async fn bereft(&self) -> anyhow::Result<usize> {
-        let work = self
-            .client
-            .work(self.opened.session, &self.secret, 0, Duration::ZERO);
-        let items = work.await?.items.into_iter();
-        let own = items.filter(|item| item.state == WorkState::Assumed);
-        let own: BTreeSet<u64> = own.map(|item| item.token).collect();
+    pub async fn bereft(&self) -> anyhow::Result<Bereft> {
+        if self.count_assumed() == 0 {
+            return Ok(Bereft::default());
+        }
+        let began = Instant::now();
+        let items = loop {
+            let work = self.work_since(0).await?;
+            // A question that another one of this session has pushed aside is told nothing.
+            if work.index > 0 {
+                break work.items;
+            }
+            anyhow::ensure!(began.elapsed() < PATIENCE, "no list of work");
+        };
+        let held = |state| {
+            let held = items.iter().filter(move |item| item.state == state);
+            held.map(|item| item.token).collect::<BTreeSet<u64>>()
+        };
+        let (own, stopping) = (held(WorkState::Assumed), held(WorkState::Stopping));
         let assumed = self.assumed.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(assumed.difference(&own).count())
+        let gone = assumed.difference(&own).copied().collect::<BTreeSet<u64>>();
+        let to_stop = gone.intersection(&stopping).count();
+        Ok(Bereft {
+            stopping: to_stop,
+            lost: gone.len() - to_stop,
+        })
+    }
+
+    fn count_assumed(&self) -> usize {
+        let assumed = self.assumed.lock();
+        assumed.unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Hears of what it is given, for ever; what to do with new claims is up to the caller.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use quorate_api::client::Client;
+use quorate_benches::fleet::Bereft;
 use quorate_benches::quorum::{PATIENCE, Quorum, until};
 use quorate_benches::renewing::Counts;
 use tokio::sync::mpsc;
@@ -43,7 +44,7 @@ pub(crate) async fn measure(place: &Place, rounds: Rounds) -> anyhow::Result<()>
     println!("failover: {AGENTS} agents at three directors hold {HELD} partitions at first\n");
     println!(
         "| the leader | times | claims committed again after: p50, p99, worst, ms | goal, ms | \
-         sessions that stopped runs or were lost | oldest lease, ms | partitions lost |\n\
+         sessions that stopped runs or were lost | oldest lease, ms | partitions to stop, lost |\n\
          |---|---|---|---|---|---|---|"
     );
     workers.renewals();
@@ -74,12 +75,15 @@ pub(crate) async fn measure(place: &Place, rounds: Rounds) -> anyhow::Result<()>
 }
 
 async fn row(what: &str, times: &Times, goal: &str, workers: &Workers) -> anyhow::Result<()> {
+    if times.is_empty() {
+        return Ok(());
+    }
     let renewals: Counts = workers.renewals();
+    let Bereft { stopping, lost } = workers.bereft().await?;
     println!(
-        "| {what} | {times} | {goal} | {} of {AGENTS} | {} | {} |",
+        "| {what} | {times} | {goal} | {} of {AGENTS} | {} | {stopping}, {lost} |",
         renewals.missed(),
         renewals.oldest_ms,
-        workers.lost().await?
     );
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use quorate_benches::fleet::Bereft;
 use quorate_benches::program::{processor_time, resident};
 use quorate_benches::quorum::{NAMES, Quorum};
 
@@ -76,12 +77,12 @@ pub(crate) async fn measure(place: &Place, partitions: usize, agents: usize) -> 
         );
     }
     let renewals = workers.renewals();
+    let Bereft { stopping, lost } = workers.bereft().await?;
     println!(
-        "sessions that stopped runs or were lost meanwhile: {} of {agents}, oldest lease {} ms; partitions \
-         lost: {}",
+        "sessions that stopped runs or were lost meanwhile: {} of {agents}, oldest lease {} ms; partitions to \
+         stop: {stopping}, lost: {lost}",
         renewals.missed(),
         renewals.oldest_ms,
-        workers.lost().await?
     );
     for (name, now) in memory(&quorum)? {
         println!("{name}: {:.0} MB resident in the end", now as f64 / 1e6);

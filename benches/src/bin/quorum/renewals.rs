@@ -12,6 +12,8 @@ use crate::agents::{LEASE_MS, Load, To};
 /// Sessions that one director takes: of its 10,000 connections the other directors and whoever asks who leads
 /// need some.
 const AT_ONE_MAX: u64 = 9_500;
+/// How long directors are watched that nobody renews at.
+const IDLE: Duration = Duration::from_secs(5);
 /// After a change: longer than a lease with all that belongs to it.
 const CALM: Duration = Duration::from_secs(12);
 
@@ -19,9 +21,9 @@ const CALM: Duration = Duration::from_secs(12);
 pub(crate) async fn measure(place: &Place, sessions: u64, time: Duration) -> anyhow::Result<()> {
     println!("renewals: lease {LEASE_MS} ms, each session on a TLS connection of its own");
     println!(
-        "| renewals come to | sessions | each second | leader: % of a core, us for each, MB (before), kB \
-         written each second | the other two together | tries failed | late | stopped runs | lost | oldest \
-         lease, ms |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| renewals come to | sessions | each second | leader: % of a core (idle), us for each, MB (idle), \
+         kB written each second | the other two together | tries failed | late | stopped runs | lost | \
+         oldest lease, ms |\n|---|---|---|---|---|---|---|---|---|---|"
     );
     cost(place, To::Leader, sessions.min(AT_ONE_MAX), time).await?;
     cost(place, To::Others, sessions, time).await?;
@@ -52,16 +54,44 @@ impl Used {
         Ok(all)
     }
 
-    /// What is told of the time since it was so.
-    fn until(self, now: Self, empty: Self, renewed: f64, took: f64) -> String {
-        let processor = now.processor - self.processor;
+    /// What was used since.
+    fn until(self, now: Self, took: Duration) -> Rate {
+        Rate {
+            core: (now.processor - self.processor) / took.as_secs_f64(),
+            resident: now.resident,
+            written: (now.written - self.written) / took.as_secs_f64(),
+        }
+    }
+}
+
+/// What is used for some time.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    /// Of a core, 1 being all of it.
+    core: f64,
+    /// Megabytes in the end.
+    resident: f64,
+    /// Kilobytes each second.
+    written: f64,
+}
+
+impl Rate {
+    /// Watches these for a while.
+    async fn of(pids: &[u32], time: Duration) -> anyhow::Result<Self> {
+        let (before, began) = (Used::by(pids)?, Instant::now());
+        tokio::time::sleep(time).await;
+        Ok(before.until(Used::by(pids)?, began.elapsed()))
+    }
+
+    fn told(self, idle: Self, each_second: f64) -> String {
         format!(
-            "{:.1} %, {:.1}, {:.0} ({:.0}), {:.1}",
-            100.0 * processor / took,
-            processor * 1e6 / renewed,
-            now.resident,
-            empty.resident,
-            (now.written - self.written) / took
+            "{:.1} % ({:.1}), {:.1}, {:.0} ({:.0}), {:.1}",
+            100.0 * self.core,
+            100.0 * idle.core,
+            self.core * 1e6 / each_second,
+            self.resident,
+            idle.resident,
+            self.written
         )
     }
 }
@@ -76,25 +106,22 @@ async fn cost(place: &Place, to: To, sessions: u64, time: Duration) -> anyhow::R
         [quorum.pid(leader)?],
         others.collect::<anyhow::Result<Vec<_>>>()?,
     );
-    let empty = (Used::by(&leads)?, Used::by(&others)?);
+    let watch = async |time| tokio::try_join!(Rate::of(&leads, time), Rate::of(&others, time));
+    let idle = watch(IDLE).await?;
     let mut load = Load::start(&quorum, leader, to, sessions, folder.path()).await?;
     tokio::time::sleep(CALM).await;
     eprintln!("while they came in: {:?}", load.take().await?.counts);
-    let before = (Used::by(&leads)?, Used::by(&others)?);
     let began = Instant::now();
-    tokio::time::sleep(time).await;
+    let used = watch(time).await?;
     let counts = load.take().await?.counts;
-    let took = began.elapsed().as_secs_f64();
-    let after = (Used::by(&leads)?, Used::by(&others)?);
+    let each_second = counts.renewed as f64 / began.elapsed().as_secs_f64();
     let leads = quorum.leader().await?;
     anyhow::ensure!(leads == leader, "the leader changed meanwhile");
-    let renewed = counts.renewed as f64;
-    let of_leader = before.0.until(after.0, empty.0, renewed, took);
-    let of_others = before.1.until(after.1, empty.1, renewed, took);
-    let each_second = renewed / took;
     println!(
-        "| {} | {sessions} | {each_second:.0} | {of_leader} | {of_others} | {} |",
+        "| {} | {sessions} | {each_second:.0} | {} | {} | {} |",
         where_to(to),
+        used.0.told(idle.0, each_second),
+        used.1.told(idle.1, each_second),
         misses(&counts)
     );
     Ok(())

@@ -13,6 +13,10 @@ impl Times {
         self.0.sort_unstable();
     }
 
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn quantile(&self, of_a_hundred: usize) -> f64 {
         let last = self.0.len().saturating_sub(1);
         let at = (self.0.len() * of_a_hundred / 100).min(last);

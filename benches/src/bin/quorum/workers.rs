@@ -9,12 +9,14 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use quorate_api::client::Client;
 use quorate_api::resources::ApplyRequest;
 use quorate_api::session::Claim;
-use quorate_benches::fleet::{Arrived, Fleet, Session, reach};
+use quorate_benches::fleet::{Arrived, Bereft, Fleet, Session, reach};
 use quorate_benches::quorum::{NAMES, Quorum};
 use quorate_benches::renewing::Counts;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+/// Between the first calls of two agents for their work.
+const APART: Duration = Duration::from_millis(2);
 /// Calls for lists of work that are made at once.
 const ASKING: usize = 16;
 
@@ -86,7 +88,7 @@ impl Workers {
         let arrived = Arc::new(Arrived::default());
         let held = Arc::new(Held::default());
         let mut following = JoinSet::new();
-        for session in &fleet.sessions {
+        for (session, n) in fleet.sessions.iter().zip(0..) {
             let (held, own) = (Arc::clone(&held), Arc::clone(session));
             let take = async move |session: &Session, claims: Vec<Claim>| {
                 if !held.holding.load(Ordering::SeqCst) {
@@ -97,7 +99,12 @@ impl Workers {
                 Offer::add(&mut offers, &own, claims);
                 Ok(0)
             };
-            following.spawn(Arc::clone(session).follow(Arc::clone(&arrived), take));
+            let follow = Arc::clone(session).follow(Arc::clone(&arrived), take);
+            following.spawn(async move {
+                // Machines do not all connect at the same moment either.
+                tokio::time::sleep(APART * n).await;
+                follow.await
+            });
         }
         Ok(Self {
             fleet,
@@ -176,13 +183,19 @@ impl Workers {
         self.fleet.renewals.take()
     }
 
-    /// How many partitions were claimed and are, as the directors have it, no more their claimants'.
-    pub(crate) async fn lost(&self) -> anyhow::Result<usize> {
+    /// What has become, as the directors have it, of the partitions that were claimed.
+    pub(crate) async fn bereft(&self) -> anyhow::Result<Bereft> {
         let bereft = stream::iter(&self.fleet.sessions).map(|session| session.bereft());
-        let bereft = bereft
-            .buffer_unordered(ASKING)
-            .try_fold(0, async |all, one| Ok(all + one));
-        let lost = tokio::time::timeout(self.limit, bereft).await;
-        lost.context("the directors do not tell what agents hold")?
+        let all = bereft.buffer_unordered(ASKING).try_fold(
+            Bereft::default(),
+            async |all, Bereft { stopping, lost }| {
+                Ok(Bereft {
+                    stopping: all.stopping + stopping,
+                    lost: all.lost + lost,
+                })
+            },
+        );
+        let all = tokio::time::timeout(self.limit, all).await;
+        all.context("the directors do not tell what agents hold")?
     }
 }
