@@ -58,7 +58,7 @@ impl Tally {
         self.note(|counts| {
             counts.failed += 1;
             let trouble = &mut counts.trouble;
-            trouble.get_or_insert_with(|| cause.to_string());
+            trouble.get_or_insert_with(|| format!("{cause:?}"));
         });
     }
 

@@ -15,8 +15,9 @@ use quorate_benches::renewing::Counts;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-/// Between the first calls of two agents for their work.
-const APART: Duration = Duration::from_millis(2);
+/// Between the first calls of two agents for their work: a handshake costs both sides together a millisecond or
+/// two, all agents share this process, and what is measured begins when all of them are there.
+const APART: Duration = Duration::from_millis(10);
 /// Calls for lists of work that are made at once.
 const ASKING: usize = 16;
 
@@ -106,6 +107,8 @@ impl Workers {
                 follow.await
             });
         }
+        let count = u32::try_from(agents).unwrap_or(u32::MAX);
+        tokio::time::sleep(APART.saturating_mul(count)).await;
         Ok(Self {
             fleet,
             arrived,
@@ -165,12 +168,19 @@ impl Workers {
 
     async fn all_assigned(&mut self) -> anyhow::Result<()> {
         let (count, following) = (&self.arrived.assigned, &mut self.following);
-        reach(count, self.partitions, following, self.limit).await
+        let reached = reach(count, self.partitions, following, self.limit).await;
+        reached.with_context(|| self.plight("not everything is assigned"))
     }
 
     async fn all_assumed(&mut self) -> anyhow::Result<()> {
         let (count, following) = (&self.arrived.assumed, &mut self.following);
-        reach(count, self.partitions, following, self.limit).await
+        let reached = reach(count, self.partitions, following, self.limit).await;
+        reached.with_context(|| self.plight("not everything is assumed"))
+    }
+
+    /// What has become of renewals until something went wrong, which may be why.
+    fn plight(&self, wrong: &'static str) -> String {
+        format!("{wrong}; renewals until then: {:?}", self.renewals())
     }
 
     /// Takes note that somebody has made claims that were held back.
