@@ -25,7 +25,7 @@ const BATCHED: usize = 250_000;
 /// How long until all of them are handed out.
 const LIMIT: Duration = Duration::from_secs(60);
 /// A sample that ends sooner than after this part of its time says too little.
-const PART_MIN: u32 = 4;
+const PART_MIN: u32 = 10;
 
 /// What one agent has been given and not yet claimed.
 type Given = Arc<Mutex<(Arc<Session>, Vec<Claim>)>>;

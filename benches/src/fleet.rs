@@ -136,6 +136,21 @@ impl Session {
         self.note_assumed(&report.await?)
     }
 
+    /// The same where a claim may be refused, because it came so late that its partition was given to somebody
+    /// else: how many it has assumed, and how many claims were refused.
+    ///
+    /// # Errors
+    /// When the directors do not answer.
+    pub async fn assume_some(&self, claims: Vec<Claim>) -> anyhow::Result<(usize, usize)> {
+        let request = self.report_of(claims);
+        let report = self
+            .client
+            .report(self.opened.session, &self.secret, &request);
+        let mut answer = report.await?;
+        let refused = std::mem::take(&mut answer.refused).len();
+        Ok((self.note_assumed(&answer)?, refused))
+    }
+
     /// The same by another client, again and again until the directors answer.
     ///
     /// # Errors

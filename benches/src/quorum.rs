@@ -22,6 +22,8 @@ pub const NAMES: [&str; 3] = ["d1", "d2", "d3"];
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked for; nothing is measured by it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Lines of each log that are told when something has failed.
+const LAST_LINES: usize = 10;
 /// How long one director may take to say who leads.
 const ASK_TIME: Duration = Duration::from_secs(1);
 
@@ -86,7 +88,7 @@ impl Quorum {
     pub fn start(&mut self, name: &'static str) -> anyhow::Result<()> {
         let mut start = command(&self.program, &self.folder);
         start
-            .args(["director", "--log-level", "error", "--config"])
+            .args(["director", "--log-level", "warn", "--config"])
             .arg(Path::new(name).join("quorate.toml"))
             .stderr(self.log(name)?);
         let child = start.stdout(Stdio::null()).spawn()?;
@@ -235,6 +237,21 @@ impl Quorum {
             .await?;
         }
         Ok(())
+    }
+
+    /// The last lines that the directors have logged, for whoever looks for the reason of a failure.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let mut told = String::new();
+        for name in NAMES {
+            let log = std::fs::read_to_string(self.folder.join(format!("{name}.log")));
+            let log = log.unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {
+                told.push_str(&format!("{name}: {line}\n"));
+            }
+        }
+        told
     }
 
     fn log(&self, name: &str) -> anyhow::Result<std::fs::File> {

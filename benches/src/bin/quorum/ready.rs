@@ -31,9 +31,14 @@ pub(crate) async fn measure(place: &Place, partitions: usize, agents: usize) -> 
         applied,
         assigned,
         assumed,
-    } = workers.roll_out(partitions).await?;
+        refused,
+    } = {
+        let done = workers.roll_out(partitions).await;
+        done.with_context(|| last_words(&quorum))?
+    };
     println!(
-        "apply answered after {:.2} s, all assigned after {:.2} s, all assumed after {:.2} s",
+        "apply answered after {:.2} s, all assigned after {:.2} s, all assumed after {:.2} s; claims that came \
+         too late: {refused}",
         applied.as_secs_f64(),
         assigned.as_secs_f64(),
         assumed.as_secs_f64()
@@ -65,7 +70,8 @@ pub(crate) async fn measure(place: &Place, partitions: usize, agents: usize) -> 
         );
     }
     for _ in 0..KILLS {
-        let (leader, took) = takeover::kill(&mut quorum, &mut workers).await?;
+        let killed = takeover::kill(&mut quorum, &mut workers).await;
+        let (leader, took) = killed.with_context(|| last_words(&quorum))?;
         let began = Instant::now();
         quorum.start(leader)?;
         quorum.until_caught_up().await?;
@@ -88,6 +94,10 @@ pub(crate) async fn measure(place: &Place, partitions: usize, agents: usize) -> 
         println!("{name}: {:.0} MB resident in the end", now as f64 / 1e6);
     }
     Ok(())
+}
+
+fn last_words(quorum: &Quorum) -> String {
+    format!("the directors' last words:\n{}", quorum.last_words())
 }
 
 fn memory(quorum: &Quorum) -> anyhow::Result<Vec<(&'static str, u64)>> {

@@ -1,6 +1,6 @@
 //! Agents of this process that hold partitions and run nothing, and claims that are made when they are wanted.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,8 @@ impl Offer {
 #[derive(Debug, Default)]
 struct Held {
     holding: AtomicBool,
+    /// Claims that came too late.
+    refused: AtomicUsize,
     offers: Mutex<Vec<Offer>>,
 }
 
@@ -59,10 +61,15 @@ pub(crate) struct Workers {
     held: Arc<Held>,
     following: JoinSet<anyhow::Result<()>>,
     admin: Client,
-    /// Partitions of all services until now.
-    partitions: usize,
     services: usize,
     limit: Duration,
+}
+
+/// Counts that are waited for.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    assigned: usize,
+    assumed: usize,
 }
 
 /// How long a roll-out took.
@@ -71,6 +78,8 @@ pub(crate) struct Rollout {
     pub(crate) applied: Duration,
     pub(crate) assigned: Duration,
     pub(crate) assumed: Duration,
+    /// Claims that came so late that they were refused: their partitions were assigned anew.
+    pub(crate) refused: usize,
 }
 
 impl Workers {
@@ -93,7 +102,9 @@ impl Workers {
             let (held, own) = (Arc::clone(&held), Arc::clone(session));
             let take = async move |session: &Session, claims: Vec<Claim>| {
                 if !held.holding.load(Ordering::SeqCst) {
-                    return session.assume(claims).await;
+                    let (assumed, refused) = session.assume_some(claims).await?;
+                    held.refused.fetch_add(refused, Ordering::Relaxed);
+                    return Ok(assumed);
                 }
                 // It is whole after each step.
                 let mut offers = held.offers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,7 +126,6 @@ impl Workers {
             held,
             following,
             admin: quorum.admin_of_all()?,
-            partitions: 0,
             services: 0,
             limit,
         })
@@ -124,16 +134,21 @@ impl Workers {
     /// Applies a service with so many partitions and waits until every one of them is claimed.
     pub(crate) async fn roll_out(&mut self, partitions: usize) -> anyhow::Result<Rollout> {
         let began = Instant::now();
+        let refused = self.held.refused.load(Ordering::Relaxed);
+        let Wanted { assigned, assumed } = self.wanted(partitions);
         self.apply(partitions).await?;
         let applied = began.elapsed();
-        self.all_assigned().await?;
+        self.until_assigned(assigned).await?;
         let assigned = began.elapsed();
-        self.all_assumed().await?;
+        let following = &mut self.following;
+        let reached = reach(&self.arrived.assumed, assumed, following, self.limit).await;
+        reached.with_context(|| self.plight("not everything is assumed"))?;
         let assumed = began.elapsed();
         Ok(Rollout {
             applied,
             assigned,
             assumed,
+            refused: self.held.refused.load(Ordering::Relaxed) - refused,
         })
     }
 
@@ -141,8 +156,9 @@ impl Workers {
     /// offer for each agent that has any.
     pub(crate) async fn offers(&mut self, partitions: usize) -> anyhow::Result<Vec<Offer>> {
         self.held.holding.store(true, Ordering::SeqCst);
+        let Wanted { assigned, .. } = self.wanted(partitions);
         self.apply(partitions).await?;
-        self.all_assigned().await?;
+        self.until_assigned(assigned).await?;
         self.held.holding.store(false, Ordering::SeqCst);
         let mut offers = self
             .held
@@ -152,9 +168,16 @@ impl Workers {
         Ok(std::mem::take(&mut offers))
     }
 
+    /// What the counts are to come to with so many partitions more.
+    fn wanted(&self, partitions: usize) -> Wanted {
+        Wanted {
+            assigned: self.arrived.assigned.load(Ordering::Relaxed) + partitions,
+            assumed: self.arrived.assumed.load(Ordering::Relaxed) + partitions,
+        }
+    }
+
     async fn apply(&mut self, partitions: usize) -> anyhow::Result<()> {
         self.services += 1;
-        self.partitions += partitions;
         let name = format!("feeds-{}", self.services);
         let spec = json!({ "service": { name: {
             "command": ["/bin/feed", "{{key}}"],
@@ -162,20 +185,15 @@ impl Workers {
             "ramp": { "settle": "0s" },
         }}});
         let request = ApplyRequest { spec, base: None };
-        self.admin.apply(&request).await?;
+        let applied = self.admin.apply(&request).await;
+        applied.with_context(|| self.plight("not applied"))?;
         Ok(())
     }
 
-    async fn all_assigned(&mut self) -> anyhow::Result<()> {
-        let (count, following) = (&self.arrived.assigned, &mut self.following);
-        let reached = reach(count, self.partitions, following, self.limit).await;
+    async fn until_assigned(&mut self, count: usize) -> anyhow::Result<()> {
+        let following = &mut self.following;
+        let reached = reach(&self.arrived.assigned, count, following, self.limit).await;
         reached.with_context(|| self.plight("not everything is assigned"))
-    }
-
-    async fn all_assumed(&mut self) -> anyhow::Result<()> {
-        let (count, following) = (&self.arrived.assumed, &mut self.following);
-        let reached = reach(count, self.partitions, following, self.limit).await;
-        reached.with_context(|| self.plight("not everything is assumed"))
     }
 
     /// What has become of renewals until something went wrong, which may be why.
