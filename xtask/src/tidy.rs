@@ -53,6 +53,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "quorate-ledger",
             "quorate-raft",
             "quorate-api",
+            "quorate-pki",
             "quorate-director",
             "quorate-agent",
         ],
