@@ -40,7 +40,7 @@ pub(crate) struct Rounds {
 pub(crate) async fn measure(place: &Place, rounds: Rounds) -> anyhow::Result<()> {
     let (_folder, mut quorum) = place.found().await?;
     let mut workers = Workers::join(&quorum, AGENTS, LIMIT).await?;
-    workers.roll_out(HELD).await?;
+    workers.roll_out(1, HELD).await?;
     println!("failover: {AGENTS} agents at three directors hold {HELD} partitions at first\n");
     println!(
         "| the leader | times | claims committed again after: p50, p99, worst, ms | goal, ms | \

@@ -59,6 +59,9 @@ struct Arguments {
     /// Partitions that are assumed over three directors.
     #[arg(long, default_value_t = 1_000_000)]
     partitions: usize,
+    /// Services that they are of, applied one after the other.
+    #[arg(long, default_value = "1")]
+    services: std::num::NonZeroUsize,
     /// Agents that assume them.
     #[arg(long, default_value_t = 1_000)]
     agents: usize,
@@ -133,7 +136,12 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
             }
             Section::Claims => claims::measure(&place, arguments.samples).await?,
             Section::Ready => {
-                ready::measure(&place, arguments.partitions, arguments.agents).await?;
+                let size = ready::Size {
+                    partitions: arguments.partitions,
+                    services: arguments.services.get(),
+                    agents: arguments.agents,
+                };
+                ready::measure(&place, size).await?;
             }
         }
         println!("load average after: {}\n", load_average()?);

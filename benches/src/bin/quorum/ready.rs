@@ -20,9 +20,24 @@ const KILLS: usize = 3;
 /// Files of state in the folder of a director: the newest, and the one before.
 const SNAPSHOTS: [&str; 2] = ["snapshot", "snapshot-before"];
 
+/// How much there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) partitions: usize,
+    pub(crate) services: usize,
+    pub(crate) agents: usize,
+}
+
 /// Measures it and prints it.
-pub(crate) async fn measure(place: &Place, partitions: usize, agents: usize) -> anyhow::Result<()> {
-    println!("ready: {partitions} partitions on {agents} agents, three directors");
+pub(crate) async fn measure(place: &Place, size: Size) -> anyhow::Result<()> {
+    let Size {
+        partitions,
+        services,
+        agents,
+    } = size;
+    println!(
+        "ready: {partitions} partitions of {services} services on {agents} agents, three directors"
+    );
     let (folder, mut quorum) = place.found().await?;
     let mut workers = Workers::join(&quorum, agents, LIMIT).await?;
     let leader = quorum.leader().await?;
@@ -33,7 +48,7 @@ pub(crate) async fn measure(place: &Place, partitions: usize, agents: usize) -> 
         assumed,
         refused,
     } = {
-        let done = workers.roll_out(partitions).await;
+        let done = workers.roll_out(services, partitions).await;
         done.with_context(|| last_words(&quorum))?
     };
     println!(

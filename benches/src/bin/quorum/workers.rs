@@ -131,12 +131,20 @@ impl Workers {
         })
     }
 
-    /// Applies a service with so many partitions and waits until every one of them is claimed.
-    pub(crate) async fn roll_out(&mut self, partitions: usize) -> anyhow::Result<Rollout> {
+    /// Applies so many services with so many partitions together, one after the other, and waits until every one
+    /// of them is claimed.
+    pub(crate) async fn roll_out(
+        &mut self,
+        services: usize,
+        partitions: usize,
+    ) -> anyhow::Result<Rollout> {
         let began = Instant::now();
         let refused = self.held.refused.load(Ordering::Relaxed);
         let Wanted { assigned, assumed } = self.wanted(partitions);
-        self.apply(partitions).await?;
+        for n in 0..services {
+            let share = partitions * (n + 1) / services - partitions * n / services;
+            self.apply(share).await?;
+        }
         let applied = began.elapsed();
         self.until_assigned(assigned).await?;
         let assigned = began.elapsed();
