@@ -1,5 +1,5 @@
 //! Renewals of sessions, as an agent makes them: a second for each answer, a quarter of a second until the next
-//! try, all directors in turn. What came too late is counted.
+//! try and twice as long until each further one, all directors in turn. What came too late is counted.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// A director that has not answered a renewal within this is left for another one, as an agent has it.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// A renewal that failed is tried again after this, as an agent has it.
+/// A renewal that failed is tried again after this, and after twice as long each further time, as an agent has it.
 pub const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// What has become of renewals.
@@ -77,6 +77,7 @@ pub async fn renew(client: &Client, opened: &SessionOpened, secret: &str, tally:
     let lease = Duration::from_millis(opened.lease_ms.saturating_sub(opened.grace_ms));
     let began = Instant::now();
     let (mut last_sent, mut due) = (began, began);
+    let mut failures = 0;
     for counter in 1.. {
         // R1: the lease counts from here.
         let sent = Instant::now();
@@ -97,6 +98,7 @@ pub async fn renew(client: &Client, opened: &SessionOpened, secret: &str, tally:
                     counts.oldest_ms = counts.oldest_ms.max(millis(age));
                 });
                 last_sent = sent;
+                failures = 0;
                 tokio::time::sleep(every).await;
                 due = Instant::now();
             }
@@ -104,11 +106,19 @@ pub async fn renew(client: &Client, opened: &SessionOpened, secret: &str, tally:
             Err(cause) if is_over(&cause) => break,
             Err(cause) => {
                 tally.failed(&cause);
-                tokio::time::sleep(AGAIN_AFTER).await;
+                let wait = AGAIN_AFTER.saturating_mul(1 << failures.min(16)).min(every);
+                failures += 1;
+                tokio::time::sleep(wait.mul_f64(jitter(opened.session, counter))).await;
             }
         }
     }
     tally.note(|counts| counts.lost += 1);
+}
+
+/// From 0.75 to 1, other for each session and try.
+fn jitter(session: u64, counter: u64) -> f64 {
+    let mixed = (session ^ counter.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+    0.75 + f64::from(u16::try_from(mixed).unwrap_or_default()) / f64::from(u16::MAX) / 4.0
 }
 
 /// Whether the session has ended for ever, as an agent understands it.

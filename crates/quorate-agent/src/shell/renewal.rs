@@ -18,7 +18,9 @@ use super::calls::is_over;
 use super::clock;
 use super::config::RunError;
 
-/// A renewal that failed is tried again after this, when the class is not faster anyway.
+/// A renewal that failed is tried again after this, and after twice as long each further time, but never later than
+/// the next one would be due: thousands of agents that lost their director must not take from each other the time
+/// in which one of them could be answered.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// A director that has not answered a renewal within this is left for another one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -65,6 +67,7 @@ async fn renew_all(
     inputs: mpsc::Sender<Input>,
 ) {
     let mut counter = 0;
+    let mut failures = 0;
     loop {
         let now: Sessions = sessions.borrow_and_update().clone();
         let shortest = now
@@ -79,8 +82,14 @@ async fn renew_all(
         };
         counter += 1;
         let wait = match renew(&client, &now, counter, &inputs).await {
-            Ok(()) => every,
-            Err(Stopped::Failed) => every.min(AGAIN_AFTER),
+            Ok(()) => {
+                failures = 0;
+                every
+            }
+            Err(Stopped::Failed) => {
+                failures += 1;
+                again_after(failures, every, rand::random())
+            }
             Err(Stopped::Left) => return,
         };
         // A new session must not wait for the turn of the others.
@@ -91,6 +100,13 @@ async fn renew_all(
             }
         }
     }
+}
+
+/// How long to wait after so many failures in a row, with a jitter of a quarter: `drawn` is from 0 to 1.
+fn again_after(failures: u32, every: Duration, drawn: f64) -> Duration {
+    let doubled = 1 << failures.saturating_sub(1).min(16);
+    let wait = AGAIN_AFTER.saturating_mul(doubled).min(every);
+    wait.mul_f64(0.75 + drawn.clamp(0.0, 1.0) / 4.0)
 }
 
 enum Stopped {
@@ -197,6 +213,20 @@ fn log_failure(error: &Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_fails_again_waits_longer_and_never_longer_than_until_the_next() {
+        let (normal, fast) = (Duration::from_secs(2), Duration::from_millis(300));
+        let waits = |every| (1..=5).map(move |n| again_after(n, every, 1.0).as_millis());
+        assert_eq!(
+            waits(normal).collect::<Vec<_>>(),
+            [250, 500, 1000, 2000, 2000]
+        );
+        assert_eq!(waits(fast).collect::<Vec<_>>(), [250, 300, 300, 300, 300]);
+        assert_eq!(again_after(u32::MAX, normal, 0.0).as_millis(), 1500);
+        let apart = again_after(1, normal, 0.1) != again_after(1, normal, 0.9);
+        assert!(apart, "not all at once");
+    }
 
     #[test]
     fn copies_that_draw_the_same_numbers_are_told_apart() {

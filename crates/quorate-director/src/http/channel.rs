@@ -13,6 +13,7 @@ use quorate_core::ids::NodeName;
 use quorate_pki::{Identity, Role, ServerTls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -74,13 +75,19 @@ impl Channel {
     }
 }
 
-/// Shakes hands; `None` when that came to nothing, which is the client's affair.
+/// How many shake hands at the same time. Each takes some tenths of a millisecond of a processor, so this many
+/// take about as long as a client waits for its answer. With more none would get there in time.
+pub(crate) const HANDSHAKES_MAX: usize = 1_000;
+
+/// Shakes hands; `None` when that came to nothing, which is the client's affair. Who comes when too many do it
+/// is sent away at once, to another director or to come again.
 pub(crate) async fn greet(
     tls: &ServerTls,
+    at_once: &Semaphore,
     stream: TcpStream,
     limit: Duration,
 ) -> Option<(TlsStream<TcpStream>, Channel)> {
-    match tokio::time::timeout(limit, handshake(tls, stream)).await {
+    match tokio::time::timeout(limit, handshake(tls, at_once, stream)).await {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "no TLS handshake");
@@ -92,6 +99,7 @@ pub(crate) async fn greet(
 
 async fn handshake(
     tls: &ServerTls,
+    at_once: &Semaphore,
     mut stream: TcpStream,
 ) -> io::Result<Option<(TlsStream<TcpStream>, Channel)>> {
     let mut first = [0];
@@ -102,6 +110,10 @@ async fn handshake(
         explain(&mut stream).await?;
         return Ok(None);
     }
+    // Whoever is silent has no part in it yet.
+    let _turn = at_once
+        .try_acquire()
+        .map_err(|_| io::Error::other("too many shake hands at the same time"))?;
     let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
     let shown = stream.get_ref().1.peer_certificates();
     let identity = tls.peer(shown).map_err(io::Error::other)?.map(Arc::new);

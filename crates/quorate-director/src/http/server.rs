@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use quorate_pki::ServerTls;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,7 @@ pub(crate) async fn serve(
     let mut connections = JoinSet::new();
     let mut refused = Refused::default();
     let builder = Arc::new(builder(&limits));
+    let at_once = Arc::new(Semaphore::new(channel::HANDSHAKES_MAX));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -101,11 +103,11 @@ pub(crate) async fn serve(
             ));
             continue;
         };
-        let limit = limits.handshake_time;
+        let (limit, at_once) = (limits.handshake_time, Arc::clone(&at_once));
         connections.spawn(async move {
             // It has its place while it shakes hands, and may be told to leave it.
             let greeted = tokio::select! {
-                greeted = channel::greet(&tls, stream, limit) => greeted,
+                greeted = channel::greet(&tls, &at_once, stream, limit) => greeted,
                 () = connection.place.taken_away.cancelled() => None,
                 () = connection.shutdown.cancelled() => None,
             };
