@@ -61,7 +61,9 @@ struct Running {
 impl Embedded {
     /// Opens the folder and starts the replicated log. A new folder becomes a new quorum of one.
     ///
-    /// Returns before this director leads; [`Ledger::hints`] tells when.
+    /// Returns before this director leads; [`Ledger::hints`] tells when. All of the ledger's own tasks run on the
+    /// runtime that this is called on: a director that gives it one of its own does not lose its leadership
+    /// because its other threads have too much to do.
     ///
     /// # Errors
     /// When the folder is in use, belongs to another director, cannot be written, or is damaged in a way

@@ -16,13 +16,63 @@ pub(crate) fn threads() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| {
-            Failure::new(
-                Code::Failed,
-                format!("the threads of this process cannot be started: {error}"),
-                "look at the limits of this machine (open files, threads)",
-            )
-        })
+        .map_err(|error| no_threads(&error))
+}
+
+fn no_threads(error: &std::io::Error) -> Failure {
+    Failure::new(
+        Code::Failed,
+        format!("the threads of this process cannot be started: {error}"),
+        "look at the limits of this machine (open files, threads)",
+    )
+}
+
+/// Threads for the ledger alone, so that heartbeats and votes wait for nothing that people or agents ask.
+#[derive(Debug)]
+pub(crate) struct LedgerThreads(Option<tokio::runtime::Runtime>);
+
+impl LedgerThreads {
+    /// One follows the log while the other one talks to the other directors.
+    const COUNT: usize = 2;
+
+    /// Starts them.
+    ///
+    /// # Errors
+    /// When this process may not have them.
+    pub(crate) fn start() -> Result<Self, Failure> {
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(Self::COUNT)
+            .thread_name("ledger")
+            .enable_all()
+            .build()
+            .map_err(|error| no_threads(&error))?;
+        Ok(Self(Some(threads)))
+    }
+
+    /// Runs something on them to its end.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        what: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let broken = |why: String| Failure::new(Code::Failed, why, "report this as a defect");
+        let Some(threads) = &self.0 else {
+            return Err(broken("the threads of the ledger have ended".to_owned()));
+        };
+        let ran = threads.spawn(what).await;
+        ran.map_err(|error| broken(error.to_string()))
+    }
+}
+
+impl Drop for LedgerThreads {
+    fn drop(&mut self) {
+        // What is dropped on another runtime may not wait. The ledger was closed before, or never opened.
+        if let Some(threads) = self.0.take() {
+            threads.shutdown_background();
+        }
+    }
 }
 
 /// Cancelled by the first Ctrl-C or SIGTERM. The second ends the process at once.

@@ -12,7 +12,7 @@ use quorate_director::{Bound, Config, Joining};
 use quorate_raft::{Embedded, OpenError, Options, Peers, Start, Timing};
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::{next, of_director};
+use crate::daemon::{LedgerThreads, next, of_director};
 use crate::failure::{Code, Failure, chain};
 use crate::papers::DirectorPapers;
 use crate::quorum::EmbeddedQuorum;
@@ -45,6 +45,8 @@ pub(crate) struct Director {
     /// Where the other directors reach it.
     peer_address: Option<String>,
     papers: Option<DirectorPapers>,
+    /// Ends after the ledger.
+    threads: LedgerThreads,
 }
 
 impl Director {
@@ -69,7 +71,8 @@ impl Director {
         }
         let peer_address = options.peers.is_some().then(|| options.address.clone());
         let bound = quorate_director::bind(config).await.map_err(of_director)?;
-        let ledger = open_ledger(options).await?;
+        let threads = LedgerThreads::start()?;
+        let ledger = open_ledger(&threads, options).await?;
         alone_by_mistake(&ledger)?;
         if let Some(papers) = &papers {
             of_this_cluster(&ledger, papers)?;
@@ -80,6 +83,7 @@ impl Director {
             joining,
             peer_address,
             papers,
+            threads,
         })
     }
 
@@ -99,6 +103,7 @@ impl Director {
             joining,
             peer_address,
             papers,
+            threads,
         } = self;
         let cluster = ClusterId(ledger.cluster_id());
         let quorum = Arc::new(EmbeddedQuorum {
@@ -125,6 +130,7 @@ impl Director {
             () = keep(papers.as_ref(), &ledger) => Ok(()),
         };
         ledger.shutdown().await;
+        drop(threads);
         ended
     }
 }
@@ -252,8 +258,8 @@ fn alone_by_mistake(ledger: &Embedded) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn open_ledger(options: Options) -> Result<Arc<Embedded>, Failure> {
-    let opened = Embedded::open(options).await;
+async fn open_ledger(threads: &LedgerThreads, options: Options) -> Result<Arc<Embedded>, Failure> {
+    let opened = threads.run(Embedded::open(options)).await?;
     opened.map(Arc::new).map_err(|error| {
         let code = match &error {
             OpenError::Locked { .. } => Code::DataDirLocked,

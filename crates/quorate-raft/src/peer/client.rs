@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -58,6 +59,8 @@ pub(crate) struct Client {
     /// leader changes.
     members: Mutex<BTreeMap<u64, Member>>,
     ways: Mutex<BTreeMap<u64, Arc<Way>>>,
+    /// Where connections live, whoever asks: what holds up the asker must not hold up heartbeats.
+    threads: Handle,
 }
 
 /// The way to one director at one address.
@@ -84,6 +87,7 @@ impl Client {
             empty: AtomicBool::new(true),
             members: Mutex::new(BTreeMap::new()),
             ways: Mutex::new(BTreeMap::new()),
+            threads: Handle::current(),
         })
     }
 
@@ -119,7 +123,10 @@ impl Client {
             let free = Arc::clone(&way.free);
             let permit = free.acquire_owned().await.map_err(|e| e.to_string())?;
             let exchange = Arc::clone(self).exchange(Arc::clone(&way), frame, permit);
-            tokio::spawn(exchange).await.map_err(|e| e.to_string())?
+            self.threads
+                .spawn(exchange)
+                .await
+                .map_err(|e| e.to_string())?
         };
         match tokio::time::timeout(limit, asked).await {
             Ok(answer) => answer,
