@@ -29,6 +29,28 @@ pub struct ApplyAnswer {
     pub changes: Vec<AppliedService>,
     /// What to tell the person about it.
     pub notes: Vec<String>,
+    /// Those of the services whose list, as it is now, the directors refuse.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedList>,
+}
+
+/// A list of partitions that is not taken. What runs goes on as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedList {
+    /// The service whose list it is.
+    pub service: String,
+    /// Why, and where known what to do.
+    pub problem: String,
+}
+
+impl std::fmt::Display for RefusedList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { service, problem } = self;
+        write!(
+            f,
+            "the list of service {service} is refused: {problem}; everything keeps running as it was"
+        )
+    }
 }
 
 /// What an apply made of a service.
@@ -136,6 +158,9 @@ pub struct ServiceChange {
     pub partitions_removed: u64,
     /// How many partitions would get other data, weight or labels.
     pub partitions_changed: u64,
+    /// Why its list would be refused; its partitions would then stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// What would happen to a service.

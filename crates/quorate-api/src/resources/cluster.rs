@@ -154,6 +154,9 @@ pub struct Progress {
     pub failed: u64,
     /// Those that are stopped on purpose; not in `total`.
     pub stopped: u64,
+    /// Services whose list was refused when it was last read; what ran of them goes on.
+    #[serde(default)]
+    pub refused: u64,
     /// Milliseconds until those run that start or wait for their turn and have not failed, at the present
     /// pace; `null` while that is not known.
     pub eta_ms: Option<u64>,

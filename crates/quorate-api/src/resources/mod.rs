@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 
 pub use change::{
     AppliedKind, AppliedService, ApplyAnswer, ApplyRequest, Done, Event, HistoryEntry, HistoryView,
-    Plan, PlannedMove, PlannedStart, PlannedStop, PlannedWait, ServiceChange, ServiceChangeKind,
+    Plan, PlannedMove, PlannedStart, PlannedStop, PlannedWait, RefusedList, ServiceChange,
+    ServiceChangeKind,
 };
 pub use cluster::{
     AddMember, AgentState, AgentView, ClusterView, DirectorAnnouncement, DirectorRole,

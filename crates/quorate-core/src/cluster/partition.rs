@@ -297,6 +297,20 @@ impl Partition {
             && extra.labels == spec.labels
             && extra.priority == spec.priority
     }
+
+    /// As its source describes it.
+    #[must_use]
+    pub fn description(&self) -> PartitionSpec {
+        let plain = Extra::default();
+        let extra = self.extra.as_deref().unwrap_or(&plain);
+        PartitionSpec {
+            key: self.key.clone(),
+            data: extra.data.as_deref().map(Into::into),
+            weight: self.weight,
+            labels: extra.labels.clone(),
+            priority: extra.priority,
+        }
+    }
 }
 
 impl Extra {

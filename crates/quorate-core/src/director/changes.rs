@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::cluster::Service;
 use crate::ids::{HookName, PartitionKey, ServiceName};
 use crate::record::{ENTRY_BYTES_MAX, Record};
-use crate::spec::{self, PartitionSpec, ServiceSpec};
+use crate::spec::{self, PartitionSpec, ServiceSpec, Shrink};
 
 use super::Director;
 use super::batch::{Reply, weigh, weigh_key, weigh_partition};
@@ -268,22 +268,14 @@ fn problem_status(service: &Service, mut problem: String) -> (Vec<Record>, Reply
     (record.into_iter().collect(), reply)
 }
 
-/// Why a list that lost so many is refused. One partition may always go, but never the last.
+/// Why a list that lost so many is refused.
 fn shrunk(service: &Service, listed: &[PartitionSpec], removed: usize) -> Option<String> {
-    let before = service.listed();
     let source = service.spec().partitions.as_ref()?;
-    let guard = source.shrink_guard.trim().trim_end_matches('%').trim();
-    let guard: usize = guard.parse().unwrap_or(0);
-    if guard >= 100 || removed == 0 {
-        return None;
-    }
-    let emptied = listed.is_empty();
-    if !emptied && (removed == 1 || removed.saturating_mul(100) <= guard.saturating_mul(before)) {
-        return None;
-    }
-    Some(format!(
-        "it would drop {removed} of {before} partitions, more than the {guard}% that shrink_guard allows"
-    ))
+    source.shrunk(Shrink {
+        before: service.listed(),
+        removed,
+        emptied: listed.is_empty(),
+    })
 }
 
 fn stopping_note(service: &ServiceName, running: usize) -> Option<String> {

@@ -9,6 +9,7 @@ pub mod constraint;
 pub mod expand;
 pub mod rate;
 pub mod records;
+mod shrink;
 pub mod signal;
 pub mod suggest;
 mod tables;
@@ -27,6 +28,7 @@ use crate::lease::KEPT;
 pub use backoff::BackoffRange;
 pub use constraint::Constraint;
 pub use rate::{Percent, Rate};
+pub use shrink::Shrink;
 pub use validate::{Problem, validate};
 pub use values::{ByteSize, Span};
 

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::lists;
 use crate::http::App;
 use crate::http::access::Caller;
 use crate::http::answer::{Failure, Indexed, unexpected};
@@ -100,11 +101,12 @@ pub(super) async fn put(
 ) -> Result<Indexed<ApplyAnswer>, Failure> {
     valid(&file)?;
     let names = file.service.keys().map(ToString::to_string).collect();
+    let lists = lists::sourced(&file);
     let services = file.service.into_iter().collect();
     let answer = app.call(caller.asks(on(Call::Apply { services }))).await?;
     let Answer::Done {
         position,
-        notes,
+        mut notes,
         applied,
         ..
     } = answer
@@ -119,11 +121,17 @@ pub(super) async fn put(
             Applied::Unchanged => AppliedKind::Unchanged,
         },
     });
+    let (refused, late) = lists::refused(app, lists).await?;
+    notes.extend(refused.iter().map(ToString::to_string));
+    notes.extend(late.iter().map(|name| {
+        format!("the list of service {name} is not read yet; `quorate status {name}` tells what becomes of it")
+    }));
     let applied = ApplyAnswer {
         index: position.0,
         services: names,
         changes: changes.collect(),
         notes,
+        refused,
     };
     Ok(Indexed(position.0, applied))
 }

@@ -11,6 +11,7 @@ mod directors;
 mod document;
 mod enrol;
 mod events;
+mod lists;
 mod logs;
 mod meta;
 mod partitions;

@@ -24,6 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::apply::{Request, file, valid};
+use super::lists;
 use crate::duties::sources;
 use crate::http::App;
 use crate::http::access::Caller;
@@ -55,7 +56,7 @@ async fn plan(
     let put: Vec<(ServiceName, ServiceSpec)> = file.service.clone().into_iter().collect();
     let allowed = app.query(move |reading| reading.director.may_put(&put));
     allowed.await?.map_err(|refusal| refused(&refusal))?;
-    let wanted = read(&app, file).await?;
+    let mut wanted = read(&app, file).await?;
     let (cluster, silent, now) = app
         .query(|reading| {
             let cluster = reading.cluster();
@@ -67,8 +68,10 @@ async fn plan(
         .await?;
     let index = cluster.position().0;
     let config = app.planner;
-    let planned =
-        tokio::task::spawn_blocking(move || planned(config, now, &cluster, &silent, &wanted));
+    let planned = tokio::task::spawn_blocking(move || {
+        guard(&cluster, &mut wanted);
+        planned(config, now, &cluster, &silent, &wanted)
+    });
     match planned.await {
         Ok(plan) => Ok(Indexed(index, plan)),
         Err(error) => Err(Failure::new(Code::Internal, error.to_string())),
@@ -79,6 +82,8 @@ async fn plan(
 struct Wanted {
     spec: ServiceSpec,
     partitions: Vec<PartitionSpec>,
+    /// Why its list would be refused; `partitions` are then those in force.
+    refused: Option<String>,
 }
 
 /// Expands lists and ranges, and reads files as the sources would.
@@ -94,9 +99,30 @@ async fn read(app: &App, file: File) -> Result<BTreeMap<ServiceName, Wanted>, Fa
                 .map_err(|why| unreadable(format!("service.{name}.partitions.file"), why))?,
             (None, None) => Vec::new(),
         };
-        wanted.insert(name, Wanted { spec, partitions });
+        let refused = None;
+        let one = Wanted {
+            spec,
+            partitions,
+            refused,
+        };
+        wanted.insert(name, one);
     }
     Ok(wanted)
+}
+
+/// A list that has lost too much would be refused, and what is in force would stay.
+fn guard(cluster: &Cluster, wanted: &mut BTreeMap<ServiceName, Wanted>) {
+    for (name, wanted) in wanted {
+        let source = wanted.spec.partitions.as_ref();
+        let source = source.filter(|source| source.file.is_some());
+        let Some((source, known)) = source.zip(cluster.service(name)) else {
+            continue;
+        };
+        wanted.refused = lists::shrunk(cluster, known, source, &wanted.partitions);
+        if wanted.refused.is_some() {
+            wanted.partitions = lists::in_force(cluster, known);
+        }
+    }
 }
 
 fn unreadable(at: String, message: String) -> Failure {
@@ -265,6 +291,7 @@ fn change(cluster: &Cluster, name: &ServiceName, wanted: &Wanted) -> ServiceChan
         partitions_added: 0,
         partitions_removed: 0,
         partitions_changed: 0,
+        refused: wanted.refused.clone(),
     };
     let known = before.map(Service::partitions);
     let mut kept = 0;

@@ -52,11 +52,13 @@ async fn progress(
         index,
         changed,
         settling,
+        refused,
     } = looked.await??;
     let tally = tally(&app, service.clone()).await?;
     let seen = tally.iter().filter(|(name, _)| caller.sees(name));
     let mut progress = sum(index, seen.map(|(_, tallied)| tallied));
     progress.unplaceable = settling.unplaceable as u64;
+    progress.refused = refused;
     // When what fails or has no place will run, nobody can promise.
     let never = progress.failing + progress.unplaceable;
     let left = (progress.starting + progress.waiting).saturating_sub(never);
@@ -78,6 +80,8 @@ struct Looked {
     index: u64,
     changed: Position,
     settling: Settling,
+    /// Services whose list was refused.
+    refused: u64,
 }
 
 fn look(
@@ -115,7 +119,11 @@ fn look(
             })
             .unwrap_or_else(|| of(None))
     });
+    let services = cluster.services().map(|(_, one)| one);
+    let seen = services.filter(|one| service.is_none_or(|name| one.name() == name));
+    let refused = seen.filter(|one| caller.sees(one.name()) && one.problem().is_some());
     Ok(Looked {
+        refused: refused.count() as u64,
         index: reading.index(),
         changed: changed_of(reading, service),
         settling: settling.unwrap_or_default(),

@@ -235,6 +235,82 @@ async fn a_file_of_partitions_is_read_and_its_changes_are_followed() {
     desk.stop().await;
 }
 
+/// What `apply` sends of one service with this list.
+fn with_list(base: &std::path::Path, guard: &str) -> ApplyRequest {
+    ApplyRequest {
+        spec: json!({ "service": { "feeds": {
+            "command": ["/bin/true"],
+            "partitions": { "file": "feeds.jsonl", "shrink_guard": guard },
+        } } }),
+        base: Some(base.to_str().unwrap().to_owned()),
+    }
+}
+
+#[tokio::test]
+async fn an_apply_tells_at_once_that_a_list_is_refused_and_progress_counts_it() {
+    let desk = Desk::start().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::write(elsewhere.path().join("feeds.jsonl"), "{\"key\":\"a\"}\n").unwrap();
+    let request = with_list(elsewhere.path(), "20%");
+    let answer = desk.client.apply(&request).await.unwrap();
+    let [refused] = answer.refused.as_slice() else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(refused.service, "feeds");
+    assert!(refused.problem.contains("outside the folders"), "{refused}");
+    assert_eq!(answer.notes, [refused.to_string()]);
+    until("the directors themselves have read it", async || {
+        let progress = desk.client.settling(Some("feeds"), None).await.unwrap();
+        progress.refused == 1
+    })
+    .await;
+    let folder = desk.folder.path();
+    std::fs::write(folder.join("feeds.jsonl"), "{\"key\":\"a\"}\n").unwrap();
+    let answer = desk.client.apply(&with_list(folder, "20%")).await.unwrap();
+    assert_eq!((answer.refused, answer.notes), (vec![], vec![]));
+    until("that list is taken", async || {
+        let progress = desk.client.settling(None, None).await.unwrap();
+        progress.refused == 0 && progress.total == 1
+    })
+    .await;
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_plan_and_an_apply_know_what_the_shrink_guard_refuses() {
+    let desk = Desk::start().await;
+    let folder = desk.folder.path();
+    let write = |count: usize| {
+        let lines = (0..count).map(|n| format!("{{\"key\":\"k{n}\"}}\n"));
+        std::fs::write(folder.join("feeds.jsonl"), lines.collect::<String>()).unwrap();
+    };
+    write(6);
+    desk.client.apply(&with_list(folder, "20%")).await.unwrap();
+    let total = async || {
+        let progress = desk.client.settling(None, None).await.unwrap();
+        progress.total
+    };
+    until("the list is read", async || total().await == 6).await;
+    write(2);
+    let plan = desk.client.plan(&with_list(folder, "20%")).await.unwrap();
+    let service = &plan.services[0];
+    let why = service.refused.as_deref().unwrap();
+    assert!(why.contains("drop 4 of 6 partitions"), "{why}");
+    assert!(why.contains("shrink_guard = \"67%\""), "{why}");
+    assert_eq!((service.partitions_removed, plan.stop_count), (0, 0));
+    let answer = desk.client.apply(&with_list(folder, "20%")).await.unwrap();
+    assert_eq!(answer.refused.len(), 1, "{answer:?}");
+    assert_eq!(answer.refused[0].problem, why);
+    // As it says itself, the same list is taken with the guard that it names.
+    let plan = desk.client.plan(&with_list(folder, "67%")).await.unwrap();
+    let service = &plan.services[0];
+    assert_eq!((&service.refused, service.partitions_removed), (&None, 4));
+    let answer = desk.client.apply(&with_list(folder, "67%")).await.unwrap();
+    assert_eq!(answer.refused, []);
+    until("the short list is taken", async || total().await == 2).await;
+    desk.stop().await;
+}
+
 #[tokio::test]
 async fn agents_are_drained_cordoned_and_taken_back() {
     let desk = Desk::start().await;

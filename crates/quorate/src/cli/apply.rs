@@ -14,7 +14,7 @@ use super::remote::{Remote, failure_of};
 use super::settle::{Goal, settle, summary, verdict};
 use crate::failure::{Code, Exit, Failure};
 use crate::files::{self, Loaded};
-use crate::output::{Cell, Column, Output, Row, Style, say};
+use crate::output::{Cell, Column, Output, Row, Style, one_line, say};
 
 /// Moves, starts and stops that a plan shows one by one.
 const SHOWN_MAX: usize = 20;
@@ -45,6 +45,10 @@ pub(super) async fn apply(args: &ApplyArgs, remote: &Remote) -> Result<Exit, Fai
             index: answer.index,
             // A list from outside comes a moment after the service.
             at_least: loaded.partitions(name),
+            refused: answer
+                .refused
+                .iter()
+                .find(|one| one.service == name.as_str()),
         };
         let progress = settle(remote, &goal, limit.0, name.as_str()).await?;
         if verdict(remote, &goal, &progress).await? != Exit::Done {
@@ -181,13 +185,13 @@ pub(super) async fn plan(args: &PlanArgs, remote: &Remote) -> Result<Exit, Failu
     }
 }
 
-/// Whether the files differ from what is in force. What moves anyway, such as off an agent that drains,
+/// Whether the files differ from what is in force; a list that is refused does, though it changes nothing. What moves anyway, such as off an agent that drains,
 /// is no change of theirs.
 fn changes(plan: &Plan) -> bool {
     let services = &plan.services;
     services
         .iter()
-        .any(|service| service.change != ServiceChangeKind::Unchanged)
+        .any(|service| service.change != ServiceChangeKind::Unchanged || service.refused.is_some())
 }
 
 /// A plan for people. Writing to a string cannot fail.
@@ -214,6 +218,13 @@ fn describe(plan: &Plan, color: bool) -> String {
             }
         }
         let _ = writeln!(text, "{}", style.paint(&line, color));
+        if let Some(why) = &service.refused {
+            let line = format!(
+                "! its list would be refused: {}; its partitions stay as they are",
+                one_line(why)
+            );
+            let _ = writeln!(text, "  {}", Style::Bad.paint(&line, color));
+        }
     }
     if plan.is_empty() {
         text.push_str("nothing would change\n");
@@ -367,6 +378,7 @@ mod tests {
                 partitions_added: 0,
                 partitions_removed: 0,
                 partitions_changed: 0,
+                refused: None,
             }],
             waiting: vec![PlannedWait {
                 service: "feeds".to_owned(),
@@ -383,6 +395,17 @@ mod tests {
         assert_eq!(
             describe(&plan(ServiceChangeKind::Unchanged), false),
             "= service/feeds\nnothing would change\n1 waiting as now:\n  feeds/ci: no agent may hold it\n"
+        );
+        let mut refused = plan(ServiceChangeKind::Unchanged);
+        refused.services[0].refused = Some("it would drop 4 of 6 partitions".to_owned());
+        assert!(changes(&refused), "the files differ");
+        let text = describe(&refused, false);
+        assert!(
+            text.starts_with(
+                "= service/feeds\n  ! its list would be refused: it would drop 4 of 6 partitions; \
+                 its partitions stay as they are\nnothing would change\n"
+            ),
+            "{text}"
         );
         let mut moving = plan(ServiceChangeKind::Unchanged);
         moving.move_count = 1;

@@ -67,6 +67,7 @@ pub(super) async fn drill(args: &DrillArgs, remote: &Remote) -> Result<Exit, Fai
         service: None,
         index: 0,
         at_least: 0,
+        refused: None,
     };
     settle(remote, &rest, SETTLES_WITHIN, "before").await?;
     let standing = standing(remote).await?;

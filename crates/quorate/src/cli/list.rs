@@ -10,8 +10,9 @@ use quorate_api::resources::{
 
 use super::args::{Kind, LsArgs};
 use super::remote::{Remote, failure_of};
+use super::settle::refused_lists;
 use crate::failure::{Code, Exit, Failure};
-use crate::output::{Cell, Column, Row, Style};
+use crate::output::{Cell, Column, Row, Style, say};
 
 /// A blocking query comes back after this long even when nothing has changed. That an agent is silent or
 /// back is no change of the ledger, so a list that is watched learns of it then at the latest.
@@ -77,7 +78,7 @@ async fn show(
             } else {
                 client.services(wait).await
             };
-            print(args, remote, list.map_err(failure_of)?, shown)
+            print(args, remote, list.map_err(failure_of)?, &[], shown)
         }
         Kind::Partitions => {
             let filter = PartitionFilter {
@@ -88,7 +89,14 @@ async fn show(
                 labels: pairs(&args.labels),
             };
             let list = client.partitions(&filter, wait).await.map_err(failure_of)?;
-            print(args, remote, list, shown)
+            // What a refused list would bring is no partition yet, and is missing all the same.
+            let refused = if args.problems && args.agent.is_none() && args.labels.is_empty() {
+                refused_lists(remote, filter.service.as_deref()).await?
+            } else {
+                Vec::new()
+            };
+            let notes: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            print(args, remote, list, &notes, shown)
         }
         Kind::Agents => {
             let filter = AgentFilter {
@@ -96,7 +104,7 @@ async fn show(
                 labels: pairs(&args.labels),
             };
             let list = client.agents_where(&filter, wait).await;
-            print(args, remote, list.map_err(failure_of)?, shown)
+            print(args, remote, list.map_err(failure_of)?, &[], shown)
         }
         Kind::Directors => {
             let mut list = client.directors().await.map_err(failure_of)?;
@@ -104,7 +112,7 @@ async fn show(
                 list.value
                     .retain(|director| director.role == DirectorRole::Unreachable);
             }
-            print(args, remote, list, shown)
+            print(args, remote, list, &[], shown)
         }
     }
 }
@@ -118,10 +126,11 @@ fn print<T: Row>(
     args: &LsArgs,
     remote: &Remote,
     list: Indexed<Vec<T>>,
+    notes: &[String],
     shown: &mut Shown,
 ) -> Result<u64, Failure> {
     if args.watch {
-        let now = serde_json::to_vec(&list.value).ok();
+        let now = serde_json::to_vec(&(&list.value, notes)).ok();
         if now.is_some() && *shown == now {
             return Ok(list.index);
         }
@@ -129,8 +138,15 @@ fn print<T: Row>(
         remote.output.clear()?;
     }
     remote.output.list(&list.value)?;
-    if list.value.is_empty() && remote.output.terminal && !remote.output.is_json() {
-        crate::output::say(if args.problems { "no problems" } else { "none" });
+    for note in notes {
+        say(note);
+    }
+    if list.value.is_empty()
+        && notes.is_empty()
+        && remote.output.terminal
+        && !remote.output.is_json()
+    {
+        say(if args.problems { "no problems" } else { "none" });
     }
     Ok(list.index)
 }

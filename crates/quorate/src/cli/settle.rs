@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quorate_api::client::{PartitionFilter, Wait};
-use quorate_api::resources::{Counts, PartitionState, Progress};
+use quorate_api::resources::{Counts, PartitionState, Progress, RefusedList};
 
 use super::args::WaitArgs;
 use super::remote::{Remote, failure_of};
@@ -12,6 +12,8 @@ use crate::output::{Bar, ON_SILENT, WAITS_FOR_FENCE, say};
 
 /// One blocking query at most; short, so that the time that is left is shown as it shrinks.
 const ROUND: Duration = Duration::from_secs(1);
+/// A list that stays refused for so long is: one that was just corrected is read anew well within it.
+const REFUSED_FOR: Duration = Duration::from_secs(2);
 /// Partitions that do not run are named, but not all of a thousand.
 const NAMED_MAX: u32 = 10;
 
@@ -24,18 +26,36 @@ pub(crate) struct Goal<'a> {
     pub(crate) index: u64,
     /// How many partitions there will be at least, where that is known.
     pub(crate) at_least: u64,
+    /// The answer to an apply, where that said that a list is refused: nothing more of it will come.
+    pub(crate) refused: Option<&'a RefusedList>,
 }
 
 impl Goal<'_> {
-    /// Whether it is reached.
-    pub(crate) fn reached(&self, progress: &Progress) -> bool {
+    /// Whether it is reached, or will not be because a list is refused. `refused` is when that was first seen
+    /// in a row.
+    pub(crate) fn ended(
+        &self,
+        progress: &Progress,
+        now: Instant,
+        refused: &mut Option<Instant>,
+    ) -> bool {
+        if progress.refused == 0 {
+            *refused = None;
+        }
+        if progress.index < self.index || !progress.settled || self.refused.is_some() {
+            return progress.index >= self.index && progress.settled;
+        }
+        if progress.refused > 0 {
+            let since = *refused.get_or_insert(now);
+            return now.saturating_duration_since(since) >= REFUSED_FOR;
+        }
         let known = progress.total + progress.failed + progress.stopped;
-        progress.index >= self.index && progress.settled && known >= self.at_least
+        known >= self.at_least
     }
 }
 
 /// Waits until nothing is on its way, as the leader sees it. What can never be placed is no reason to
-/// wait on: [`verdict`] tells of it.
+/// wait on, and neither is a list that is refused: [`verdict`] tells of them.
 ///
 /// # Errors
 /// When the time is over, or no director answers.
@@ -47,14 +67,14 @@ pub(crate) async fn settle(
 ) -> Result<Progress, Failure> {
     let until = Instant::now() + limit;
     let mut bar = Bar::new(title);
-    let mut wait = None;
+    let (mut wait, mut refused) = (None, None);
     loop {
         let progress = remote
             .client
             .settling(goal.service, wait)
             .await
             .map_err(failure_of)?;
-        if goal.reached(&progress) {
+        if goal.ended(&progress, Instant::now(), &mut refused) {
             return Ok(progress);
         }
         bar.show(&progress);
@@ -94,6 +114,7 @@ pub(super) async fn wait(args: &WaitArgs, remote: &Remote) -> Result<Exit, Failu
         service: service.as_deref(),
         index: 0,
         at_least: 0,
+        refused: None,
     };
     let progress = settle(remote, &goal, args.timeout.0, "settling").await?;
     let healthy = verdict(remote, &goal, &progress).await?;
@@ -112,8 +133,20 @@ pub(crate) async fn verdict(
     goal: &Goal<'_>,
     progress: &Progress,
 ) -> Result<Exit, Failure> {
+    let lists = match goal.refused {
+        Some(list) => vec![list.clone()],
+        None if progress.refused == 0 => Vec::new(),
+        None => refused_lists(remote, goal.service).await?,
+    };
+    for list in &lists {
+        say(&list.to_string());
+    }
     if progress.running >= progress.total && progress.failed == 0 {
-        return Ok(Exit::Done);
+        return Ok(if lists.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Unhealthy
+        });
     }
     let filter = PartitionFilter {
         service: goal.service.map(str::to_owned),
@@ -146,10 +179,34 @@ pub(crate) async fn verdict(
     Ok(Exit::Unhealthy)
 }
 
+/// The lists that the directors refuse, of one service or of all.
+///
+/// # Errors
+/// When no director answers.
+pub(crate) async fn refused_lists(
+    remote: &Remote,
+    service: Option<&str>,
+) -> Result<Vec<RefusedList>, Failure> {
+    let services = remote.client.services_with_problems(None).await;
+    let services = services.map_err(failure_of)?.value.into_iter();
+    let lists = services.filter(|one| service.is_none_or(|service| one.name == service));
+    let lists = lists.filter_map(|one| {
+        Some(RefusedList {
+            problem: one.source.problem?,
+            service: one.name,
+        })
+    });
+    Ok(lists.collect())
+}
+
 /// One line for people.
 pub(crate) fn summary(progress: &Progress) -> String {
     let waiting = progress.waiting.saturating_sub(progress.unplaceable);
     let counts = [
+        (
+            progress.starting.saturating_sub(progress.failing),
+            "starting",
+        ),
         (progress.failing, "failing"),
         (waiting, "waiting"),
         (progress.unplaceable, "without a place"),
@@ -159,7 +216,13 @@ pub(crate) fn summary(progress: &Progress) -> String {
         (progress.failed, "failed"),
         (progress.stopped, "stopped"),
     ];
-    sentence(progress.running, progress.total, &counts) + "\n"
+    let mut text = sentence(progress.running, progress.total, &counts);
+    match progress.refused {
+        0 => {}
+        1 => text.push_str(", 1 list refused"),
+        many => text.push_str(&format!(", {many} lists refused")),
+    }
+    text + "\n"
 }
 
 /// The same of one service: the numbers of all of them add up to those of [`summary`].
@@ -186,6 +249,50 @@ fn sentence(running: u64, total: u64, counts: &[(u64, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_that_stays_refused_ends_the_wait_and_one_that_is_corrected_does_not() {
+        let goal = Goal {
+            service: None,
+            index: 5,
+            at_least: 6,
+            refused: None,
+        };
+        let begun = Instant::now();
+        let refused = Progress {
+            index: 5,
+            total: 6,
+            running: 6,
+            settled: true,
+            refused: 1,
+            ..Progress::default()
+        };
+        let right = Progress {
+            refused: 0,
+            ..refused
+        };
+        let mut since = None;
+        assert!(!goal.ended(&refused, begun, &mut since));
+        assert!(goal.ended(&refused, begun + REFUSED_FOR, &mut since));
+        assert!(goal.ended(&right, begun, &mut since));
+        assert!(!goal.ended(&refused, begun + REFUSED_FOR, &mut since));
+        // What still comes up is waited for all the same.
+        let coming = Progress {
+            settled: false,
+            ..refused
+        };
+        assert!(!goal.ended(&coming, begun + 3 * REFUSED_FOR, &mut since));
+        let list = RefusedList {
+            service: "feeds".to_owned(),
+            problem: "it is not there".to_owned(),
+        };
+        let told = Goal {
+            refused: Some(&list),
+            ..goal
+        };
+        assert!(told.ended(&right, begun, &mut None));
+        assert_eq!(summary(&refused), "6 of 6 run, 1 list refused\n");
+    }
 
     #[test]
     fn the_services_add_up_to_the_whole() {

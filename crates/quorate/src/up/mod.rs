@@ -208,10 +208,11 @@ impl Up<'_> {
             service: None,
             index,
             at_least: services.map(|name| self.loaded.partitions(name)).sum(),
+            refused: None,
         };
         let mut bar = Bar::new("starting");
         let mut best = (0, Instant::now());
-        let mut wait = None;
+        let (mut wait, mut refused) = (None, None);
         loop {
             let progress = tokio::select! {
                 progress = self.client.settling(None, wait) => progress.map_err(failure_of)?,
@@ -226,7 +227,8 @@ impl Up<'_> {
             // Before all agents are here, nothing that has no place is known to have none.
             let all_here =
                 progress.unplaceable == 0 || self.agents_here().await? >= self.args.agents;
-            if (goal.reached(&progress) && all_here) || best.1.elapsed() > STALL {
+            let ended = goal.ended(&progress, Instant::now(), &mut refused);
+            if (ended && all_here) || best.1.elapsed() > STALL {
                 return Ok(progress);
             }
             bar.show(&progress);

@@ -20,6 +20,7 @@ mod fencing;
 mod files;
 mod joining;
 mod kill_path;
+mod lists;
 mod one;
 mod quorum;
 mod recorder;
