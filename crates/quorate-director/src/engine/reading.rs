@@ -12,6 +12,8 @@ use quorate_core::time::Moment;
 
 /// The pace of starts is measured over this long.
 const PACE_WINDOW: Duration = Duration::from_secs(10);
+/// Fewer starts than these tell nothing of how long many more of them take.
+const PACE_STARTS: u64 = 5;
 /// When nothing has come up for so long, and for twice the usual time, there is no pace.
 const PACE_BROKEN: Duration = Duration::from_secs(2);
 
@@ -117,13 +119,17 @@ impl Tracker {
         self.last_created
     }
 
-    /// How long this many starts take at the pace of the last seconds; nothing when it has broken off.
+    /// How long this many starts take at the pace of the last seconds; nothing when it has broken off, or when too
+    /// few were seen to tell.
     pub(crate) fn time_for(&self, starts: u64, now: Moment) -> Option<Duration> {
         let since = now.before(PACE_WINDOW);
         let recent = self.ready.iter().filter(|(at, _)| *at >= since);
         let (first, count) = recent.fold((None, 0), |(first, count), (at, ready)| {
             (first.or(Some(*at)), count + ready)
         });
+        if count < PACE_STARTS && starts > PACE_STARTS {
+            return None;
+        }
         let span = now.since(first?).max(Duration::from_secs(1));
         let (last, _) = self.ready.back()?;
         let usual = span / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
@@ -167,6 +173,19 @@ mod tests {
         // Nothing has come up for a while: whatever is said now would be said again and again.
         assert_eq!(tracker.time_for(50, Moment::from_millis(24_000)), None);
         assert_eq!(tracker.time_for(1, Moment::from_millis(90_000)), None);
+    }
+
+    #[test]
+    fn a_single_start_does_not_tell_how_long_a_thousand_take() {
+        let mut tracker = Tracker::default();
+        tracker.count_ready(Moment::from_millis(0), 1);
+        let now = Moment::from_millis(1_500);
+        assert_eq!(tracker.time_for(1_000, now), None);
+        // One more takes about as long as this one did.
+        assert!(tracker.time_for(1, now).is_some());
+        tracker.count_ready(Moment::from_millis(1_400), 9);
+        let left = tracker.time_for(1_000, now).unwrap();
+        assert_eq!(left, Duration::from_secs(150));
     }
 
     #[test]
