@@ -262,10 +262,14 @@ impl Planner {
                     reason: CloseReason::WardenDied,
                     ..
                 }) => format!("its warden died; its agent has {left} to have another"),
-                State::Unassigned(Freed::GivenBack { from, .. }) => format!(
-                    "it failed {} in a row, last on {from}; the next try is in {left}",
-                    times(partition.failures())
-                ),
+                State::Unassigned(Freed::GivenBack { from, .. }) => {
+                    let exit = partition.run().and_then(|run| run.exit);
+                    let exit = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
+                    format!(
+                        "it failed {} in a row, last on {from}{exit}; the next try is in {left}",
+                        times(partition.failures())
+                    )
+                }
                 State::Unassigned(
                     Freed::New | Freed::Taken { .. } | Freed::Expired { .. } | Freed::Closed { .. },
                 )

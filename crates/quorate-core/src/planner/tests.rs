@@ -414,7 +414,12 @@ fn what_failed_and_moves_waits_as_long_as_it_would_have_where_it_was() {
         partition: id,
         token,
         outcome: ReleaseOutcome::Move,
-        exit: None,
+        exit: Some(Exit {
+            class: ExitClass::NotStarted,
+            code: None,
+            signal: None,
+            cause: Some(Cause::new("/nosuch does not exist")),
+        }),
         failures: 5,
     }]);
     let decision = world.decide();
@@ -423,7 +428,12 @@ fn what_failed_and_moves_waits_as_long_as_it_would_have_where_it_was() {
         "the fifth failure waits for 16 s"
     );
     let why = world.waiting(1);
-    assert!(why.contains("it failed 5 times in a row"), "{why}");
+    assert!(
+        why.starts_with(
+            "it failed 5 times in a row, last on a1 (could not be started: /nosuch does not exist); the next try"
+        ),
+        "{why}"
+    );
     world.wait(15);
     assert!(world.decide().assign.is_empty());
     world.wait(6);
