@@ -192,6 +192,34 @@ pub(crate) enum Ask {
 }
 
 impl Ask {
+    /// Whether it goes on until somebody ends it.
+    pub(crate) const fn goes_on(&self) -> bool {
+        match self {
+            Self::Ls(args) => args.watch,
+            Self::Logs(args) => args.follow,
+            Self::Events(args) => args.follow,
+            Self::Apply(_)
+            | Self::Plan(_)
+            | Self::Rm(_)
+            | Self::Status(_)
+            | Self::Why(_)
+            | Self::History(_)
+            | Self::Start(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Drain(_)
+            | Self::Cordon(_)
+            | Self::Uncordon(_)
+            | Self::Evict(_)
+            | Self::Cluster(_)
+            | Self::Wait(_)
+            | Self::Token(_)
+            | Self::JoinToken(_)
+            | Self::Audit
+            | Self::Api(_) => false,
+        }
+    }
+
     /// Whether it shows something once and decides nothing by it.
     pub(crate) const fn only_looks(&self) -> bool {
         match self {

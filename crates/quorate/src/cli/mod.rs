@@ -136,13 +136,19 @@ async fn ask(command: Ask, remote: &Remote) -> Result<Exit, Failure> {
             std::future::pending::<()>().await;
         }
     };
+    let goes_on = command.goes_on();
     tokio::select! {
         done = answer(command, remote) => done,
-        () = interrupted => Err(Failure::new(
-            Code::Interrupted,
-            "interrupted; what was asked of the cluster goes on there",
-            "`quorate status` shows how far it is",
-        )),
+        // One that goes on is meant to end so, and there is nothing to be told.
+        () = interrupted => if goes_on {
+            Ok(Exit::Interrupted)
+        } else {
+            Err(Failure::new(
+                Code::Interrupted,
+                "interrupted; what was asked of the cluster goes on there",
+                "`quorate status` shows how far it is",
+            ))
+        },
     }
 }
 

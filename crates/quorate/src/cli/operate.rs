@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use quorate_api::client::{PartitionFilter, Wait};
 use quorate_api::resources::{Done, PartitionView};
+use serde::Serialize;
 
 use super::args::{RestartArgs, Target, TargetArgs};
 use super::remote::{Remote, failure_of};
@@ -111,10 +112,27 @@ async fn rolling(args: &RestartArgs, remote: &Remote) -> Result<Exit, Failure> {
         finished += batch.len();
     }
     drop(bar);
+    let name = args.target.to_string();
+    let rolled = Rolled {
+        service,
+        key,
+        restarted: finished,
+    };
     remote
         .output
-        .text(&format!("{}: {finished} restarted\n", args.target))?;
+        .one(&rolled, &name, || format!("{name}: {finished} restarted\n"))?;
     Ok(Exit::Done)
+}
+
+/// What a rolling restart has done.
+#[derive(Serialize)]
+struct Rolled<'a> {
+    service: &'a str,
+    /// Absent when the whole service was restarted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    /// Partitions that were restarted and run again.
+    restarted: usize,
 }
 
 /// Waits until a partition runs in another attempt than before.

@@ -1,6 +1,6 @@
 //! One `quorate up` in a folder of its own, on a free port, as a person starts it.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -122,11 +122,14 @@ impl One {
     /// Starts a command that goes on, and gives its lines.
     pub(crate) fn follow(&self, args: &[&str]) -> Following {
         let mut command = self.command(args);
+        let err = tempfile::tempfile().expect("a file");
+        command.stderr(err.try_clone().expect("a file"));
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
         let out = child.stdout.take().expect("a pipe");
         Following {
             lines: lines(out),
             child,
+            err,
         }
     }
 }
@@ -146,6 +149,7 @@ impl Drop for One {
 pub(crate) struct Following {
     child: Child,
     lines: mpsc::Receiver<String>,
+    err: std::fs::File,
 }
 
 impl Following {
@@ -159,10 +163,11 @@ impl Following {
         eventually(what, || self.lines.try_iter().find(|line| is(line)))
     }
 
-    /// Ends it with Ctrl-C; how it ended.
-    pub(crate) fn interrupt(mut self) -> Option<i32> {
+    /// Ends it with Ctrl-C; how it ended, and what it has said on standard error.
+    pub(crate) fn interrupt(mut self) -> (Option<i32>, String) {
         signal(self.child.id(), Signal::INT);
-        self.child.wait().expect("it ends").code()
+        let code = self.child.wait().expect("it ends").code();
+        (code, said(&mut self.err))
     }
 }
 
@@ -172,6 +177,14 @@ impl Drop for Following {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// All that is in a file.
+fn said(file: &mut std::fs::File) -> String {
+    let mut text = String::new();
+    file.rewind().expect("it can be read");
+    file.read_to_string(&mut text).expect("it can be read");
+    text
 }
 
 /// The lines of a pipe as they come; ends with it.

@@ -41,7 +41,8 @@ fn a_list_that_is_watched_is_shown_again_when_something_has_changed() {
     shown(true, "assumed");
     one.ok(&["stop", "s/b"]);
     shown(false, "stopped");
-    assert_eq!(watched.interrupt(), Some(130));
+    // That is how it is meant to end, so there is nothing to be told.
+    assert_eq!(watched.interrupt(), (Some(130), String::new()));
 }
 
 #[test]
@@ -77,6 +78,23 @@ fn a_list_that_is_watched_shows_that_an_agent_is_silent_and_that_it_is_back() {
 }
 
 #[test]
+fn a_rolling_restart_tells_programs_what_it_has_done() {
+    let one = started();
+    let told = |format| one.ok(&["restart", "s", "--rolling", "-o", format]);
+    let told: Value = serde_json::from_str(&told("json")).expect("JSON");
+    assert_eq!(told, serde_json::json!({ "service": "s", "restarted": 2 }));
+    let one_of_it = one.ok(&["restart", "s/a", "--rolling", "-o", "ndjson"]);
+    assert_eq!(
+        one_of_it,
+        "{\"service\":\"s\",\"key\":\"a\",\"restarted\":1}\n"
+    );
+    assert_eq!(
+        one.ok(&["restart", "s/a", "--rolling", "-o", "name"]),
+        "s/a\n"
+    );
+}
+
+#[test]
 fn logs_that_are_followed_go_on_through_a_restart() {
     let one = started();
     let followed = one.follow(&["logs", "s/a", "-f"]);
@@ -84,7 +102,7 @@ fn logs_that_are_followed_go_on_through_a_restart() {
     one.ok(&["restart", "s/a"]);
     followed.until("attempt 2 line 1");
     followed.until("attempt 2 line 9");
-    assert_eq!(followed.interrupt(), Some(130));
+    assert_eq!(followed.interrupt(), (Some(130), String::new()));
     // Of several partitions, every line says whose it is and is whole.
     let both = one.ok(&["logs", "s", "-n", "50"]);
     let whose = |line: &str| {
