@@ -137,23 +137,21 @@ fn print(event: &Event, output: Output) -> Result<(), Failure> {
         other => other,
     };
     Output { format, ..output }.one(event, &event.kind, || {
-        let mut text = line(event, output.color);
+        let mut text = line(event, output);
         text.push('\n');
         text
     })
 }
 
 /// An event as a short line.
-pub(crate) fn line(event: &Event, color: bool) -> String {
-    let time = event
-        .at
-        .parse::<jiff::Timestamp>()
-        .map(|at| {
-            at.to_zoned(jiff::tz::TimeZone::system())
-                .strftime("%H:%M:%S")
-                .to_string()
-        })
-        .unwrap_or_else(|_| event.at.clone());
+pub(crate) fn line(event: &Event, output: Output) -> String {
+    let color = output.color;
+    let time = if output.terminal {
+        clock_time(&event.at, &jiff::Zoned::now())
+    } else {
+        // Elsewhere it is kept, sent on and compared with other machines' lines.
+        event.at.clone()
+    };
     let subject = match (&event.service, &event.key, &event.agent) {
         (Some(service), Some(key), _) => format!("{service}/{key} "),
         (Some(service), None, _) => format!("{service} "),
@@ -177,4 +175,47 @@ pub(crate) fn line(event: &Event, color: bool) -> String {
         Style::Faint.paint(&time, color),
         style.paint(&text, color)
     )
+}
+
+/// A moment in RFC 3339 as a clock on the wall shows it here and now, with the day unless it is today.
+fn clock_time(at: &str, now: &jiff::Zoned) -> String {
+    let Ok(moment) = at.parse::<jiff::Timestamp>() else {
+        return at.to_owned();
+    };
+    let there = moment.to_zoned(now.time_zone().clone());
+    let form = if there.date() == now.date() {
+        "%H:%M:%S"
+    } else {
+        "%Y-%m-%d %H:%M:%S"
+    };
+    there.strftime(form).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_its_day_unless_it_is_today_and_its_zone_where_no_person_reads_it() {
+        let now: jiff::Zoned = "2026-11-28T03:00:00+09:00[Asia/Tokyo]"
+            .parse()
+            .expect("a time");
+        assert_eq!(clock_time("2026-11-27T16:00:01Z", &now), "01:00:01");
+        assert_eq!(
+            clock_time("2026-11-27T14:59:59Z", &now),
+            "2026-11-27 23:59:59"
+        );
+        assert_eq!(clock_time("no time", &now), "no time");
+        let event: Event = serde_json::from_value(serde_json::json!({
+            "index": 1, "at": "2026-11-27T16:00:01Z", "kind": "agent.joined", "agent": "a1",
+            "text": "agent a1 joined",
+        }))
+        .expect("an event");
+        let piped = Output {
+            format: None,
+            terminal: false,
+            color: false,
+        };
+        assert_eq!(line(&event, piped), "2026-11-27T16:00:01Z agent a1 joined");
+    }
 }

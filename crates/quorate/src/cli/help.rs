@@ -369,7 +369,11 @@ pub(super) const COMMANDS: &[Help] = &[
     },
 ];
 
+/// The commands that log what they do. The others say it, and end.
+const LOGGING: &[&str] = &["up", "director", "agent"];
+
 /// An option of all commands that means nothing to some.
+#[derive(Clone, Copy)]
 pub(super) struct Meaningless {
     /// The option.
     pub(super) option: &'static str,
@@ -435,7 +439,7 @@ pub(super) fn command() -> clap::Command {
     }
     for Meaningless {
         option, command, ..
-    } in MEANINGLESS
+    } in all_meaningless()
     {
         let found = root.get_arguments().find(|arg| arg.get_id() == option);
         if let Some(hidden) = found.cloned().map(|arg| arg.hide(true)) {
@@ -443,6 +447,16 @@ pub(super) fn command() -> clap::Command {
         }
     }
     root
+}
+
+/// [`MEANINGLESS`], and the options of what is logged for every command that logs nothing.
+pub(super) fn all_meaningless() -> impl Iterator<Item = Meaningless> {
+    let silent = COMMANDS.iter().filter(|help| !LOGGING.contains(&help.name));
+    let logs = silent.flat_map(|help| {
+        ["log_level", "log_format"]
+            .map(|option| meaningless(option, help.name, "leave it out: it logs nothing"))
+    });
+    MEANINGLESS.iter().copied().chain(logs)
 }
 
 fn text(help: &Help) -> String {
@@ -517,12 +531,12 @@ mod tests {
         root.build();
         for Meaningless {
             option, command, ..
-        } in MEANINGLESS
+        } in all_meaningless()
         {
-            let long = format!("--{option}");
+            let long = format!("--{}", option.replace('_', "-"));
             let shown = root.find_subcommand_mut(command).unwrap().render_help();
             assert!(!shown.to_string().contains(&long), "{command}:\n{shown}");
-            let example = COMMANDS.iter().find(|help| help.name == *command);
+            let example = COMMANDS.iter().find(|help| help.name == command);
             let words = words(example.unwrap().examples[0]);
             for at in [1, words.len()] {
                 let mut words = words.clone();

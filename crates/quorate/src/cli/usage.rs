@@ -30,12 +30,12 @@ pub(super) fn failure(error: &Error, args: &[OsString]) -> Failure {
 pub(super) fn meaningless(matches: &clap::ArgMatches) -> Option<Failure> {
     let (command, _) = matches.subcommand()?;
     let typed = |option| matches.value_source(option) == Some(ValueSource::CommandLine);
-    let found = help::MEANINGLESS
-        .iter()
-        .find(|known| known.command == command && typed(known.option))?;
+    let found =
+        help::all_meaningless().find(|known| known.command == command && typed(known.option))?;
+    let option = found.option.replace('_', "-");
     Some(Failure::new(
         Code::Usage,
-        format!("--{} means nothing to `quorate {command}`", found.option),
+        format!("--{option} means nothing to `quorate {command}`"),
         found.instead,
     ))
 }
@@ -170,6 +170,11 @@ fn value(error: &Error) -> (String, Option<String>) {
             return (format!("{argument}: {given} is not {range}"), None);
         }
         return match cause.split_once("; ") {
+            // Of a name they put the character there that breaks its rule.
+            Some((_, character)) if character.ends_with(" is not allowed") => {
+                let next = "leave that character out".to_owned();
+                (format!("{argument}: {cause}"), Some(next))
+            }
             Some((cause, next)) => (format!("{argument}: {cause}"), Some(next.to_owned())),
             None if cause.contains(&format!("{given:?}")) || cause.contains(&given) => {
                 (format!("{argument}: {cause}"), None)
@@ -201,9 +206,10 @@ fn in_our_words(cause: &str) -> Option<(&'static str, &'static str)> {
             Some(("no whole number", "write digits only, such as 3"))
         }
         "number too large to fit in target type" => Some(("too large", "write a smaller number")),
-        "invalid socket address syntax" => {
-            Some(("no address", "write ADDRESS:PORT, such as 127.0.0.1:7400"))
-        }
+        "invalid socket address syntax" => Some((
+            "no address with a port",
+            "write numbers, such as 127.0.0.1:7400 or [::1]:7400",
+        )),
         _ => None,
     }
 }
@@ -337,8 +343,8 @@ mod tests {
             ),
             (
                 &["up", "f.toml", "--listen", "7400"],
-                "--listen: \"7400\" is no address",
-                "write ADDRESS:PORT, such as 127.0.0.1:7400".to_owned(),
+                "--listen: \"7400\" is no address with a port",
+                "write numbers, such as 127.0.0.1:7400 or [::1]:7400".to_owned(),
             ),
             (
                 &["up", "f.toml", "--agents", "1", "--agents", "2"],
@@ -349,6 +355,12 @@ mod tests {
                 &["why", "feeds"],
                 "NAME/KEY: a partition is named SERVICE/KEY, such as feeds/KEY",
                 "`quorate ls partitions` lists them".to_owned(),
+            ),
+            (
+                &["why", "a b/c"],
+                "NAME/KEY: a service name has letters, digits, '-', '_' and '.', and starts with a letter or digit; \
+                 ' ' at byte 1 of \"a b\" is not allowed",
+                "leave that character out".to_owned(),
             ),
             (
                 &["restart", "feeds", "--max", "2"],

@@ -24,7 +24,7 @@ pub(crate) enum Format {
     Table,
     /// The same with more columns.
     Wide,
-    /// One JSON document.
+    /// One JSON document; one a line of `logs`, and of what goes on (`-f`, `--watch`).
     Json,
     /// One JSON document a line.
     Ndjson,

@@ -257,7 +257,7 @@ impl Up<'_> {
             tokio::select! {
                 followed = events.follow() => match followed.map_err(failure_of)? {
                     Followed::Event(event) => {
-                        let line = event_line(&event, self.output.color);
+                        let line = event_line(&event, self.output);
                         self.output.text(&(line + "\n"))?;
                     }
                     // More happened at once than is kept for those who watch.
