@@ -146,6 +146,18 @@ pub(crate) fn of_director(error: RunError) -> Failure {
              cluster of several machines; `quorate join` lets a machine into one"
                 .to_owned()
         }
+        RunError::Listen { ref cause, .. }
+            if cause.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            "ports below 1024 are for root; choose another one with --listen, such as 127.0.0.1:7400"
+                .to_owned()
+        }
+        RunError::Listen { ref cause, .. }
+            if cause.kind() == std::io::ErrorKind::AddrNotAvailable =>
+        {
+            "this machine has no such address; `ip address` lists those it has, and --listen takes one"
+                .to_owned()
+        }
         RunError::Listen { .. }
         | RunError::InUse { .. }
         | RunError::DataDir { .. }

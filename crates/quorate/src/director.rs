@@ -59,6 +59,7 @@ impl Director {
         peering: Option<Peering>,
     ) -> Result<Self, Failure> {
         let mut options = Options::new(config.data_dir.join("ledger"), config.name.clone());
+        can_be_a_folder(&config.data_dir)?;
         let papers = DirectorPapers::find(&config.data_dir)?;
         if let Some(papers) = &papers {
             papers.protect(&mut config)?;
@@ -132,6 +133,25 @@ impl Director {
         ledger.shutdown().await;
         drop(threads);
         ended
+    }
+}
+
+/// Refuses a data folder whose way leads through something that is no folder, before anything is looked for in it.
+fn can_be_a_folder(data_dir: &Path) -> Result<(), Failure> {
+    let there = data_dir
+        .ancestors()
+        .find_map(|path| Some((path, std::fs::metadata(path).ok()?)));
+    match there {
+        Some((path, found)) if !found.is_dir() => Err(Failure::new(
+            Code::DataDir,
+            format!(
+                "{} cannot be the data folder: {} is no folder",
+                data_dir.display(),
+                path.display()
+            ),
+            crate::daemon::next(Code::DataDir),
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 

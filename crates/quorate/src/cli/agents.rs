@@ -9,7 +9,7 @@ use quorate_core::ids::AgentName;
 use super::args::{AgentNameArgs, DrainArgs, EvictArgs};
 use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
-use crate::output::{Bar, one_line, say};
+use crate::output::{Bar, one_line, partitions, say};
 
 /// One blocking query at most.
 const ROUND: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ pub(super) async fn drain(args: &DrainArgs, remote: &Remote) -> Result<Exit, Fai
         if agent.index >= done.index && agent.value.partitions == 0 {
             break;
         }
-        bar.note(&format!("{} partitions left", agent.value.partitions));
+        bar.note(&format!("{} left", partitions(agent.value.partitions)));
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             drop(bar);
@@ -45,8 +45,8 @@ pub(super) async fn drain(args: &DrainArgs, remote: &Remote) -> Result<Exit, Fai
             return Err(Failure::new(
                 Code::WaitRanOut,
                 format!(
-                    "after {limit} agent {name} still has {} partitions; the drain goes on",
-                    agent.value.partitions
+                    "after {limit} agent {name} still has {}; the drain goes on",
+                    partitions(agent.value.partitions)
                 ),
                 format!("`quorate ls partitions --agent {name}` shows them"),
             ));

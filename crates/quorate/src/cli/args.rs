@@ -340,6 +340,9 @@ pub(crate) struct UpArgs {
         value_name = "ADDR"
     )]
     pub(crate) listen: std::net::SocketAddr,
+    /// A further folder in which `partitions.file` may be, beside those of the files; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source_root: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -62,7 +62,8 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate up feeds.toml --agents 3",
             "quorate up feeds.toml --data-dir /var/lib/feeds --listen 127.0.0.1:7500",
         ],
-        note: "Ctrl-C leaves in order, and a second Ctrl-C at once. The same command goes on from there.",
+        note: "Ctrl-C leaves in order, and a second Ctrl-C at once. The same command goes on from there. Where the\n\
+               terminal is closed it ends like one that was killed: what it has started ends with its leases.",
         exits: DAEMON,
     },
     Help {

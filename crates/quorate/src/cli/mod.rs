@@ -40,6 +40,7 @@ pub(crate) use events::line as event_line;
 use remote::Remote;
 pub(crate) use remote::{DEFAULT_ADDRESS, failure_of};
 pub(crate) use settle::{Goal, counted, summary as progress_summary};
+pub(crate) use status::exit_text;
 
 /// Runs one command line.
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Exit {

@@ -17,7 +17,7 @@ use super::list::{state_style, state_word};
 use super::remote::{Remote, failure_of};
 use super::settle::{counted, summary};
 use crate::failure::{Exit, Failure};
-use crate::output::{Cell, Column, Row, Style, ago, one_line};
+use crate::output::{Cell, Column, Row, Style, ago, one_line, partitions};
 
 /// Steps of a partition's life that `status` shows.
 const LAST_EVENTS: usize = 5;
@@ -131,9 +131,9 @@ fn describe(all: &Everything, color: bool) -> String {
     for agent in &all.agents {
         let _ = writeln!(
             text,
-            "  {}: {} partitions, {}",
+            "  {}: {}, {}",
             agent.name,
-            agent.partitions,
+            partitions(agent.partitions),
             agent.state.as_str()
         );
     }
@@ -226,7 +226,7 @@ fn describe_service(all: &OfService, color: bool) -> String {
         }
     }
     for (agent, count) in &service.agents {
-        let _ = writeln!(text, "  {agent}: {count} partitions");
+        let _ = writeln!(text, "  {agent}: {}", partitions(*count));
     }
     for partition in all.problems.iter().take(PROBLEMS_SHOWN) {
         let why = one_line(partition.waiting.as_deref().unwrap_or_default());
@@ -342,7 +342,8 @@ fn checkpoint_text(checkpoint: &CheckpointSummary) -> String {
     format!("{bytes} {unit}, written {written} ago under token {token}")
 }
 
-fn exit_text(exit: &ExitView) -> String {
+/// How a run ended, in a few words.
+pub(crate) fn exit_text(exit: &ExitView) -> String {
     let class = exit.class.replace('_', " ");
     let cause = exit.cause.as_deref().map(one_line);
     let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));

@@ -17,6 +17,12 @@ pub(crate) use progress::{Bar, ON_SILENT, WAITS_FOR_FENCE};
 pub(crate) use table::{Cell, Column, Row};
 pub(crate) use time::{ago, eta};
 
+/// So many partitions, in words.
+pub(crate) fn partitions(count: u64) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} partition{ending}")
+}
+
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {

@@ -1,6 +1,7 @@
 //! The agents of `up`: real processes of the same program, so that they can be killed like machines.
 
 use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -11,10 +12,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::daemon;
 use crate::failure::{Code, Failure};
-use crate::output::say;
+use crate::output::{one_line, say};
 
 /// A log of an agent that is larger than this is begun anew; the one before is kept.
 const LOG_BYTES_MAX: u64 = 1 << 20;
+/// So much of the end of a log is looked at for why an agent ended, and so many lines are told.
+const WORDS_BYTES_MAX: u64 = 16 << 10;
+const WORDS_MAX: usize = 3;
 /// The logs are looked at this often.
 const LOOK_AT_LOGS: Duration = Duration::from_secs(30);
 
@@ -24,6 +28,8 @@ struct Agent {
     name: String,
     data_dir: PathBuf,
     log: PathBuf,
+    /// Where in its log this life of it begins.
+    begins: u64,
     child: Child,
     /// The agent's standard input, to which nobody writes: it ends with this process, which is how the
     /// agent notices. Held apart, because waiting for a child closes what the child still has of it.
@@ -38,6 +44,7 @@ pub(super) struct Ended {
     name: String,
     data_dir: PathBuf,
     log: PathBuf,
+    begins: u64,
 }
 
 /// All that run.
@@ -74,6 +81,7 @@ impl Agents {
             let data_dir = folder.join(&name);
             let output = open_log(&log)
                 .map_err(|error| fail(format!("{} cannot be written", log.display()), error))?;
+            let begins = output.metadata().map_or(0, |found| found.len());
             let mut child = Command::new(&program)
                 .arg("agent")
                 .args(["--name", &name, "--join", address, "--tied"])
@@ -92,6 +100,7 @@ impl Agents {
                 name,
                 data_dir,
                 log,
+                begins,
                 _tie: child.stdin.take(),
                 child,
             });
@@ -141,6 +150,7 @@ impl Agents {
             name: agent.name,
             data_dir: agent.data_dir,
             log: agent.log,
+            begins: agent.begins,
         }
     }
 
@@ -163,10 +173,11 @@ impl Agents {
             |status| status.to_string(),
         );
         say(&format!("agent {} ended ({how})", ended.name));
+        for line in last_words(&ended.log, ended.begins) {
+            say(&format!("  {line}"));
+        }
         if quorate_agent::is_running(&ended.data_dir) {
-            say(
-                "  another process is this agent, with the same folder; it goes on apart from this `up`",
-            );
+            say("  another process is this agent; it goes on apart from this `up`");
             return;
         }
         if self.leaving {
@@ -217,6 +228,31 @@ fn with_usual_files(child: &Child) {
     }
 }
 
+/// The error with which an agent that could not go on has ended, and the next step: the lines from its last
+/// `error[` on. None when it was killed, or when the log was begun anew meanwhile.
+fn last_words(log: &Path, begins: u64) -> Vec<String> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(
+            begins.max(end.saturating_sub(WORDS_BYTES_MAX)),
+        ))?;
+        let mut bytes = Vec::new();
+        file.take(WORDS_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let error = lines.iter().rposition(|line| line.starts_with("error["));
+    let words = error.and_then(|at| lines.get(at..)).unwrap_or_default();
+    words
+        .iter()
+        .take(WORDS_MAX)
+        .map(|line| one_line(line))
+        .collect()
+}
+
 /// Keeps logs small while they are written.
 async fn keep_small(logs: Vec<PathBuf>) {
     let mut look = tokio::time::interval(LOOK_AT_LOGS);
@@ -254,6 +290,23 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    #[test]
+    fn an_agent_that_cannot_go_on_is_told_with_its_last_error_of_this_life() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a1.log");
+        let before = "error[data_dir]: of a life before\n  next: nothing\n";
+        let now = "WARN late\nerror[data_dir]: agent_id is damaged\n  next: remove it\n";
+        std::fs::write(&path, format!("{before}{now}")).expect("written");
+        assert_eq!(
+            last_words(&path, before.len() as u64),
+            ["error[data_dir]: agent_id is damaged", "  next: remove it"]
+        );
+        let end = (before.len() + now.len()) as u64;
+        assert!(last_words(&path, end).is_empty(), "it was killed");
+        assert!(last_words(&path, end + 7).is_empty(), "it was begun anew");
+        assert!(last_words(&dir.path().join("none"), 0).is_empty());
+    }
 
     #[test]
     fn a_log_that_grew_is_begun_anew_while_its_writer_goes_on() {

@@ -11,12 +11,13 @@
 //! told and not started again: it stands for a machine, and machines fail.
 
 mod agents;
+mod failing;
 mod tell;
 
 use std::time::{Duration, Instant};
 
-use quorate_api::client::{Client, EventFilter, Followed, Wait};
-use quorate_api::resources::{AgentState, AgentView, Progress};
+use quorate_api::client::{Client, EventFilter, Followed, PartitionFilter, Wait};
+use quorate_api::resources::{AgentState, AgentView, PartitionView, Progress};
 use quorate_core::ids::DirectorName;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,7 @@ use crate::failure::{Code, Exit, Failure, chain};
 use crate::files::{self, Loaded};
 use crate::output::{Bar, Output, say};
 use agents::{Agents, Ended};
+use failing::Failing;
 
 /// Name of the only director.
 const DIRECTOR: &str = "d1";
@@ -38,6 +40,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const STALL: Duration = Duration::from_secs(20);
 /// One blocking query at most, so that the time that is left is shown as it shrinks.
 const ROUND: Duration = Duration::from_secs(1);
+/// Partitions that are looked at for why they fail.
+const LOOKED_AT: u32 = 100;
 /// The director is in this process, and answers at once or not at all.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// After a director that ended by itself, agents can only wait for their leases.
@@ -130,6 +134,7 @@ async fn open_director(
         .map_err(|error| Failure::new(Code::Failed, error, "report this as a defect"))?;
     let mut config = quorate_director::Config::new(name, data_dir.join("director"), args.listen);
     config.source_roots.clone_from(&loaded.folders);
+    config.source_roots.extend_from_slice(&args.source_root);
     config.expect_agents = Some(args.agents);
     Director::open(config, None).await
 }
@@ -212,6 +217,7 @@ impl Up<'_> {
         };
         let mut bar = Bar::new("starting");
         let mut best = (0, Instant::now());
+        let mut failing = Failing::default();
         let (mut wait, mut refused) = (None, None);
         loop {
             let progress = tokio::select! {
@@ -227,16 +233,38 @@ impl Up<'_> {
             // Before all agents are here, nothing that has no place is known to have none.
             let all_here =
                 progress.unplaceable == 0 || self.agents_here().await? >= self.args.agents;
-            let ended = goal.ended(&progress, Instant::now(), &mut refused);
-            if (ended && all_here) || best.1.elapsed() > STALL {
+            if (goal.ended(&progress, Instant::now(), &mut refused) && all_here)
+                || best.1.elapsed() > STALL
+            {
                 return Ok(progress);
             }
-            bar.show(&progress);
+            bar.show(&if all_here {
+                progress
+            } else {
+                Progress {
+                    unplaceable: 0,
+                    ..progress
+                }
+            });
+            if progress.failing + progress.failed > 0 && failing.listens() {
+                let lines = failing.news(&self.not_running().await?);
+                bar.pause(|| lines.iter().for_each(|line| say(line)));
+            }
             wait = Some(Wait {
                 index: progress.index,
                 wait: ROUND,
             });
         }
+    }
+
+    /// Some of what should run and does not.
+    async fn not_running(&self) -> Result<Vec<PartitionView>, Failure> {
+        let filter = PartitionFilter {
+            problems: true,
+            ..PartitionFilter::default()
+        };
+        let page = self.client.partitions_page(&filter, LOOKED_AT, None);
+        Ok(page.await.map_err(failure_of)?.items)
     }
 
     /// How many of the agents of this `up` the director knows to be there.

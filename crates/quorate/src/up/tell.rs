@@ -9,7 +9,7 @@ use super::Up;
 use crate::cli::{DEFAULT_ADDRESS, counted, failure_of, progress_summary};
 use crate::daemon;
 use crate::failure::Failure;
-use crate::output::{Style, one_line};
+use crate::output::{Style, one_line, partitions as partitions_of};
 
 /// Partitions that do not run are named, but not all of a thousand.
 const NAMED_MAX: usize = 10;
@@ -56,9 +56,9 @@ pub(super) async fn summary(up: &Up<'_>, progress: &Progress) -> Result<String, 
     for agent in &agents {
         let _ = writeln!(
             text,
-            "  {}: {} partitions, {}",
+            "  {}: {}, {}",
             agent.name,
-            agent.partitions,
+            partitions_of(agent.partitions),
             agent.state.as_str()
         );
     }

@@ -120,6 +120,21 @@ fn a_second_ctrl_c_leaves_at_once_and_what_runs_ends_with_its_lease() {
     eventually("the job ends with its lease", || job_is_gone(&one));
 }
 
+#[test]
+fn a_command_that_cannot_be_started_is_told_at_its_first_failure() {
+    let one = job("[service.miss]\ncommand = [\"/nosuch/prog\"]\n");
+    let mut up = up(&one);
+    up.until("! miss/miss failed");
+    up.until(": not started: /nosuch/prog does not exist on this host");
+    assert!(
+        !up.text().contains("in another terminal"),
+        "the summary comes when nothing more comes up: {}",
+        up.text()
+    );
+    up.ctrl_c();
+    assert_eq!(up.ended(), Some(0), "{}", up.text());
+}
+
 /// An agent that ends with its test, also with one that failed.
 struct Apart(std::process::Child);
 
@@ -253,6 +268,24 @@ fn agent(one: &One) -> Pid {
 /// No process of the job is left: it was the only one with this folder in its command line.
 fn job_is_gone(one: &One) -> Option<()> {
     one.process_with("-c").is_none().then_some(())
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_one_is_told_as_that() {
+    let one = job(OBEDIENT);
+    for (folder, file) in [("/dev/null", "/dev/null"), ("job.toml/data", "job.toml")] {
+        let up = one.run(&[
+            "up",
+            "job.toml",
+            "--data-dir",
+            folder,
+            "--listen",
+            &one.address(),
+        ]);
+        assert_eq!(up.code, Some(1), "{up:?}");
+        assert!(up.err.starts_with("error[data_dir]"), "{up:?}");
+        assert!(up.err.contains(&format!("{file} is no folder")), "{up:?}");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub enum ReadError {
         cause: io::Error,
     },
     /// It is not below any of the folders.
-    #[error("{path} {leads}is outside the folders that this director may read ({}); add its folder to the director's source folders, or move the file", roots.shown())]
+    #[error("{path} {leads}is outside the folders that this director may read ({}); start the director, or `up`, with --source-root and its folder, or move the file", roots.shown())]
     Outside {
         /// The file.
         path: String,
