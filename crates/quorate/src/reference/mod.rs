@@ -150,7 +150,7 @@ key  = "feed_id"
 | time | text with units, largest first: `"500ms"`, `"10s"`, `"1m30s"`, `"2h"`, `"2d"`; at most 100 years |
 | size | text: `"4096"`, `"64K"`, `"50M"`, `"2G"`; powers of 1024 |
 | `${NAME}` | the environment variable NAME where the command line runs; undefined is an error; `$${` stands for `${` |
-| `{{key}}` `{{data}}` `{{data.FIELD}}` `{{token}}` `{{agent}}` | of the partition when it starts, in `command` and `env`; `{{{{` stands for `{{` |
+| `{{key}}` `{{data}}` `{{data.FIELD}}` `{{token}}` `{{agent}}` | of the partition when it starts, in `command`, `env` and `working_dir`; `{{{{` stands for `{{` |
 
 A run finds in its environment:
 
@@ -167,6 +167,64 @@ A run finds in its environment:
 | `QUORATE_SOCKET` | its own socket with the [local API](checkpoints.md#the-local-api) |
 | `QUORATE_CHECKPOINT_FILE` | file with the last [checkpoint](checkpoints.md) of its partition; not there when there is none |
 | `NOTIFY_SOCKET` | with `ready.notify`: takes `READY=1` |
+"#;
+
+/// After the tables.
+const TAIL: &str = r#"
+## Lists in a file
+
+What `partitions.file` names is a list of records, each of which is one partition. Its format is told by the end
+of its name, and the same list is written so in each of the four. The fields are yours; `key`, `weight`, `labels`
+and `priority` say which of them mean something here.
+
+`feeds.jsonl`, one object a line:
+
+```jsonl
+{"feed_id": "acme-eu", "url": "wss://eu.acme.example/feed", "weight": 12}
+{"feed_id": "globex", "url": "wss://globex.example/v2", "weight": 3}
+```
+
+`feeds.json`, one list of objects:
+
+```json
+[
+  {"feed_id": "acme-eu", "url": "wss://eu.acme.example/feed", "weight": 12},
+  {"feed_id": "globex", "url": "wss://globex.example/v2", "weight": 3}
+]
+```
+
+`feeds.csv`, whose first line names the fields (RFC 4180: commas, and quotes around what holds one). Every value is
+text in the data of a partition; `weight` and `priority` are read as numbers:
+
+```csv
+feed_id,url,weight
+acme-eu,wss://eu.acme.example/feed,12
+globex,wss://globex.example/v2,3
+```
+
+`feeds.toml`, a table `[[partition]]` for each. Dates become text:
+
+```toml
+[[partition]]
+feed_id = "acme-eu"
+url     = "wss://eu.acme.example/feed"
+weight  = 12
+
+[[partition]]
+feed_id = "globex"
+url     = "wss://globex.example/v2"
+weight  = 3
+```
+
+A list is taken whole or not at all. A line that is wrong, a key that comes twice, a file that is cut, gone or
+closed: the list is refused, everything keeps running as it was, and `quorate status`, `quorate ls services
+--problems` and the events say why, as does `apply`; whoever waits for it to settle ends with exit code 8. An empty
+list is written as an empty `.jsonl` or `.toml` file, as `[]`, or as the first line alone.
+
+So is a list that has lost more than `shrink_guard`, because it is more likely cut than meant. One partition may always
+go, also out of two; the last one, and all at once, only with `shrink_guard = "100%"`. With the usual 20%, of up to 9
+partitions one may go at a time, of 10 to 14 two. If more is meant, apply the service with the share that the message
+names, wait for the list (`--wait`), and apply it with the old share again.
 "#;
 
 /// The whole document, as it stands in `docs/service-file.md`. Writing to a string cannot fail.
@@ -192,5 +250,6 @@ pub(crate) fn document() -> String {
             );
         }
     }
+    text.push_str(TAIL);
     text
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use quorate_core::planner;
 use quorate_core::spec::{self, File};
+use quorate_director::duties::sources;
 use serde_json::{Map, Value, json};
 
 use super::*;
@@ -156,6 +157,34 @@ fn the_document_holds_these_words() {
     }
     let there = std::fs::read_to_string(path).unwrap();
     assert_eq!(there, document(), "run this test with UPDATE_GOLDEN=1");
+}
+
+#[test]
+fn the_four_lists_of_the_document_are_one() {
+    let source = json!({ "file": "/x/feeds.jsonl", "key": "feed_id", "weight": "weight" });
+    let source = serde_json::from_value(source).unwrap();
+    let list = |format: &str| {
+        let (_, rest) = TAIL.split_once(&format!("```{format}\n")).unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let name = format!("feeds.{format}");
+        sources::parse(&name, text.as_bytes(), &source).unwrap()
+    };
+    let lines = list("jsonl");
+    let all: Vec<(&str, u32)> = lines
+        .iter()
+        .map(|one| (one.key.as_str(), one.weight))
+        .collect();
+    assert_eq!(all, [("acme-eu", 12), ("globex", 3)]);
+    assert_eq!(list("json"), lines);
+    assert_eq!(list("toml"), lines);
+    // Every value is text there.
+    let mut texts = lines.clone();
+    for one in &mut texts {
+        let weight = format!("\"weight\":{}", one.weight);
+        let text = format!("\"weight\":\"{}\"", one.weight);
+        one.data = one.data.take().map(|data| data.replace(&weight, &text));
+    }
+    assert_eq!(list("csv"), texts);
 }
 
 #[test]
