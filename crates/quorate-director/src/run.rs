@@ -140,6 +140,7 @@ impl Bound {
             queue_max: QUEUE_MAX,
             snapshot_every: SNAPSHOT_EVERY,
             takeover: self.config.takeover,
+            gather_renewals: director::GATHER_RENEWALS,
             planner: planner(&self.config),
             drain_drifting: true,
             fences: self.config.fences.keys().cloned().collect(),

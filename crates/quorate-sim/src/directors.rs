@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_core::agent::WardenId;
 use quorate_core::director::effect::Effect;
 use quorate_core::director::event::{AppendOutcome, Event, Now, ProofId, ReadOutcome};
-use quorate_core::director::{Config, Director, WorkDelta};
+use quorate_core::director::{Config, Director, GATHER_RENEWALS, WorkDelta};
 use quorate_core::ids::{DirectorName, Epoch, HookName, Position, SessionId};
 use quorate_core::planner::PlannerConfig;
 use quorate_core::spec::validate::TAKEOVER_MAX;
@@ -96,6 +96,7 @@ impl World {
             queue_max: 1_000,
             snapshot_every: self.profile.snapshot_every,
             takeover: TAKEOVER_MAX,
+            gather_renewals: GATHER_RENEWALS,
             planner: PlannerConfig {
                 settle: Duration::from_secs(1),
                 ..PlannerConfig::default()

@@ -81,6 +81,9 @@ pub struct Config {
     /// T of R17: how long a change of leader takes at most over this ledger. A lease that would not
     /// survive it is refused.
     pub takeover: Duration,
+    /// For how long renewals are gathered before the next proof of leadership begins for them:
+    /// [`GATHER_RENEWALS`], or nothing.
+    pub gather_renewals: Duration,
     /// How partitions are placed where their services do not say.
     pub planner: PlannerConfig,
     /// Whether an agent whose clock drifts beyond what leases bear is drained, and not only told of (R14).
@@ -88,6 +91,10 @@ pub struct Config {
     /// The fence hooks that this director's own file describes.
     pub fences: BTreeSet<HookName>,
 }
+
+/// A proof of leadership is a round among the directors and takes more of their processors than the renewals that it
+/// covers, and nobody waits for a renewal. Calls and fence hooks do not wait for it.
+pub const GATHER_RENEWALS: Duration = Duration::from_millis(10);
 
 /// What a director is at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,7 +253,7 @@ impl Director {
             Role::Candidate => self.stand(now, effects),
             Role::Leader => {
                 self.decide(now, effects);
-                self.prove(effects);
+                self.prove(now.moment, effects);
             }
         }
         self.order_wake(now, effects);
@@ -254,6 +261,9 @@ impl Director {
 
     fn order_wake(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let mut wake = self.log.retry_at();
+        if self.role == Role::Leader {
+            wake = earliest(wake, self.proofs.due());
+        }
         if self.role == Role::Leader && !self.log.busy(self.cluster.position()) {
             // While the ledger is to answer, nothing is decided anyway.
             wake = earliest(wake, self.clocks.next());

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::{Epoch, Position};
+use crate::time::Moment;
 
 use super::batch::Reply;
 use super::call::{CallId, Renewal};
@@ -35,6 +36,10 @@ pub(super) struct Proofs {
     waiting: VecDeque<(Arrival, Waiting)>,
     begun: Option<Begun>,
     last: u64,
+    /// The last that waits and is no renewal.
+    urgent: Option<Arrival>,
+    /// Before this nothing begins for renewals alone.
+    gathering_until: Option<Moment>,
     /// The tail shows an entry of an earlier leader behind my election: only an entry of mine proves.
     pub(super) beat: bool,
 }
@@ -49,7 +54,20 @@ struct Begun {
 impl Proofs {
     pub(super) fn wait(&mut self, waiting: Waiting) {
         self.arrived.0 += 1;
+        match &waiting {
+            Waiting::Renewal(..) => {}
+            Waiting::Call(..) | Waiting::Fence(_) => self.urgent = Some(self.arrived),
+        }
         self.waiting.push_back((self.arrived, waiting));
+    }
+
+    /// When a proof is to begin; `None` when none is to, or one runs already.
+    pub(super) fn due(&self) -> Option<Moment> {
+        if self.begun.is_some() || self.waiting.is_empty() || self.beat {
+            return None;
+        }
+        let gathers = self.gathering_until.filter(|_| self.urgent.is_none());
+        Some(gathers.unwrap_or(Moment::from_nanos(0)))
     }
 
     /// Everything that has arrived by now.
@@ -71,6 +89,7 @@ impl Proofs {
     fn take(&mut self, covers: Arrival) -> Vec<Waiting> {
         let covered = self.waiting.iter().take_while(|(at, _)| *at <= covers);
         let count = covered.count();
+        self.urgent.take_if(|urgent| *urgent <= covers);
         let covered = self.waiting.drain(..count);
         covered.map(|(_, waiting)| waiting).collect()
     }
@@ -79,18 +98,21 @@ impl Proofs {
     pub(super) fn give_up(&mut self) -> Vec<Waiting> {
         self.begun = None;
         self.beat = false;
+        self.gathering_until = None;
         self.take(self.arrived)
     }
 }
 
 impl Director {
     /// Begins a proof when somebody waits for one.
-    pub(super) fn prove(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn prove(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         self.answer_unproven(effects);
+        let gathers = self.config.gather_renewals;
         let proofs = &mut self.proofs;
-        if proofs.begun.is_some() || proofs.waiting.is_empty() || proofs.beat {
+        if proofs.due().is_none_or(|due| due > now) {
             return;
         }
+        proofs.gathering_until = Some(now + gathers);
         proofs.last += 1;
         let proof = ProofId(proofs.last);
         proofs.begun = Some(Begun {

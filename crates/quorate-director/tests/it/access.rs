@@ -8,6 +8,7 @@ use quorate_api::access::{EnrolRequest, JoinTokenRequest, TokenCreated, TokenReq
 use quorate_api::client::{Client, Error, PartitionFilter};
 use quorate_api::problem::Code;
 use quorate_api::resources::ApplyRequest;
+use quorate_api::session::CloseRequest;
 use quorate_core::ids::TokenName;
 use quorate_director::Limits;
 use quorate_director::write_bootstrap_token;
@@ -552,16 +553,21 @@ async fn a_join_token_lets_in_what_it_is_for_and_no_more() {
     assert_eq!(known[0].used_by, ["a1", "a2"]);
 
     // Whom the name belongs to already.
-    asking
-        .admin
-        .register(&registration("known", 10_000))
-        .await
-        .unwrap();
+    let known = registration("known", 10_000);
+    let opened = asking.admin.register(&known).await.unwrap();
     let token = asking.join_token("agent", 9).await;
     let mut thief = enrolment(&token, "known");
     thief.machine_id = Some("another".to_owned());
     assert_eq!(refused(stranger.enrol(&thief).await).0, Code::Conflict);
+    // Its own machine, while it is alive and when it has left.
     thief.machine_id = Some("machine".to_owned());
+    assert_eq!(refused(stranger.enrol(&thief).await).0, Code::Conflict);
+    let closing = CloseRequest {
+        incarnation: Some(opened.incarnation),
+        reason: "left".to_owned(),
+    };
+    let closed = asking.admin.close(opened.session, &known.secret, &closing);
+    closed.await.unwrap();
     stranger.enrol(&thief).await.unwrap();
 
     let director = asking.join_token("director", 1).await;

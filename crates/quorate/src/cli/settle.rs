@@ -14,6 +14,8 @@ use crate::output::{Bar, ON_SILENT, WAITS_FOR_FENCE, say};
 const ROUND: Duration = Duration::from_secs(1);
 /// A list that stays refused for so long is: one that was just corrected is read anew well within it.
 const REFUSED_FOR: Duration = Duration::from_secs(2);
+/// What has no place for so long has none: an agent that was started a moment ago has opened its session by then.
+const PLACELESS_FOR: Duration = Duration::from_secs(10);
 /// Partitions that do not run are named, but not all of a thousand.
 const NAMED_MAX: u32 = 10;
 
@@ -54,7 +56,7 @@ impl Goal<'_> {
     }
 }
 
-/// Waits until nothing is on its way, as the leader sees it. What can never be placed is no reason to
+/// Waits until nothing is on its way, as the leader sees it. What has no place for some seconds is no reason to
 /// wait on, and neither is a list that is refused: [`verdict`] tells of them.
 ///
 /// # Errors
@@ -67,14 +69,22 @@ pub(crate) async fn settle(
 ) -> Result<Progress, Failure> {
     let until = Instant::now() + limit;
     let mut bar = Bar::new(title);
-    let (mut wait, mut refused) = (None, None);
+    let (mut wait, mut refused, mut placeless) = (None, None, None);
     loop {
         let progress = remote
             .client
             .settling(goal.service, wait)
             .await
             .map_err(failure_of)?;
-        if goal.ended(&progress, Instant::now(), &mut refused) {
+        let now = Instant::now();
+        let patient = progress.unplaceable > 0 && {
+            let since = *placeless.get_or_insert(now);
+            now.saturating_duration_since(since) < PLACELESS_FOR
+        };
+        if progress.unplaceable == 0 {
+            placeless = None;
+        }
+        if goal.ended(&progress, now, &mut refused) && !patient {
             return Ok(progress);
         }
         bar.show(&progress);

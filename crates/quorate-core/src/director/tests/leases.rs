@@ -81,6 +81,34 @@ fn no_renewal_is_answered_before_a_proof_that_began_after_it() {
 }
 
 #[test]
+fn renewals_are_gathered_for_one_proof_and_a_call_waits_for_none_of_it() {
+    let mut world = World::with_session(&["p"]);
+    world.nodes[0].director.config.gather_renewals = super::super::GATHER_RENEWALS;
+    let answered = |world: &World, id: u64| world.nodes[0].renewals.contains_key(&id);
+    let renew = |world: &mut World, counter| {
+        let id = world.renew_later(0, renewal(counter));
+        world.run(0);
+        id
+    };
+    let first = renew(&mut world, 1);
+    assert!(answered(&world, first), "nothing was proven a moment ago");
+    let second = renew(&mut world, 2);
+    let third = renew(&mut world, 3);
+    world.pass(Duration::from_millis(9));
+    assert!(!answered(&world, second) && !answered(&world, third));
+    world.pass(Duration::from_millis(1));
+    assert!(answered(&world, second) && answered(&world, third));
+    // Who asks for something gets his proof at once, and what was gathered its answer with it.
+    let fourth = renew(&mut world, 4);
+    assert!(!answered(&world, fourth));
+    let nothing = Call::Remove {
+        services: vec![service("unknown")],
+    };
+    world.ask(nothing);
+    assert!(answered(&world, fourth));
+}
+
+#[test]
 fn an_own_append_begun_after_the_renewal_is_a_proof_and_one_begun_before_is_not() {
     let mut world = World::with_session(&["p"]);
     world.proofs_held = true;

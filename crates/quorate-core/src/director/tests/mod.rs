@@ -380,6 +380,7 @@ impl Node {
             queue_max: 8,
             snapshot_every: 1000,
             takeover: TAKEOVER_MAX,
+            gather_renewals: Duration::ZERO,
             planner: PlannerConfig::default(),
             drain_drifting: true,
             fences: [HookName::new("power-off").unwrap()].into(),

@@ -83,15 +83,20 @@ fn events(world: &World) -> Vec<(&'static str, Event)> {
         from: next,
         outcome,
     };
-    let waited = world.nodes[0].held.iter().find_map(|order| match order {
-        Effect::Append { append, .. } => Some(*append),
-        _ => None,
+    let held = || world.nodes[0].held.iter();
+    let waited = held().find_map(|order| {
+        let Effect::Append { append, .. } = order else {
+            return None;
+        };
+        Some(*append)
     });
     let append = waited.unwrap_or(super::super::event::AppendId(77));
     let answered = |outcome| Event::AppendAnswered { append, outcome };
-    let asked = world.nodes[0].held.iter().find_map(|order| match order {
-        Effect::ProveTail { proof } => Some(*proof),
-        _ => None,
+    let asked = held().find_map(|order| {
+        let Effect::ProveTail { proof } = order else {
+            return None;
+        };
+        Some(*proof)
     });
     let proof = asked.unwrap_or(super::super::event::ProofId(77));
     let proven = |tail| Event::TailAnswered { proof, tail };
