@@ -20,7 +20,7 @@ const TARGET: &str = "target.json";
 const DATA: &str = "data.json";
 const TOKEN: &str = "token";
 const CHECKPOINT: &str = "checkpoint";
-const NOTIFY: &str = "notify.sock";
+pub(crate) const NOTIFY: &str = "notify.sock";
 pub(crate) const API: &str = "api.sock";
 
 /// Why a run cannot be started.

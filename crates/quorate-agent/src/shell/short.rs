@@ -8,12 +8,14 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use super::launch::NOTIFY;
+
 /// Longest path that a unix socket can have, without the byte that ends it.
 const SOCKET_PATH_MAX: usize = 107;
 /// Digits of the highest token.
 const TOKEN_DIGITS: usize = 20;
 /// The longest name of a socket in the folder of a run.
-pub(crate) const SOCKET_NAME_MAX: usize = "notify.sock".len();
+const SOCKET_NAME_MAX: usize = NOTIFY.len();
 
 /// The folder of the runs under a name that is short enough for sockets: its own, or a link that is made here and
 /// told apart from those of other agents by the number of the data folder.
@@ -105,7 +107,7 @@ mod tests {
         assert_eq!(way_to(&runs, folder).unwrap(), link, "again");
         let longest = link.join("9".repeat(TOKEN_DIGITS));
         std::fs::create_dir(&longest).unwrap();
-        std::os::unix::net::UnixListener::bind(longest.join("notify.sock")).unwrap();
+        std::os::unix::net::UnixListener::bind(longest.join(NOTIFY)).unwrap();
         std::fs::remove_file(&link).unwrap();
     }
 

@@ -233,11 +233,12 @@ impl Credentials {
         Ok(())
     }
 
-    /// Folds one record; what it changed, if anything.
+    /// Folds one record; what it changed, if anything. `known`: the cluster knows the machine that it lets in.
     pub(crate) fn fold(
         &mut self,
         (at, wall): (Position, WallTime),
         record: Record,
+        known: bool,
     ) -> Result<Option<Change>, Refused> {
         self.check(wall, &record)?;
         Ok(match record {
@@ -283,7 +284,13 @@ impl Credentials {
                     Change::JoinTokenRevoked { id }
                 })
             }
-            Record::Admitted(admission) => self.admit(*admission),
+            Record::Admitted(admission) => {
+                if known && !self.has_let_in(&admission) {
+                    // It comes as if it were new; whoever has the certificate of before is somebody else.
+                    self.bar(admission.node, &admission.name, (at, wall));
+                }
+                self.admit(*admission)
+            }
         })
     }
 

@@ -157,7 +157,7 @@ impl Log {
     fn fold(&mut self, record: Record) -> Result<bool, Refused> {
         self.at += 1;
         let when = (Position(self.at), WallTime(self.wall));
-        let changed = self.credentials.fold(when, record)?;
+        let changed = self.credentials.fold(when, record, false)?;
         assert_eq!(self.credentials.contradictions(), Vec::<String>::new());
         Ok(changed.is_some())
     }

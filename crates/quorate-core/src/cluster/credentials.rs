@@ -19,17 +19,14 @@ impl Cluster {
         fold: &mut Fold,
         record: access::Record,
     ) -> Result<(), Refused> {
-        self.credentials
-            .check(fold.wall, &record)
-            .map_err(Refused::Access)?;
-        if let access::Record::Admitted(admission) = &record
-            && !self.credentials.has_let_in(admission)
-            && self.knows(admission.node, &admission.name)
-        {
-            // It comes as if it were new; whoever has the certificate of before is somebody else.
-            self.bar(fold, admission.node, admission.name.as_str());
-        }
-        let changed = self.credentials.fold((fold.at, fold.wall), record);
+        let known = match &record {
+            access::Record::Admitted(admission) => self.knows(admission.node, &admission.name),
+            access::Record::TokenCreated(_)
+            | access::Record::TokenRevoked { .. }
+            | access::Record::JoinTokenCreated(_)
+            | access::Record::JoinTokenRevoked { .. } => false,
+        };
+        let changed = self.credentials.fold((fold.at, fold.wall), record, known);
         let changed = changed.map_err(Refused::Access)?;
         fold.changes.extend(changed.map(Change::Access));
         Ok(())

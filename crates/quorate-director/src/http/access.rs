@@ -129,14 +129,7 @@ pub(crate) async fn access(State(app): State<App>, request: Request, next: Next)
         // Whatever prints the headers does not print this one.
         value.set_sensitive(value.is_sensitive() || name == header::AUTHORIZATION);
     }
-    let admitted = match barred(&app, &parts) {
-        Some(failure) => Err(failure),
-        None => {
-            stand_in(&mut parts);
-            admit(&app, &mut parts).await
-        }
-    };
-    match admitted {
+    match admit(&app, &mut parts).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(failure) => {
             let asks = failure.0.code == Code::Unauthenticated;
@@ -156,9 +149,9 @@ fn is_director(principal: &Principal) -> bool {
     matches!(principal, Principal::Machine { node, .. } if *node == director)
 }
 
-/// Whether the certificate that a request comes with counts no longer, though it is not over.
-fn barred(app: &App, parts: &Parts) -> Option<Failure> {
-    let PeerIdentity { node, name, since } = parts.extensions.get()?;
+/// Says why the certificate of a machine counts no longer, though it is not over; `None` when it counts.
+fn barred(app: &App, machine: Option<&PeerIdentity>) -> Option<String> {
+    let PeerIdentity { node, name, since } = machine?;
     let credentials = app.handle.secrets().credentials();
     if !credentials.bars().bar(*node, name, *since) {
         return None;
@@ -167,22 +160,29 @@ fn barred(app: &App, parts: &Parts) -> Option<Failure> {
         Node::Agent => "forgotten",
         Node::Director => "removed",
     };
-    let detail = format!(
+    Some(format!(
         "the certificate of {node} {name} counts no longer: it was {gone}, or let in again"
-    );
-    if parts.headers.contains_key(RELAYED_HEADER) {
-        // What somebody else asks is not refused for it: another director will take it.
-        return Some(Failure::new(Code::Unavailable, detail));
-    }
-    Some(
-        Failure::new(Code::Forbidden, detail)
-            .next_step("let it in with a join token and an empty data folder: `quorate join`"),
-    )
+    ))
+}
+
+fn let_in_anew(why: String) -> Failure {
+    Failure::new(Code::Forbidden, why)
+        .next_step("let it in with a join token and an empty data folder: `quorate join`")
 }
 
 async fn admit(app: &App, parts: &mut Parts) -> Result<(), Failure> {
-    if let Some(barred) = barred(app, parts) {
-        return Err(barred);
+    if let Some(why) = barred(app, parts.extensions.get()) {
+        return Err(if parts.headers.contains_key(RELAYED_HEADER) {
+            // What somebody else asks is not refused for it: another director will take it.
+            Failure::new(Code::Unavailable, why)
+        } else {
+            let_in_anew(why)
+        });
+    }
+    if stand_in(parts)
+        && let Some(why) = barred(app, parts.extensions.get())
+    {
+        return Err(let_in_anew(why));
     }
     let principal = if app.authentication {
         match needed(parts)? {

@@ -33,14 +33,14 @@ pub struct PeerIdentity {
 pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
 /// Puts the client of a passed request in the place of the director that passes it on. Nobody else is
-/// believed, and no later reader finds the headers.
-pub(crate) fn stand_in(parts: &mut Parts) {
+/// believed, and no later reader finds the headers. Tells whether somebody else is spoken for.
+pub(crate) fn stand_in(parts: &mut Parts) -> bool {
     let client = parts.headers.remove(RELAYED_FOR_HEADER);
     let address = parts.headers.remove(RELAYED_FROM_HEADER);
     let passed = parts.headers.contains_key(RELAYED_HEADER);
     let sender = parts.extensions.get::<PeerIdentity>();
     if !passed || sender.is_none_or(|sender| sender.node != Node::Director) {
-        return;
+        return false;
     }
     // Without a word about the client nobody is known: the director asks nothing for itself in this way.
     parts.extensions.remove::<PeerIdentity>();
@@ -51,6 +51,7 @@ pub(crate) fn stand_in(parts: &mut Parts) {
     if let Some(address) = address.and_then(|text| text.to_str().ok()?.parse().ok()) {
         parts.extensions.insert(PeerAddress(address));
     }
+    true
 }
 
 /// Tells the next director of the client whose request is passed on.
