@@ -7,6 +7,7 @@ mod tidy;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -141,6 +142,7 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 
 fn cargo_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     eprintln!("+ cargo {}", arguments.join(" "));
+    let begun = Instant::now();
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(program)
         .args(arguments)
@@ -148,6 +150,7 @@ fn cargo_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
         .current_dir(root()?)
         .status()
         .context("cannot start cargo")?;
+    eprintln!("  {} s", begun.elapsed().as_secs());
     if !status.success() {
         bail!(
             "cargo {} failed",

@@ -22,6 +22,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// After so long without a renewal its work may run elsewhere, as `docs/adr/0002-lease-arithmetic.md` has it:
 /// X = (L + K)(1 + ρ)/(1 − ρ), with K = 0.5 s and ρ = 1 %.
 pub(crate) const EXPIRY: Duration = Duration::from_millis(3571);
+/// MiB of the small disk of an agent, when there is no crowd.
+const DISK: u32 = 12;
 /// Keys of the service whose list is a file that grows and shrinks.
 const PLAIN: std::ops::Range<u32> = 0..14;
 /// How long it may take until a write is accepted after the leader was lost.
@@ -40,6 +42,8 @@ pub(crate) struct Cluster {
     /// Partitions that somebody has stopped.
     pub(crate) stopped: BTreeSet<String>,
     next_key: u32,
+    /// Keys of the service whose workers write little.
+    crowd: u32,
     /// Counts changes of the service file.
     version: u64,
 }
@@ -68,29 +72,38 @@ pub(crate) struct Size {
     /// How many agents
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=40))]
     pub(crate) agents: u8,
+    /// How many partitions more, whose workers write down that they execute every 200 ms instead of every 10, so that
+    /// hundreds fit on one machine
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2000))]
+    pub(crate) crowd: u32,
 }
 
 /// The machines of a cluster: the first one's wardens wait for nobody, the last one's clock is ahead.
-fn kinds(first: u8, agents: u8) -> impl Iterator<Item = Kind> {
+fn kinds(first: u8, size: Size) -> impl Iterator<Item = Kind> {
+    let Size { agents, crowd, .. } = size;
+    // What a run keeps takes less than 100 KiB, and one agent may have all.
+    let disk = DISK + crowd / 10;
     (0..agents).map(move |number| Kind {
         name: format!("a{}", number + 1),
         number: first + number,
         adopt_within: Duration::from_millis(if number == 0 { 0 } else { 1200 }),
-        small_disk: number == 1,
+        small_disk: (number == 1).then_some(disk),
         ahead: number + 1 == agents,
     })
 }
 
 /// From each agent's clock to that of the referee.
 pub(crate) fn offsets(size: Size) -> impl Iterator<Item = (String, i64)> {
-    kinds(0, size.agents).map(|kind| (kind.name, offset(kind.ahead)))
+    kinds(0, size).map(|kind| (kind.name, offset(kind.ahead)))
 }
 
 impl Cluster {
     /// Starts it, and applies its services.
     pub(crate) fn start(wanted: &Wanted<'_>) -> Result<Self> {
         fs::create_dir_all(wanted.folder)?;
-        let Size { directors, agents } = wanted.size;
+        let Size {
+            directors, crowd, ..
+        } = wanted.size;
         let address = |at| director::address(wanted.stage, wanted.first, at);
         let place = Place {
             program: wanted.program.to_owned(),
@@ -100,7 +113,7 @@ impl Cluster {
             containment: wanted.containment,
         };
         let quorum = Quorum::found(&place, wanted.first)?;
-        let machines = kinds(wanted.first, agents).map(|kind| Machine::new(kind, &place));
+        let machines = kinds(wanted.first, wanted.size).map(|kind| Machine::new(kind, &place));
         let mut cluster = Self {
             machines: machines.collect::<Result<_>>()?,
             quorum,
@@ -108,6 +121,7 @@ impl Cluster {
             keys: PLAIN.map(key).collect(),
             stopped: BTreeSet::new(),
             next_key: PLAIN.end,
+            crowd,
             version: 1,
         };
         cluster.write_list()?;
@@ -182,7 +196,17 @@ impl Cluster {
         };
         let daemons = format!(", '--daemons', '2'{hiding}");
         let list = "file = 'list.jsonl'\nshrink_guard = '100%'\nevery = '200ms'";
+        let crowd = match self.crowd {
+            0 => String::new(),
+            many => service(
+                "crowd",
+                ", '--beat', '200'",
+                &format!("range = '0..{many}'"),
+                1,
+            ),
+        };
         Ok([
+            crowd,
             service("plain", "", list, 1),
             service("daemons", &daemons, "range = '0..6'", 1),
             service("deaf", ", '--deaf'", "range = '0..4'", 1),
@@ -222,7 +246,12 @@ impl Cluster {
     /// Every partition that is to run.
     pub(crate) fn wanted(&self) -> BTreeSet<String> {
         let plain = self.keys.iter().map(|key| format!("plain/{key}"));
-        let ranges = [("daemons", 6), ("deaf", 4), ("slow", 4)];
+        let ranges = [
+            ("daemons", 6),
+            ("deaf", 4),
+            ("slow", 4),
+            ("crowd", self.crowd),
+        ];
         let others = ranges
             .into_iter()
             .flat_map(|(name, count)| (0..count).map(move |key| format!("{name}/{key}")));

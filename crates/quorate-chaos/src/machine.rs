@@ -18,8 +18,6 @@ use crate::stage::{Stage, command, inside_group};
 
 /// Port of the directors' APIs, and of the relays to the first of them.
 pub(crate) const PORT: u16 = 7400;
-/// The data folder of a machine with a small disk.
-const SMALL_DISK: &str = "size=12m";
 /// How far the clock of one machine is ahead of the others', in seconds.
 const AHEAD: i64 = 86_400;
 
@@ -31,8 +29,8 @@ pub(crate) struct Kind {
     pub(crate) number: u8,
     /// How long its wardens wait for the next agent process.
     pub(crate) adopt_within: Duration,
-    /// Whether its disk is small.
-    pub(crate) small_disk: bool,
+    /// MiB of its disk, when that is small.
+    pub(crate) small_disk: Option<u32>,
     /// Whether its clock is ahead.
     pub(crate) ahead: bool,
 }
@@ -127,9 +125,11 @@ impl Machine {
             place: place.clone(),
         };
         fs::create_dir_all(machine.folder())?;
-        if machine.has_small_disk() {
+        if machine.has_small_disk()
+            && let Some(size) = machine.kind.small_disk
+        {
             let mut mount = Command::new("mount");
-            mount.args(["-t", "tmpfs", "-o", SMALL_DISK, "chaos"]);
+            mount.args(["-t", "tmpfs", "-o", &format!("size={size}m"), "chaos"]);
             run(mount.arg(machine.folder()))?;
         }
         Ok(machine)
@@ -145,7 +145,7 @@ impl Machine {
     }
 
     pub(crate) fn has_small_disk(&self) -> bool {
-        self.kind.small_disk && self.place.stage.private
+        self.kind.small_disk.is_some() && self.place.stage.private
     }
 
     pub(crate) fn has_network(&self) -> bool {

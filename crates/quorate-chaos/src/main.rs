@@ -179,6 +179,7 @@ fn run(args: &RunArgs, stage: &Stage, program: &Path) -> Result<ExitCode> {
     let about = About {
         seed,
         size: args.size,
+        partitions: drama.scene.cluster.wanted().len(),
         took: begun.elapsed(),
         private: stage.private,
         ahead: cluster::offsets(args.size).any(|(_, offset)| offset != 0),

@@ -15,6 +15,8 @@ use crate::register::Server;
 pub(crate) struct About<'a> {
     pub(crate) seed: u64,
     pub(crate) size: Size,
+    /// Partitions that were to run at the end.
+    pub(crate) partitions: usize,
     pub(crate) took: Duration,
     /// Whether processes, mounts and the network were its own.
     pub(crate) private: bool,
@@ -40,14 +42,15 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
     };
     let _ = writeln!(
         text,
-        "{verdict} Seed {}, {:.1} minutes, {} rounds, {injected} injections of {} kinds; {} directors and {} agents; {} build, \
-         {} cores, {}.\n",
+        "{verdict} Seed {}, {:.1} minutes, {} rounds, {injected} injections of {} kinds; {} directors and {} agents, \
+         {} partitions; {} build, {} cores, {}.\n",
         about.seed,
         about.took.as_secs_f64() / 60.0,
         told.rounds,
         told.injected.len(),
         about.size.directors,
         about.size.agents,
+        about.partitions,
         about.build,
         about.cores,
         if about.private {

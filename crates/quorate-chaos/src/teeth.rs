@@ -19,6 +19,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const SIZE: Size = Size {
     directors: 1,
     agents: 3,
+    crowd: 0,
 };
 
 /// What is broken.

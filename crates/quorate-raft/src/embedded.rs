@@ -163,7 +163,13 @@ impl Embedded {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let Some(running) = running else { return };
-        if let Some(Serving { stop, server }) = running.server {
+        if let Some(Serving {
+            stop,
+            server,
+            orphaned,
+        }) = running.server
+        {
+            drop(orphaned);
             drop(stop);
             if let Err(error) = server.await {
                 tracing::warn!(%error, "the port for other directors was not closed well");

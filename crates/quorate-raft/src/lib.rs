@@ -9,6 +9,7 @@
 //!                      │               └────────► machine::Machine ──► View (positions, hints)
 //!                      ├── keeper task (snapshots, trimming) ──────────► snapshot file
 //!                      ├── watcher task (should it lead, may it be elected, does the disk answer)
+//!                      ├── orphaned task (elects at once when the process of the leader has ended)
 //!                      └── peer::Client, peer::Server ◄── mutual TLS ──► other directors
 //! ```
 //!
@@ -27,6 +28,7 @@ mod machine;
 mod members;
 mod network;
 mod options;
+mod orphaned;
 mod peer;
 pub mod planted;
 mod seed;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::embedded::Embedded;
 use crate::error::OpenError;
 use crate::identity::Identity;
 use crate::options::Options;
-use crate::peer::{Client, Configs, Contact, PeerTls, Peers, Server, Tls, Us};
+use crate::orphaned::Orphaned;
+use crate::peer::{Client, Configs, Contact, PeerTls, Peers, Server, Ties, Tls, Us};
 use crate::types::Raft;
 
 /// The port is bound and nobody is answered yet.
@@ -33,12 +34,14 @@ pub(crate) struct LinkedPeers {
     address: SocketAddr,
 }
 
-/// The task that answers.
+/// The task that answers, and the one that notices when the leader's process ends.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    /// Dropping it ends the task.
+    /// Dropping it ends the task that answers.
     pub(crate) stop: oneshot::Sender<()>,
     pub(crate) server: JoinHandle<()>,
+    /// Ends with this.
+    pub(crate) orphaned: JoinSet<()>,
 }
 
 impl Link {
@@ -72,11 +75,20 @@ impl Link {
         raft: &Raft,
         contact: &Arc<Contact>,
     ) -> (LinkedPeers, Serving) {
+        let (ties, lost) = Ties::new();
+        let ties = Arc::new(ties);
+        let orphaned = Orphaned {
+            raft: raft.clone(),
+            client: Arc::clone(&self.client),
+            ties: Arc::clone(&ties),
+            timing: options.timing,
+        };
         let server = Server {
             us: self.us,
             tls: Arc::clone(&self.tls),
             raft: raft.clone(),
             contact: Arc::clone(contact),
+            ties,
             dir: options.dir.clone(),
             no_votes_for: options.timing.loyalty(),
         };
@@ -87,7 +99,14 @@ impl Link {
             address: self.address,
         };
         let server = tokio::spawn(server.run(self.listener, stopped));
-        (peers, Serving { stop, server })
+        let mut orphans = JoinSet::new();
+        orphans.spawn(orphaned.run(lost));
+        let serving = Serving {
+            stop,
+            server,
+            orphaned: orphans,
+        };
+        (peers, serving)
     }
 }
 

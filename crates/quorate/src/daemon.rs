@@ -75,7 +75,7 @@ impl Drop for LedgerThreads {
     }
 }
 
-/// Cancelled by the first Ctrl-C or SIGTERM. The second ends the process at once.
+/// Cancelled by the first Ctrl-C or SIGTERM, or when the terminal is closed. The second ends the process at once.
 ///
 /// # Errors
 /// When signals cannot be heard.
@@ -91,13 +91,26 @@ pub(crate) fn leave_on_signal(
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
+    // Whoever started it with `nohup` wants it to outlive the terminal.
+    let mut hangup = if ignores_hangup() {
+        None
+    } else {
+        Some(signal(SignalKind::hangup()).map_err(fail)?)
+    };
     let leave = CancellationToken::new();
     let told = leave.clone();
     tokio::spawn(async move {
         let mut heard = async || {
+            let closed = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = closed => {}
             }
         };
         heard().await;
@@ -111,6 +124,24 @@ pub(crate) fn leave_on_signal(
         std::process::exit(i32::from(Exit::Interrupted.number()));
     });
     Ok(leave)
+}
+
+/// Whether this process was started so that it does not hear SIGHUP.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_in(&status, SignalKind::hangup().as_raw_value())
+}
+
+/// Whether a signal is among those that are ignored, as `proc_pid_status(5)` writes them: bits in hexadecimal, the
+/// lowest one for signal 1.
+fn ignored_in(status: &str, number: i32) -> bool {
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let bit = u32::try_from(number - 1).ok();
+    let bit = bit.and_then(|bit| 1_u64.checked_shl(bit));
+    mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
 }
 
 /// The next step after an error of this kind.
@@ -260,6 +291,15 @@ mod tests {
             "{next}"
         );
         assert!(!next.contains("stop"), "{next}");
+    }
+
+    #[test]
+    fn a_signal_that_is_ignored_is_seen_in_the_status_of_a_process() {
+        let status = "Name:\tquorate\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n";
+        assert!(ignored_in(status, 1));
+        assert!(ignored_in(status, 13));
+        assert!(!ignored_in(status, 2));
+        assert!(!ignored_in("", 1));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod leases;
 mod link;
 mod local;
 mod logs;
+mod near;
 mod notify;
 mod renewal;
 mod secret;
@@ -71,6 +72,7 @@ use leases::{Lease, LeaseFiles};
 use link::{Descriptors, Link, wire_id};
 use local::{Local, Reply};
 use logs::Logs;
+use near::Near;
 use renewal::Renewed;
 use secret::secret;
 use tls::Tls;
@@ -140,6 +142,7 @@ struct Shell {
     client: Client,
     /// The client of the renewals, which have connections of their own.
     renews: Client,
+    near: Near,
     tls: Option<Tls>,
     /// Random number of this process.
     process: u64,
@@ -185,7 +188,6 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     let options = tls::options(loaded.as_ref(), config.token.as_deref());
     let options = eras::followed(options, &data);
     let client = Client::with(config.join.clone(), options.clone())?;
-    let learned = data.directors();
     let logs = Logs::start(data.logs())?;
     let (inputs, mut heard) = mpsc::channel(INPUTS_MAX);
     let (asks, mut asked) = mpsc::channel(local::ASKS_MAX);
@@ -197,9 +199,8 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
     let files = Files::start(inputs.clone(), config.allow.clone())?;
     let (renewed, sessions) = watch::channel(renewal::Sessions::new());
     let (renewal, renews) = renewal::start(config.join.clone(), options, sessions, inputs.clone())?;
-    for client in [&client, &renews] {
-        client.learn(&learned, data.agent_id());
-    }
+    let clients = [client.clone(), renews.clone()];
+    let near = Near::start(clients, &data.directors(), data.agent_id());
     let leases = LeaseFiles::open(&data);
     let mut shell = Shell {
         machine: Agent::new(&[FIRST_LEASE], data.first_warden()),
@@ -207,6 +208,7 @@ pub async fn run(config: Config, stops: Stops) -> Result<(), RunError> {
         data,
         client,
         renews,
+        near,
         tls,
         process: rand::random::<u64>() >> 11,
         inputs,
@@ -295,6 +297,7 @@ impl Shell {
                 self.renews.learn(&directors, seed);
                 if self.client.learn(&directors, seed) {
                     tracing::info!(?directors, "the directors are these");
+                    self.near.changed();
                     self.do_later(self.data.keep_directors(&directors));
                 }
             }

@@ -10,6 +10,7 @@ mod eras;
 mod error;
 mod events;
 mod logs;
+mod near;
 mod resources;
 mod sessions;
 mod tls;
@@ -63,6 +64,17 @@ struct Shared {
     /// A read was answered without a leader.
     stale: AtomicBool,
     eras: Option<Eras>,
+}
+
+impl Shared {
+    /// Which address is asked first.
+    fn preferred(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
+    fn prefer(&self, at: usize) {
+        self.preferred.store(at, Ordering::Relaxed);
+    }
 }
 
 /// What a client may be told beside the addresses.
@@ -239,7 +251,7 @@ impl Client {
         let known = self.shared.addresses.write();
         // It is replaced in one step, so a poisoned one is whole.
         *known.unwrap_or_else(PoisonError::into_inner) = all.into();
-        self.shared.preferred.store(first, Ordering::Relaxed);
+        self.shared.prefer(first);
         true
     }
 }
@@ -290,7 +302,7 @@ mod tests {
         assert!(learn(&["d2", "http://d1:7400", "d3", "no address"]));
         let all = ["http://d1:7400", "http://d2:7400", "http://d3:7400"];
         assert_eq!(*client.addresses(), all);
-        assert_eq!(client.shared.preferred.load(Ordering::Relaxed), 2);
+        assert_eq!(client.shared.preferred(), 2);
         assert!(!learn(&["d2", "d3"]));
         assert!(learn(&["d3"]), "one that was removed is forgotten");
         assert_eq!(*client.addresses(), ["http://d1:7400", "http://d3:7400"]);

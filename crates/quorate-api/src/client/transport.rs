@@ -220,7 +220,7 @@ impl Client {
     /// Asks every director once, and leaders that they name. `None`: nobody took it.
     async fn round(&self, call: &Call, seen: &mut Seen) -> Option<Result<Response, Error>> {
         let addresses = self.addresses();
-        let first = self.shared.preferred.load(Ordering::Relaxed);
+        let first = self.shared.preferred();
         let mut hint = None;
         // Every address once, and at most one hint after each.
         for step in 0..addresses.len() * 2 {
@@ -236,7 +236,7 @@ impl Client {
                 Outcome::Answer(response) => {
                     let at = at.or_else(|| addresses.iter().position(|a| *a == address));
                     if let Some(at) = at {
-                        self.shared.preferred.store(at, Ordering::Relaxed);
+                        self.shared.prefer(at);
                     }
                     return Some(Ok(response));
                 }

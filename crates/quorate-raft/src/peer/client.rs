@@ -258,6 +258,24 @@ impl Client {
         socket.connect(address).await
     }
 
+    /// Whether the host of a director answers that nobody listens where it did, at each of its addresses.
+    pub(crate) async fn is_refused(&self, target: &Target, limit: Duration) -> bool {
+        let target = self.now_at(target);
+        let asked = async {
+            let found = tokio::net::lookup_host(&target.member.address).await;
+            let Ok(found) = found else { return false };
+            let mut some = false;
+            for address in found {
+                match self.open_socket_to(address).await {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => some = true,
+                    Ok(_) | Err(_) => return false,
+                }
+            }
+            some
+        };
+        tokio::time::timeout(limit, asked).await.unwrap_or(false)
+    }
+
     fn way(&self, target: &Target) -> Arc<Way> {
         let mut ways = locked(&self.ways);
         let way = ways.entry(target.id).or_insert_with(|| Way::new(target));

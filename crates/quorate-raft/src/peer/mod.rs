@@ -7,6 +7,7 @@
 //!         Request ─►                                      tls     who may speak
 //!                    ◄─ Answer                            client  dials, keeps idle connections
 //!         Request ─► …                                    server  listens, checks, answers
+//!                                                         ties    who is connected
 //! ```
 //!
 //! One request at a time needs no numbers to match answers by, and a large batch of entries or a snapshot
@@ -20,6 +21,7 @@ mod client;
 mod frame;
 mod receive;
 mod server;
+mod ties;
 mod tls;
 mod wire;
 
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Target};
 pub(crate) use server::Server;
+pub(crate) use ties::Ties;
 pub(crate) use tls::Configs;
 pub use tls::{DIRECTOR_DNS_NAME, PeerTls, director_uri};
 pub(crate) use wire::{Answer, Append, Ballot, Request, SnapshotHead, Transfer};

@@ -27,7 +27,7 @@ use super::wire::{
     Answer, Append, Ballot, GREETING, Hello, NEWEST, OLDEST, Request, SnapshotHead, Transfer, Vote,
     Welcome,
 };
-use super::{Contact, Tls, Us, receive, tls};
+use super::{Contact, Ties, Tls, Us, receive, tls};
 use crate::snapshot;
 use crate::types::{Raft, SnapshotMeta, StoredMembership};
 
@@ -56,6 +56,7 @@ pub(crate) struct Server {
     pub(crate) tls: Arc<Tls>,
     pub(crate) raft: Raft,
     pub(crate) contact: Arc<Contact>,
+    pub(crate) ties: Arc<Ties>,
     /// Where snapshots that are received lie until they are whole.
     pub(crate) dir: PathBuf,
     /// For this time after the start nobody gets a vote: the promise to a leader that was given before
@@ -155,6 +156,7 @@ impl Server {
         drop(stranger);
         match greeted {
             Ok((stream, from)) => {
+                let _tie = self.ties.tie(from);
                 // However it ends: whoever dialled notices and dials again.
                 drop(self.converse(stream, from, limits).await);
             }

@@ -34,7 +34,7 @@ pub(super) struct Node {
     pub(super) id: u64,
     pub(super) folder: TempDir,
     pub(super) priority: u8,
-    proxy: Proxy,
+    pub(super) proxy: Proxy,
     start: Start,
     ledger: Option<Arc<Embedded>>,
 }
@@ -44,6 +44,7 @@ pub(super) struct Cluster {
     pub(super) id: u64,
     pub(super) net: Net,
     pub(super) nodes: Vec<Node>,
+    timing: Timing,
 }
 
 /// Waits for a condition with a limit.
@@ -79,7 +80,12 @@ impl Node {
 impl Cluster {
     /// A cluster of one.
     pub(super) async fn found() -> Self {
+        Self::found_with(TIMING).await
+    }
+
+    async fn found_with(timing: Timing) -> Self {
         let mut cluster = Self {
+            timing,
             authority: Authority::new(),
             id: 0,
             net: Net::new(),
@@ -92,7 +98,12 @@ impl Cluster {
 
     /// A cluster of so many voters.
     pub(super) async fn of(voters: usize) -> Self {
-        let mut cluster = Self::found().await;
+        Self::of_with(voters, TIMING).await
+    }
+
+    /// The same at another pace.
+    pub(super) async fn of_with(voters: usize, timing: Timing) -> Self {
+        let mut cluster = Self::found_with(timing).await;
         for _ in 1..voters {
             cluster.join().await;
         }
@@ -184,7 +195,7 @@ impl Cluster {
             peers: Some(peers),
             timing: Timing {
                 priority: node.priority,
-                ..TIMING
+                ..self.timing
             },
             segment_bytes: 64 * 1024,
             ..Options::new(node.folder.path().to_owned(), node.name.clone())

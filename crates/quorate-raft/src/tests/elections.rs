@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use quorate_ledger::Ledger;
 
-use super::cluster::{Cluster, PATIENCE, TIMING, until};
+use super::cluster::{Cluster, PATIENCE, TIMING, timed, until};
 use super::proxy::source;
+use crate::Timing;
 use crate::peer::{Answer, Ballot, Client, Configs, Request, Target, Tls, Us};
 use crate::types::{Member, Vote, log_id};
 
@@ -36,6 +37,45 @@ async fn of_two_survivors_the_one_with_priority_leads() {
         let last = cluster.append_among(&[first]).await;
         cluster.check(&[heir], last).await;
     }
+}
+
+/// So loyal to a leader that nobody is elected in the usual way while a test runs.
+const LOYAL: Timing = Timing {
+    election_min: Duration::from_secs(10),
+    election_max: Duration::from_secs(11),
+    ..TIMING
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_process_has_ended_is_replaced_before_loyalty_ends() {
+    let mut cluster = Cluster::of_with(3, LOYAL).await;
+    let leader = cluster.leader().await;
+    let last = cluster.fill(3).await;
+    cluster.check(&[0, 1, 2], last).await;
+    // Nobody votes just after the start.
+    tokio::time::sleep(LOYAL.election_max).await;
+    cluster.crash(leader);
+    cluster.nodes[leader].proxy.refuse().await;
+    let (heir, took) = timed(cluster.leader()).await;
+    assert_ne!(heir, leader);
+    assert!(took < LOYAL.election_max, "{took:?}");
+    let last = cluster.append_among(&[heir]).await;
+    cluster.check(&cluster.up(), last).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_connections_break_goes_on_leading() {
+    let cluster = Cluster::of_with(3, LOYAL).await;
+    let leader = cluster.leader().await;
+    let term = cluster.term(leader);
+    for _ in 0..5 {
+        for node in &cluster.nodes {
+            node.proxy.break_all();
+        }
+        let last = cluster.append_among(&[leader]).await;
+        cluster.check(&[0, 1, 2], last).await;
+    }
+    assert_eq!(cluster.term(leader), term);
 }
 
 /// Somebody with the papers of one of the directors, which is down.

@@ -65,7 +65,8 @@ fn number(source: IpAddr) -> usize {
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     target: watch::Sender<Option<SocketAddr>>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+    broken: watch::Sender<u64>,
 }
 
 impl Proxy {
@@ -73,18 +74,31 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let target = watch::Sender::new(None);
+        let broken = watch::Sender::new(0);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(
             listener,
             number,
             target.subscribe(),
             net.0.subscribe(),
+            broken.subscribe(),
         ));
         Self {
             address,
             target,
-            _tasks: tasks,
+            tasks,
+            broken,
         }
+    }
+
+    /// Breaks every connection; new ones are taken.
+    pub(super) fn break_all(&self) {
+        self.broken.send_modify(|times| *times += 1);
+    }
+
+    /// Breaks every connection and refuses new ones for good, as the host of a process that has ended.
+    pub(super) async fn refuse(&mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// Where the director listens now; nowhere while it is down.
@@ -98,12 +112,17 @@ async fn serve(
     to: usize,
     target: watch::Receiver<Option<SocketAddr>>,
     cut: watch::Receiver<Cut>,
+    mut broken: watch::Receiver<u64>,
 ) {
     let mut connections = JoinSet::new();
     loop {
         let (socket, from) = tokio::select! {
             accepted = listener.accept() => accepted.unwrap(),
             Some(_) = connections.join_next() => continue,
+            Ok(()) = broken.changed() => {
+                connections.shutdown().await;
+                continue;
+            }
         };
         let target = *target.borrow();
         let (from, cut) = (number(from.ip()), cut.clone());

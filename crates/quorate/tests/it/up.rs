@@ -221,6 +221,47 @@ fn up_goes_on_when_nobody_reads_what_it_shows() {
 }
 
 #[test]
+fn up_leaves_in_order_when_its_terminal_is_closed_unless_it_was_started_to_outlive_it() {
+    let one = job(OBEDIENT);
+    let start = |before: &str| {
+        let said = std::fs::File::create(one.dir().join("up.err")).expect("a file");
+        // What the terminal was is nowhere to be written to.
+        let line = format!(
+            "{before} exec {} up job.toml --listen {} >/dev/full",
+            env!("CARGO_BIN_EXE_quorate"),
+            one.address()
+        );
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &line]).current_dir(one.dir());
+        Apart(shell.stderr(said).spawn().expect("it starts"))
+    };
+    let runs = || {
+        eventually("the job runs", || {
+            let done = one.run(&["wait", "--settled", "--timeout", "5s"]);
+            (done.code == Some(0)).then(|| one.process_with("-c"))?
+        })
+    };
+
+    let mut up = start("");
+    runs();
+    signal(up.0.id(), Signal::HUP);
+    assert_eq!(up.0.wait().expect("it ends").code(), Some(0));
+    let said = std::fs::read_to_string(one.dir().join("up.err")).expect("text");
+    assert!(said.contains("everything is stopped"), "{said}");
+    assert_eq!(one.process_with("-c"), None);
+
+    let mut up = start("trap '' HUP;");
+    let run = runs();
+    signal(up.0.id(), Signal::HUP);
+    // It is asked to leave after that, and goes by the second one alone.
+    one.ok(&["status"]);
+    assert!(up.0.try_wait().expect("a child").is_none(), "it goes on");
+    assert_eq!(one.process_with("-c"), Some(run));
+    signal(up.0.id(), Signal::TERM);
+    assert_eq!(up.0.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
 fn a_daemon_whose_log_cannot_be_written_goes_on() {
     let one = job(OBEDIENT);
     let full = || std::fs::File::options().write(true).open("/dev/full");
