@@ -19,6 +19,7 @@ pub mod placement;
 pub mod planner;
 pub mod planted;
 pub mod record;
+pub mod repeats;
 pub mod spec;
 pub mod supervision;
 pub mod time;

@@ -16,6 +16,7 @@ use crate::ids::{
     ServiceName, SessionId, Token,
 };
 use crate::lease::LeaseTimes;
+use crate::repeats::Answered;
 use crate::spec::{PartitionSpec, ServiceSpec};
 use crate::time::WallTime;
 
@@ -299,6 +300,9 @@ pub enum Record {
     Access(access::Record),
     /// Who has asked for the records before it, in the same entry.
     Audited(Box<Audit>),
+    /// What the request with an idempotency key was answered that the records before it are of, in the same
+    /// entry.
+    Answered(Box<Answered>),
 }
 
 /// Whether partitions are to run.

@@ -6,6 +6,8 @@
 quorate_core::planted_bugs! {
     /// A client that is slower than the events goes on after a gap as if nothing had been there.
     SilentGap = "silent-gap",
+    /// A change does not carry the idempotency key of its request into the ledger (S4).
+    LostKeys = "lost-keys",
 }
 
 quorate_core::planted_by_name!();

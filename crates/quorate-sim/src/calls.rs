@@ -349,6 +349,8 @@ pub(crate) fn is_over(answer: &Answer) -> bool {
             Refusal::Conflict(_)
             | Refusal::Condition(_)
             | Refusal::Invalid(_)
+            | Refusal::OtherRequest
+            | Refusal::ShownOnce { .. }
             | Refusal::Overloaded,
         )
         | Answer::Done { .. }

@@ -6,6 +6,7 @@ use crate::audit::Audit;
 use crate::history::{Change, What};
 use crate::ids::{BatchId, PartitionId, Position, ServiceName, SessionId, Token};
 use crate::record::{self, DecodeError, Entry, Header, Record};
+use crate::repeats::{Answered, Before};
 use crate::time::WallTime;
 
 use super::partition::{Freed, Holder, State};
@@ -83,6 +84,9 @@ impl Cluster {
                 for record in entry.records {
                     let folded = if let Record::Audited(audit) = record {
                         audited(&mut fold, *audit, &outcomes);
+                        Ok(())
+                    } else if let Record::Answered(answered) = record {
+                        self.remember(&fold, *answered, &outcomes);
                         Ok(())
                     } else {
                         self.record(&mut fold, record)
@@ -242,8 +246,8 @@ impl Cluster {
                 },
             ),
             Record::Access(record) => self.fold_access(fold, record),
-            // It is about the records before it in its entry, and a part of a change has none.
-            Record::Audited(_) => Err(Refused::Staged),
+            // They are about the records before them in their entry, and a part of a change has none.
+            Record::Audited(_) | Record::Answered(_) => Err(Refused::Staged),
         }
     }
 
@@ -313,13 +317,30 @@ impl Cluster {
                 | Record::Observed { .. }
                 | Record::CheckpointPut { .. }
                 | Record::Access(_)
-                | Record::Audited(_) => return Err(Refused::Staged),
+                | Record::Audited(_)
+                | Record::Answered(_) => return Err(Refused::Staged),
             };
             if !put.contains(service) && self.service(service).is_none() {
                 return Err(Refused::Staged);
             }
         }
         Ok(())
+    }
+
+    /// Remembers how a request was answered. One of which something was refused is to be tried again when it
+    /// is repeated.
+    fn remember(&mut self, fold: &Fold, answered: Answered, outcomes: &[Outcome]) {
+        let Answered { key, records, told } = answered;
+        let mut its_own = outcomes.iter().rev().take(records);
+        if its_own.all(|outcome| *outcome == Outcome::Accepted) {
+            let (at, wall) = (fold.at, fold.wall);
+            self.repeats.keep(Before {
+                key,
+                at,
+                wall,
+                told,
+            });
+        }
     }
 
     /// Tells history about a partition.

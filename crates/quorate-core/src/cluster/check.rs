@@ -18,6 +18,7 @@ impl Cluster {
         self.check_partitions(&mut found);
         self.check_sessions(&mut found);
         found.extend(self.credentials.contradictions());
+        found.extend(self.repeats.contradictions());
         found
     }
 

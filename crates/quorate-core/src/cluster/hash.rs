@@ -13,6 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::ids::PartitionId;
 use crate::lease::LeaseTimes;
 use crate::record::{AgentInfo, DirectorInfo, Place};
+use crate::repeats::{Before, Repeats};
 
 use super::partition::{Extra, Freed, Partition, State};
 use super::run::Told;
@@ -104,6 +105,7 @@ impl Cluster {
             expired,
             staged,
             credentials,
+            repeats,
         } = self;
         let mut sum = Sum::new();
         for number in [
@@ -157,6 +159,7 @@ impl Cluster {
             sum.stored(records);
         }
         tokens(&mut sum, credentials);
+        answers(&mut sum, repeats);
         sum.digest()
     }
 }
@@ -188,6 +191,23 @@ fn tokens(sum: &mut Sum, credentials: &Credentials) {
         sum.stored(used);
     }
     sum.stored(credentials.bars());
+}
+
+/// In the order in which they came, which decides what is forgotten next; and when, which decides it too.
+fn answers(sum: &mut Sum, repeats: &Repeats) {
+    for Before {
+        key,
+        at,
+        wall,
+        told,
+    } in repeats.in_order()
+    {
+        sum.bytes(&key.of.0.to_le_bytes());
+        sum.bytes(&key.request.0.to_le_bytes());
+        sum.number(at.0);
+        sum.number(wall.0.cast_unsigned());
+        sum.stored(told);
+    }
 }
 
 fn slab<T>(sum: &mut Sum, slab: &Slab<T>, each: impl Fn(&mut Sum, &T)) {

@@ -51,6 +51,7 @@ use crate::ids::{
     ServiceId, ServiceName, SessionId, Token,
 };
 use crate::record::{Desired, DirectorInfo, Record};
+use crate::repeats::Repeats;
 
 pub use apply::FoldError;
 pub use directors::DIRECTORS_MAX;
@@ -86,6 +87,7 @@ pub struct Cluster {
     expired: BTreeMap<SessionId, Session>,
     staged: Option<Staged>,
     credentials: Credentials,
+    repeats: Repeats,
 }
 
 /// Who leads.
@@ -386,6 +388,12 @@ impl Cluster {
     pub fn session_by_secret(&self, secret_hash: &str) -> Option<&Session> {
         let mut sessions = self.sessions.values();
         sessions.find(|session| &*session.secret_hash == secret_hash)
+    }
+
+    /// What requests with an idempotency key were answered lately.
+    #[must_use]
+    pub fn repeats(&self) -> &Repeats {
+        &self.repeats
     }
 
     /// The specification of a service by slot, shared.

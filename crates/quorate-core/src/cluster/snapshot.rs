@@ -14,6 +14,7 @@ use crate::ids::{
     Epoch, Era, Incarnation, PartitionId, Position, ServiceId, ServiceName, SessionId, Token,
 };
 use crate::record::{Desired, DirectorInfo};
+use crate::repeats::Repeats;
 use crate::spec::ServiceSpec;
 
 use super::eras::Lost;
@@ -72,6 +73,8 @@ struct Head<'a> {
     staged: Option<Cow<'a, Staged>>,
     #[serde(default)]
     credentials: Cow<'a, Credentials>,
+    #[serde(default)]
+    repeats: Cow<'a, Repeats>,
     partitions: usize,
     partitions_free: Vec<u32>,
 }
@@ -142,6 +145,7 @@ impl Cluster {
             expired: self.expired.values().map(Cow::Borrowed).collect(),
             staged: self.staged.as_ref().map(Cow::Borrowed),
             credentials: Cow::Borrowed(&self.credentials),
+            repeats: Cow::Borrowed(&self.repeats),
             partitions: self.partitions.len(),
             partitions_free: self.partitions.free().to_vec(),
         }
@@ -240,5 +244,6 @@ fn build(head: Head<'_>, partitions: Vec<(u32, Partition)>) -> Result<Cluster, S
         expired: by_id(head.expired),
         staged: head.staged.map(Cow::into_owned),
         credentials: head.credentials.into_owned(),
+        repeats: head.repeats.into_owned(),
     })
 }

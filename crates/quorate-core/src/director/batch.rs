@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::cluster::Cluster;
-use crate::ids::{Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token};
+use crate::ids::{Incarnation, PartitionId, PartitionKey, Position, ServiceName, SessionId, Token};
 use crate::record::{ENTRY_BYTES_MAX, Exit, Record};
 use crate::spec::PartitionSpec;
 
@@ -32,6 +32,12 @@ pub(super) enum Reply {
         applied: Vec<(ServiceName, Applied)>,
         /// Something was written for it.
         changed: bool,
+    },
+    /// It was done before, at this position, and is answered as it was then.
+    Again {
+        position: Position,
+        notes: Vec<String>,
+        applied: Vec<(ServiceName, Applied)>,
     },
     /// Not done, certainly.
     Refused(Refusal),
@@ -111,15 +117,29 @@ impl Carry {
         self.job.0
     }
 
-    /// Whether an entry can hold each record. One that none can would never be written, and nothing
-    /// behind it either.
+    /// Whether an entry can hold each record, and the last ones together. One that none can would never be
+    /// written, and nothing behind it either.
     pub(super) fn fits(&self) -> bool {
+        let last = self.records.iter().rev().take(self.together());
+        let last: usize = last.map(|(bytes, _)| bytes).sum();
         let mut records = self.records.iter();
-        records.all(|(bytes, _)| *bytes <= RECORDS_BYTES_MAX)
+        last <= RECORDS_BYTES_MAX && records.all(|(bytes, _)| *bytes <= RECORDS_BYTES_MAX)
+    }
+
+    /// How many of the last records are never apart: with the last part of a change goes what stands behind
+    /// it, so that a leader that dies in between leaves no change that nobody has asked for, and none whose
+    /// repeat is not known.
+    fn together(&self) -> usize {
+        let records = self.records.iter().rev();
+        let behind = records.take_while(|(_, record)| stands_behind(record));
+        behind.count() + 1
     }
 
     /// The next record, if an entry with so much room has some for it.
     fn next(&mut self, room: usize) -> Option<(usize, Record)> {
+        if self.records.len() <= self.together() && self.bytes > room {
+            return None;
+        }
         let next = self.records.pop_front_if(|(bytes, _)| *bytes <= room);
         self.bytes -= next.as_ref().map_or(0, |(bytes, _)| *bytes);
         next
@@ -232,6 +252,11 @@ impl Batch {
     }
 }
 
+/// Whether a record is about those before it in its entry.
+fn stands_behind(record: &Record) -> bool {
+    matches!(record, Record::Audited(_) | Record::Answered(_))
+}
+
 fn cause_bytes(exit: Option<&Exit>) -> usize {
     let cause = exit.and_then(|exit| exit.cause.as_ref());
     cause.map_or(0, |cause| cause.as_str().len())
@@ -275,7 +300,8 @@ pub(super) fn weigh(record: &Record) -> usize {
         | Record::Drifts { .. }
         | Record::SessionOpened { .. }
         | Record::Access(_)
-        | Record::Audited(_) => encoded(record),
+        | Record::Audited(_)
+        | Record::Answered(_) => encoded(record),
     }
 }
 
@@ -306,6 +332,36 @@ mod tests {
     use crate::ids::BatchId;
     use crate::record::CloseReason;
     use crate::record::{Cause, ExitClass, MoveReason, ReleaseOutcome, RunPhase, RunReport};
+    use crate::repeats::{Answered, Key, Told};
+
+    #[test]
+    fn the_last_part_of_a_change_is_never_in_another_entry_than_what_stands_behind_it() {
+        let part = |last, keys: usize| Record::Staged {
+            change: BatchId::default(),
+            records: vec![Record::PartitionsRemoved {
+                service: ServiceName::new("s").unwrap(),
+                keys: vec![PartitionKey::new("k").unwrap(); keys],
+            }],
+            last,
+        };
+        let empty = weigh(&part(false, 0)) + weigh(&part(true, 0));
+        let keys = (RECORDS_BYTES_MAX - empty) / weigh_key(&PartitionKey::new("k").unwrap());
+        // Both parts fill an entry to the last bytes.
+        let (first, last) = (part(false, keys / 2), part(true, keys - keys / 2));
+        let behind = Record::Answered(Box::new(Answered {
+            key: Key::default(),
+            records: 1,
+            told: Told::default(),
+        }));
+        let whole = Carry::new((CallId(1), Reply::done()), vec![first, last, behind]);
+        assert!(whole.fits() && whole.bytes > RECORDS_BYTES_MAX);
+        let mut batch = Batch::new(&Cluster::default());
+        let rest = batch.take(whole).unwrap();
+        assert_eq!(batch.records.len(), 1);
+        let mut next = Batch::new(&Cluster::default());
+        assert!(next.take(rest).is_none());
+        assert_eq!((next.records.len(), next.jobs[0].count), (2, 2));
+    }
 
     #[test]
     fn no_record_is_larger_than_it_is_weighed() {

@@ -1,17 +1,20 @@
 //! What a director is asked to do, and what it answers after the commit.
 
+use serde::{Deserialize, Serialize};
+
 use crate::access::{self, Admission, TokenGrant};
 use crate::audit::By;
 use crate::checkpoint::Content;
 use crate::ids::{
-    AgentName, DirectorName, Era, Incarnation, PartitionId, PartitionKey, Position, ServiceName,
-    SessionId, Token,
+    AgentName, CredentialId, DirectorName, Era, Incarnation, PartitionId, PartitionKey, Position,
+    ServiceName, SessionId, Token,
 };
 use crate::lease::LeaseTimes;
 use crate::record::{
     AgentInfo, Cause, CloseReason, Desired, DirectorInfo, Exit, ReleaseOutcome, RunReport,
     Schedulable,
 };
+use crate::repeats::Key;
 use crate::spec::{PartitionSpec, Problem, ServiceSpec};
 
 /// Pairs an answer with its call. The shell draws them in order.
@@ -141,7 +144,8 @@ pub enum Call {
     },
     /// Changes who may do what.
     Access(Box<AccessCall>),
-    /// A call of somebody whose change is to be told with his name. It has no other such call in it.
+    /// A call of somebody whose change is to be told with his name, and who may repeat it under his key. It
+    /// has no other such call in it.
     Attributed(Box<Attributed>),
 }
 
@@ -172,6 +176,8 @@ pub enum Membership {
 pub struct Attributed {
     /// Who, and from where.
     pub by: By,
+    /// By which a repeat is told from a new request.
+    pub key: Option<Key>,
     /// The call.
     pub call: Call,
 }
@@ -345,7 +351,8 @@ pub enum Answer {
 }
 
 /// What an apply made of one service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Applied {
     /// It is new, or comes back while what was removed under its name still stops.
     Created,
@@ -375,6 +382,17 @@ pub enum Refusal {
     /// It breaks a rule of this cluster.
     #[error("{0}")]
     Invalid(Problem),
+    /// Another request came with this idempotency key before.
+    #[error("this idempotency key belongs to another request")]
+    OtherRequest,
+    /// The request was done before, and its answer had a secret that nobody has kept.
+    #[error("{what} {id} was created by this request before, and is shown only once")]
+    ShownOnce {
+        /// The kind of token, `token` or `join-token`.
+        what: &'static str,
+        /// Which.
+        id: CredentialId,
+    },
     /// The caller's session or incarnation is over.
     #[error("{0}")]
     Fenced(String),

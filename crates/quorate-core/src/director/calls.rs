@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::audit::Audit;
 use crate::cluster::{Agent, Refused, State};
 use crate::ids::{
     AgentName, Incarnation, PartitionId, PartitionKey, ServiceName, SessionId, Token,
@@ -13,10 +12,11 @@ use crate::spec::validate::short_lease;
 
 use super::Director;
 use super::batch::{Batch, Carry, Reply};
-use super::call::{Answer, Attributed, Call, CallId, Object, Refusal};
+use super::call::{Answer, Call, CallId, Object, Refusal};
 use super::event::Now;
 use super::joining::Registration;
 use super::proofs::Waiting;
+use super::repeats::is_done_in;
 
 /// What was decided about a call. No records: nothing needs to change, and the answer waits for a proof.
 pub(super) type Decided = Result<(Vec<Record>, Reply), Refusal>;
@@ -39,7 +39,10 @@ impl Director {
                 self.queue.push_front((id, call));
                 return;
             }
-            if (compares(&call) && batch.changes_specs) || self.may_be_another(&call, batch) {
+            if (compares(&call) && batch.changes_specs)
+                || self.may_be_another(&call, batch)
+                || is_done_in(batch, &call)
+            {
                 // It would be compared with what this very entry changes.
                 self.queue.push_front((id, call));
                 return;
@@ -132,23 +135,6 @@ impl Director {
             Call::Access(call) => self.decide_access(now.wall, *call),
             Call::Attributed(attributed) => self.decide_attributed(now, batch, *attributed),
         }
-    }
-
-    /// Who asked stands behind what he has changed, in the same entry; where nothing changes, nothing is told.
-    fn decide_attributed(
-        &mut self,
-        now: Now,
-        batch: &mut Batch,
-        Attributed { by, call }: Attributed,
-    ) -> Decided {
-        let audit = Audit::of(by, &call);
-        let elsewhere = matches!(call, Call::Membership { .. });
-        let (mut records, reply) = self.decide_call(now, batch, call)?;
-        if let Some(mut audit) = audit.filter(|_| elsewhere || !records.is_empty()) {
-            audit.records = records.len();
-            records.push(Record::Audited(Box::new(audit)));
-        }
-        Ok((records, reply))
     }
 
     /// What is so already is not written again: no revision changes, and nobody is woken.
@@ -286,6 +272,7 @@ impl Director {
             )
             | (
                 Reply::Refused(_)
+                | Reply::Again { .. }
                 | Reply::Listed {
                     refusal: Some(_), ..
                 },
@@ -310,6 +297,16 @@ impl Director {
                 notes,
                 applied,
                 changed,
+            },
+            Reply::Again {
+                position,
+                notes,
+                applied,
+            } => Answer::Done {
+                position,
+                notes,
+                applied,
+                changed: true,
             },
             Reply::Refused(refusal)
             | Reply::Listed {

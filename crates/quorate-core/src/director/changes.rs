@@ -326,7 +326,8 @@ fn too_large(record: &Record, bytes: usize) -> Refusal {
         | Record::Observed { .. }
         | Record::CheckpointPut { .. }
         | Record::Access(_)
-        | Record::Audited(_) => "a part of the change".to_owned(),
+        | Record::Audited(_)
+        | Record::Answered(_) => "a part of the change".to_owned(),
     };
     Refusal::Conflict(format!(
         "{what} has {bytes} bytes, at most {ITEM_BYTES_MAX} are possible; keep large data elsewhere and name it here"

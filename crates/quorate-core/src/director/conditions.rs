@@ -87,7 +87,8 @@ impl Director {
             | Record::CheckpointPut { .. }
             // No condition is about tokens.
             | Record::Access(_)
-            | Record::Audited(_) => false,
+            | Record::Audited(_)
+            | Record::Answered(_) => false,
             Record::ServicePut { name, .. } | Record::ServiceRemoved { name } => {
                 self.is_of_service(object, name)
             }

@@ -43,6 +43,7 @@ mod planning;
 mod planted;
 mod proofs;
 mod renewals;
+mod repeats;
 mod reports;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ use quorate_core::access::{
 use quorate_core::audit::Who;
 use quorate_core::director::call::Call;
 use quorate_core::ids::{AgentName, CredentialId, DirectorName, ServiceName};
+use quorate_core::repeats::Key;
 
 use super::App;
 use super::answer::Failure;
@@ -27,7 +28,8 @@ use super::peer::{PeerIdentity, Source, stand_in};
 use crate::access::needs::{self, Need, On};
 use crate::access::secret::{self, Kind};
 use crate::clock;
-use crate::engine::secret_matches;
+use crate::engine::{Reading, secret_matches};
+use crate::planted::{self, Planted};
 
 /// How long a director that does not lead waits for a token that it has not heard of yet: it may have been
 /// created a moment ago.
@@ -38,12 +40,29 @@ const NEWS_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Caller {
     principal: Arc<Principal>,
     source: Source,
+    /// The idempotency key of the request, if it has one.
+    key: Option<Key>,
 }
 
 impl Caller {
-    /// The call, told with who has asked for it.
+    /// The call, told with who has asked for it and with the key of the request.
     pub(crate) fn asks(&self, call: Call) -> Call {
-        self.source.asks(Who::from(&*self.principal), call)
+        let key = self.key.filter(|_| !planted::has(Planted::LostKeys));
+        self.source.asks(Who::from(&*self.principal), key, call)
+    }
+
+    /// The request came with this idempotency key.
+    pub(crate) fn keyed(&mut self, key: Key) {
+        self.key = Some(key);
+    }
+
+    /// Whether something was done under the key of this request before.
+    pub(crate) fn has_asked_before(&self, reading: &Reading<'_>) -> bool {
+        let repeats = reading.cluster().repeats();
+        let before = self
+            .key
+            .and_then(|key| repeats.before(key.of, reading.now.wall));
+        before.is_some()
     }
 
     /// Whether it may do something to an object.
@@ -103,7 +122,7 @@ impl Caller {
     }
 
     /// Tells two callers apart, so that none is given the answer of another.
-    pub(crate) fn key(&self) -> String {
+    pub(crate) fn apart(&self) -> String {
         match &*self.principal {
             Principal::Local => "local".to_owned(),
             Principal::Token { id, .. } => format!("token {id}"),
@@ -213,6 +232,7 @@ async fn admit(app: &App, parts: &mut Parts) -> Result<(), Failure> {
     let caller = Caller {
         principal: Arc::new(principal),
         source: Source::of(parts),
+        key: None,
     };
     parts.extensions.insert(caller);
     Ok(())
@@ -382,6 +402,7 @@ mod tests {
         Caller {
             principal: Arc::new(principal),
             source: Source::of(&parts),
+            key: None,
         }
     }
 

@@ -189,6 +189,11 @@ pub(crate) fn not_leader(leader: Option<String>) -> Failure {
     failure
 }
 
+/// An idempotency key was used for something else.
+pub(crate) fn other_request(text: impl Into<String>) -> Failure {
+    Failure::new(Code::Conflict, text).next_step("use a new key for each new request")
+}
+
 /// A rule of this cluster is broken, at one place.
 fn invalid(problem: &spec::Problem) -> Failure {
     let detail = format!("{}: {}", problem.path, problem.message);
@@ -212,6 +217,10 @@ pub(crate) fn refused(refusal: &Refusal) -> Failure {
         Refusal::Condition(_) => Failure::new(Code::PreconditionFailed, text)
             .next_step("read it again, and write with the ETag of that answer"),
         Refusal::Invalid(problem) => invalid(problem),
+        Refusal::OtherRequest => other_request(text),
+        Refusal::ShownOnce { what, id } => Failure::new(Code::Conflict, text).next_step(format!(
+            "if nobody has it, take it back with `quorate {what} revoke {id}` and create another one, under a new idempotency key"
+        )),
         Refusal::Fenced(_) => Failure::new(Code::Fenced, text),
         Refusal::Overloaded => Failure::new(Code::TooManyRequests, text),
     }

@@ -12,6 +12,7 @@ use quorate_core::access::Node;
 use quorate_core::audit::{By, Who};
 use quorate_core::director::call::{Attributed, Call};
 use quorate_core::ids::{NodeName, Position};
+use quorate_core::repeats::Key;
 
 /// The machine of this cluster at the other end. Whoever accepts a connection over TLS puts it into the
 /// extensions of each request, after the chain, the cluster and the time of the certificate were checked;
@@ -99,11 +100,11 @@ impl Source {
         Self(parts.extensions.get::<PeerAddress>().copied())
     }
 
-    /// The call of somebody who asks from there.
-    pub(crate) fn asks(self, who: Who, call: Call) -> Call {
+    /// The call of somebody who asks from there, under his idempotency key if he has given one.
+    pub(crate) fn asks(self, who: Who, key: Option<Key>, call: Call) -> Call {
         let from = self.0.map(|PeerAddress(address)| address.to_string());
         let by = By { who, from };
-        Call::Attributed(Box::new(Attributed { by, call }))
+        Call::Attributed(Box::new(Attributed { by, key, call }))
     }
 }
 

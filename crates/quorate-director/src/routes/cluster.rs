@@ -238,9 +238,13 @@ async fn remove(
         }
         Ok(member) => quorum.remove(member.id).await.map_err(failure)?,
         Err(unknown) => {
-            // A removal that lost its leader half-way is gone on with: only its name is left.
-            let told = name.clone();
-            let told = app.query(move |reading| reading.cluster().directors().contains_key(&told));
+            // A removal that lost its leader half-way is gone on with: only its name is left. One that lost
+            // its answer is answered.
+            let (told, again) = (name.clone(), caller.clone());
+            let told = app.query(move |reading| {
+                let known = reading.cluster().directors().contains_key(&told);
+                known || again.has_asked_before(reading)
+            });
             if !told.await? {
                 return Err(unknown);
             }

@@ -19,6 +19,7 @@ mod life;
 mod openapi;
 mod operations;
 mod relay;
+mod repeats;
 mod secured;
 mod sessions;
 mod sources;

@@ -18,8 +18,8 @@ use crate::desk::{Desk, PATIENCE, Worker, listed, named, registration, until};
 use crate::sessions::renewal;
 
 /// Directors `d1` to `d3`.
-struct Trio {
-    desks: Vec<Desk>,
+pub(crate) struct Trio {
+    pub(crate) desks: Vec<Desk>,
 }
 
 fn leader(at: usize) -> Option<Leader> {
@@ -31,7 +31,7 @@ fn leader(at: usize) -> Option<Leader> {
 
 impl Trio {
     /// The first one leads.
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let ledger = MemoryLedger::new();
         let mut desks = Vec::new();
         for at in 0..3 {
@@ -45,7 +45,7 @@ impl Trio {
     }
 
     /// Another one leads from here on.
-    async fn elect(&self, at: usize) {
+    pub(crate) async fn elect(&self, at: usize) {
         for (other, desk) in self.desks.iter().enumerate() {
             desk.ledger.hint_leader(other == at, leader(at));
         }
@@ -72,7 +72,7 @@ impl Trio {
         self.desks.get(at).unwrap().client.clone()
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         for desk in self.desks.into_iter().rev() {
             desk.stop().await;
         }

@@ -110,6 +110,8 @@ impl Oracle {
                 | Refusal::Conflict(_)
                 | Refusal::Condition(_)
                 | Refusal::Invalid(_)
+                | Refusal::OtherRequest
+                | Refusal::ShownOnce { .. }
                 | Refusal::Overloaded,
             )
             | Answer::Unknown

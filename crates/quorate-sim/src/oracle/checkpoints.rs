@@ -136,7 +136,8 @@ impl Oracle {
             | Record::Released { .. }
             | Record::Observed { .. }
             | Record::Access(_)
-            | Record::Audited(_) => {}
+            | Record::Audited(_)
+            | Record::Answered(_) => {}
         }
     }
 

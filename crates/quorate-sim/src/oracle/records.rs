@@ -129,7 +129,8 @@ impl Oracle {
             | Record::Evicted { .. }
             | Record::Observed { .. }
             | Record::Access(_)
-            | Record::Audited(_) => {}
+            | Record::Audited(_)
+            | Record::Answered(_) => {}
         }
     }
 

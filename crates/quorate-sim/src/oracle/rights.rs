@@ -214,7 +214,8 @@ impl Oracle {
             | Record::Observed { .. }
             | Record::CheckpointPut { .. }
             | Record::Access(_)
-            | Record::Audited(_) => {}
+            | Record::Audited(_)
+            | Record::Answered(_) => {}
         }
     }
 

@@ -7,6 +7,7 @@ use crate::access::{self, Admission, JoinGrant, Node, Role, TokenGrant};
 use crate::audit::{Audit, By, Who};
 use crate::checkpoint::Content;
 use crate::cluster::{Cluster, NewEra};
+use crate::director::call::Applied;
 use crate::ids::{
     AgentName, BatchId, CredentialId, DirectorName, Incarnation, NodeName, ServicePrefix, Token,
     TokenName,
@@ -15,6 +16,7 @@ use crate::record::{
     Cause, CloseReason, Desired, DirectorInfo, Entry, Exit, ExitClass, MoveReason, Record,
     ReleaseOutcome, RunPhase, RunReport, Schedulable,
 };
+use crate::repeats::{Answered, Digest, Key, Told};
 use crate::spec::PartitionSpec;
 use crate::time::WallTime;
 
@@ -53,10 +55,11 @@ fn kind(record: &Record) -> usize {
         Record::DirectorForgotten { .. } => 29,
         Record::Access(_) => 30,
         Record::Audited(_) => 31,
+        Record::Answered(_) => 32,
     }
 }
 
-const KINDS: usize = 32;
+const KINDS: usize = 33;
 
 fn put(partitions: Vec<PartitionSpec>) -> Record {
     Record::PartitionsPut {
@@ -201,6 +204,15 @@ fn tokens(log: &mut Log) {
             to: vec!["join-token/j0".to_owned()],
             more: 0,
             records: 1,
+        })),
+        Record::Answered(Box::new(Answered {
+            key: Key {
+                of: Digest(1 << 127 | 7),
+                request: Digest(8),
+            },
+            records: 2,
+            told: Told::of(&["a note".to_owned()], [Applied::Changed].into_iter())
+                .with_secret_of(Some(id("t1"))),
         })),
     ]);
 }

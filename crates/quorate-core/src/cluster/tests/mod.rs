@@ -4,6 +4,7 @@ mod checkpoints;
 mod eras;
 mod golden;
 mod random;
+mod repeats;
 mod rights;
 mod table;
 

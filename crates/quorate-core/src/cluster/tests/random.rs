@@ -13,6 +13,7 @@ use crate::ids::{CredentialId, NodeName, ServicePrefix, TokenName};
 use crate::record::{
     Cause, CloseReason, Desired, MoveReason, ReleaseOutcome, RunPhase, RunReport, Schedulable,
 };
+use crate::repeats::{Answered, Digest, Key, Told};
 
 /// Four small numbers that become a record against the state at that point.
 type Dice = (u8, u8, u8, u8);
@@ -172,6 +173,17 @@ fn record(cluster: &Cluster, (kind, a, b, c): Dice) -> Record {
     }
 }
 
+/// What is remembered of a request, for some of them.
+fn answered((_, a, b, c): Dice) -> Option<Record> {
+    let key = Key {
+        of: Digest(u128::from(a % 16)),
+        request: Digest(u128::from(b)),
+    };
+    let told = Told::of(&["x".repeat(usize::from(c) * 4)], std::iter::empty());
+    let records = 1;
+    (c % 3 == 0).then(|| Record::Answered(Box::new(Answered { key, records, told })))
+}
+
 /// Something about tokens; wall times of the log are its positions.
 fn access((a, b, c): (u8, u8, u8)) -> access::Record {
     let id = CredentialId::new(pick(&["x", "y", "z"], b)).unwrap();
@@ -286,8 +298,9 @@ proptest! {
             } else {
                 // Now and then a deposed leader's entry.
                 let epoch = Epoch(log.cluster.epoch().0 - u64::from(dice.0 == 254));
-                let record = record(&log.cluster, dice);
-                let applied = log.fold(epoch, vec![record]);
+                let mut records = vec![record(&log.cluster, dice)];
+                records.extend(answered(dice));
+                let applied = log.fold(epoch, records);
                 witness.see(&applied.changes);
             }
             prop_assert!(log.cluster.next_token() >= before);

@@ -224,7 +224,8 @@ fn by_somebody(call: Call) -> Call {
     };
     let from = Some("192.0.2.7".to_owned());
     let by = By { who, from };
-    Call::Attributed(Box::new(Attributed { by, call }))
+    let key = None;
+    Call::Attributed(Box::new(Attributed { by, key, call }))
 }
 
 fn audits(world: &World) -> Vec<(String, Vec<String>)> {

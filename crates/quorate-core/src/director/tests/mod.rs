@@ -11,6 +11,7 @@ mod joining;
 mod leading;
 mod leases;
 mod planning;
+mod repeats;
 mod silence;
 mod table;
 
