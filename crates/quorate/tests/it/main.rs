@@ -26,6 +26,7 @@ mod quorum;
 mod recorder;
 mod recovery;
 mod referee;
+mod repeats;
 mod support;
 mod terminal;
 mod up;
