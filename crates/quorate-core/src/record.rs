@@ -580,11 +580,14 @@ impl Entry {
     /// Never for entries built by this crate: every field is encodable.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        // Room for the header, and for more than most records take.
+        let mut bytes = Vec::with_capacity(256 + self.records.len() * 128);
         #[expect(
             clippy::expect_used,
             reason = "writing to memory cannot fail and all fields encode"
         )]
-        rmp_serde::to_vec_named(self).expect("entry encodes")
+        rmp_serde::encode::write_named(&mut bytes, self).expect("entry encodes");
+        bytes
     }
 
     /// Decodes what [`encode`](Self::encode) wrote.

@@ -1,14 +1,15 @@
 //! The way from agents and people to directors and back: calls, renewals and polls.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
+use quorate_core::cluster::Cluster;
 use quorate_core::director::WorkDelta;
 use quorate_core::director::call::{Answer, Call, CallId, Refusal, Renewal, RenewalAnswer};
 use quorate_core::director::event::Event;
+use quorate_core::ids::{Position, SessionId};
 
 use crate::clock::SECOND;
-use crate::directors::{Poll, PollAnswer};
+use crate::directors::{HeldPoll, Poll, PollAnswer};
 use crate::world::{Arrival, Happening, Origin, Party, Pending, PendingRenewal, What, World};
 
 /// How long a caller waits for the answer to a call.
@@ -181,11 +182,10 @@ impl World {
         {
             return;
         }
-        let name = host.name.clone();
         let now = self.now;
         let pending = self.renewals.get_mut(&number);
         let arrived = pending.map_or(now, |pending| *pending.arrived.get_or_insert(now));
-        let noted = self.oracle.asked(arrived, Some(&name), None);
+        let noted = self.oracle.asked(arrived, Some(&host.name), None);
         let id = self.number();
         self.arrivals.insert(id, Arrival { number, noted });
         let id = CallId(id);
@@ -238,7 +238,15 @@ impl World {
     /// Nobody waits for the answer to a renewal from here on; what it was, if somebody did.
     fn renewal_settled(&mut self, number: u64) -> Option<PendingRenewal> {
         let pending = self.renewals.get_mut(&number)?;
-        std::mem::take(&mut pending.awaited).then(|| pending.clone())
+        if !std::mem::take(&mut pending.awaited) {
+            return None;
+        }
+        // Nobody else asks whose they were.
+        let sessions = std::mem::take(&mut pending.sessions);
+        Some(PendingRenewal {
+            sessions,
+            ..pending.clone()
+        })
     }
 
     fn renewal_failed(&mut self, number: u64) {
@@ -261,9 +269,11 @@ impl World {
             return self.at(thaw, Happening::PollArrives(n, poll));
         }
         if !self.answer_poll(n, &poll, false)
-            && let Some(node) = self.node(n).filter(|node| node.machine.is_some())
+            && let Some(node) = self.node(n)
+            && let Some(machine) = &node.machine
         {
-            node.polls.insert(poll.number, poll);
+            let looked = machine.cluster().position();
+            node.polls.insert(poll.number, HeldPoll { poll, looked });
             self.after(POLL_HELD, Happening::PollHeld(n, poll.number));
         }
     }
@@ -276,9 +286,9 @@ impl World {
         {
             return self.at(thaw, Happening::PollHeld(n, number));
         }
-        let poll = self.node(n).and_then(|node| node.polls.remove(&number));
-        if let Some(poll) = poll {
-            self.answer_poll(n, &poll, true);
+        let held = self.node(n).and_then(|node| node.polls.remove(&number));
+        if let Some(held) = held {
+            self.answer_poll(n, &held.poll, true);
         }
     }
 
@@ -302,36 +312,47 @@ impl World {
             return;
         };
         let services = machine.cluster().services();
-        let leases: BTreeSet<Duration> = services
+        let mut leases: Vec<Duration> = services
             .filter(|(_, service)| !service.removed())
             .map(|(_, service)| service.spec().lease_class())
             .collect();
-        let leases = leases.into_iter().collect();
+        leases.sort_unstable();
+        leases.dedup();
         let answer = Box::new(PollAnswer { work, leases });
         let answered = Happening::PollAnswered(*poll, answer);
         self.send(Party::Director(n), Party::Host(poll.host), answered);
     }
 
     pub(crate) fn tell_news(&mut self, n: usize) {
-        let Some((node, machine)) = self
-            .directors
-            .get(n)
-            .and_then(|node| Some((node, node.machine.as_ref()?)))
-        else {
+        let Some(node) = self.directors.get_mut(n) else {
             return;
         };
-        let polls = node.polls.values();
-        let polls = polls.filter_map(|poll| {
-            let work = machine.work(poll.session, poll.since)?;
-            Some((*poll, work))
-        });
-        for (poll, work) in polls.collect::<Vec<_>>() {
+        let Some(machine) = &node.machine else {
+            return;
+        };
+        let cluster = machine.cluster();
+        let mut news = Vec::new();
+        for HeldPoll { poll, looked } in node.polls.values_mut() {
+            if may_have_news(cluster, poll.session, *looked) {
+                let work = machine.work(poll.session, poll.since);
+                news.extend(work.map(|work| (*poll, work)));
+                *looked = cluster.position();
+            }
+        }
+        for (poll, work) in news {
             if let Some(node) = self.node(n) {
                 node.polls.remove(&poll.number);
             }
             self.send_answer(n, &poll, Some(work));
         }
     }
+}
+
+/// Whether what a session is to hold may have changed since there was nothing new for it: a director does not
+/// look through the work of everybody who waits after every entry.
+fn may_have_news(cluster: &Cluster, session: SessionId, looked: Position) -> bool {
+    let session = cluster.session(session);
+    session.is_some_and(|session| session.changed().max(cluster.spec_changed()) > looked)
 }
 
 pub(crate) fn party(origin: &Origin) -> Party {

@@ -35,7 +35,7 @@ pub(crate) struct DirectorNode {
     pub(crate) frozen_until: Instant,
     trip: Option<Trip>,
     /// Polls that wait for news.
-    pub(crate) polls: BTreeMap<u64, Poll>,
+    pub(crate) polls: BTreeMap<u64, HeldPoll>,
     /// Whether the ledger believes that it should lead.
     pub(crate) leads: bool,
 }
@@ -49,6 +49,14 @@ pub(crate) struct Poll {
     pub(crate) warden: WardenId,
     pub(crate) session: SessionId,
     pub(crate) since: Position,
+}
+
+/// One that a director holds back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeldPoll {
+    pub(crate) poll: Poll,
+    /// As of this position there was nothing new for it.
+    pub(crate) looked: Position,
 }
 
 /// Its answer.

@@ -8,7 +8,7 @@ use crate::clock::Instant;
 /// A queue by time. What is queued lies still in `slots`; only small keys are moved around.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
-    keys: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    keys: BinaryHeap<Reverse<Key>>,
     slots: Vec<Option<T>>,
     free: Vec<usize>,
     ordinal: u64,
@@ -35,14 +35,41 @@ impl<T> Queue<T> {
         if let Some(place) = self.slots.get_mut(slot) {
             *place = Some(what);
         }
-        self.keys.push(Reverse((at, self.ordinal, slot)));
+        self.keys.push(Reverse(Key::new(at, self.ordinal, slot)));
     }
 
     pub(crate) fn pop(&mut self) -> Option<(Instant, T)> {
-        let Reverse((at, _, slot)) = self.keys.pop()?;
-        self.free.push(slot);
-        let what = self.slots.get_mut(slot).and_then(Option::take)?;
-        Some((at, what))
+        let Reverse(key) = self.keys.pop()?;
+        self.free.push(key.slot());
+        let what = self.slots.get_mut(key.slot()).and_then(Option::take)?;
+        Some((key.at(), what))
+    }
+}
+
+/// When something is to happen, the ordinal of its being queued, and its slot: one number, because nothing
+/// is done more often than to compare two of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(u128);
+
+impl Key {
+    const ORDINAL_BITS: u32 = 40;
+    const SLOT_BITS: u32 = 24;
+
+    /// # Panics
+    /// When more is queued, at once or in all, than any run can have.
+    fn new(at: Instant, ordinal: u64, slot: usize) -> Self {
+        let slot = slot as u64;
+        assert!(ordinal >> Self::ORDINAL_BITS == 0 && slot >> Self::SLOT_BITS == 0);
+        let order = (ordinal << Self::SLOT_BITS) | slot;
+        Self((u128::from(at.0) << 64) | u128::from(order))
+    }
+
+    fn at(self) -> Instant {
+        Instant((self.0 >> 64) as u64)
+    }
+
+    fn slot(self) -> usize {
+        self.0 as usize & ((1 << Self::SLOT_BITS) - 1)
     }
 }
 

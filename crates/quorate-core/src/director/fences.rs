@@ -230,8 +230,11 @@ impl Director {
 
     /// Whether work that is kept has been without a sign of its agent for as long as others are waited for.
     fn overdue(&self, now: Moment, session: &Session) -> bool {
+        if session.lease().ends() {
+            return false;
+        }
         let heard = self.clocks.heard(session.id());
-        !session.lease().ends() && heard.is_some_and(|heard| now.since(heard) >= self.patience())
+        heard.is_some_and(|heard| now.since(heard) >= self.patience())
     }
 
     fn lacks_a_fence(&self, session: &Session) -> bool {

@@ -42,20 +42,25 @@ impl Director {
             return;
         };
         let silent = self.clocks.silent();
-        let Decision {
-            assign,
-            withdraw,
-            revoke,
-            wake_at,
-        } = planning.planner.decide(now, &self.cluster, silent);
+        let decision = planning.planner.decide(now, &self.cluster, silent);
         // A time that is past already would wake this director for nothing, again and again.
-        planning.wake_at = wake_at.filter(|at| *at > now);
+        planning.wake_at = decision.wake_at.filter(|at| *at > now);
         if self.cluster.lost().is_some() {
             // Who holds what is known only as of the backup, and it may execute elsewhere. The planner is asked
             // all the same, so that it can tell what it will do.
             planning.wake_at = None;
             return;
         }
+        // As it is in nearly every step.
+        if decision.is_empty() {
+            return;
+        }
+        let Decision {
+            assign,
+            withdraw,
+            revoke,
+            wake_at: _,
+        } = decision;
         let withdrawn = withdraw.into_iter();
         let mut records: Vec<Record> = withdrawn
             .map(|(partition, token, reason)| Record::Withdrawn {

@@ -159,10 +159,9 @@ impl Planner {
         let mut loads = Loads::default();
         let mut stopped: BTreeSet<ServiceId> = BTreeSet::new();
         let mut first_waits: BTreeMap<ServiceId, Option<Moment>> = BTreeMap::new();
-        let mut turns: BinaryHeap<_> = BinaryHeap::new();
-        for (service, agent) in self.queues.keys() {
-            turns.extend(self.turn(*service, *agent, None));
-        }
+        let queues = self.queues.keys();
+        let first = queues.filter_map(|(service, agent)| self.turn(*service, *agent, None));
+        let mut turns: BinaryHeap<_> = first.collect();
         while let Some(Next {
             order: _,
             service,
@@ -200,7 +199,9 @@ impl Planner {
                 Some(Full::Agent) => continue,
                 None => {}
             }
-            turns.extend(self.turn(service, agent, Some(id)));
+            if let Some(next) = self.turn(service, agent, Some(id)) {
+                turns.push(next);
+            }
             let session = self.row(agent).and_then(|row| {
                 let lease = self.services.get(&service)?.lease;
                 row.facts.sessions.get(&lease).copied()
