@@ -192,6 +192,7 @@ fn told(call: &Call) -> Option<(&'static str, Vec<String>)> {
         // How far a run has come is said by who has its fencing token, as often as he likes.
         Call::PutCheckpoint { .. }
         | Call::Announce { .. }
+        | Call::Members { .. }
         | Call::Partitions { .. }
         | Call::Register { .. }
         | Call::Resume { .. }

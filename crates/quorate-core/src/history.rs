@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access;
 use crate::audit::Audit;
+use crate::format::Format;
 use crate::ids::{
     AgentName, DirectorName, Epoch, Era, HookName, Incarnation, PartitionId, PartitionKey,
     ServiceName, SessionId, Token,
@@ -41,6 +42,11 @@ pub enum Change {
     DirectorForgotten {
         /// Its name.
         name: DirectorName,
+    },
+    /// The ledger has a higher format from here on: every director reads it.
+    FormatRaised {
+        /// Which.
+        format: Format,
     },
     /// A service was created, or came back while its last partitions still stopped.
     ServiceCreated {
@@ -263,6 +269,7 @@ impl Change {
             Self::Elected { .. }
             | Self::DirectorKnown { .. }
             | Self::DirectorForgotten { .. }
+            | Self::FormatRaised { .. }
             | Self::SessionOpened { .. }
             | Self::SessionResumed { .. }
             | Self::SessionClosed { .. }
@@ -286,6 +293,7 @@ impl Change {
             Self::Elected { .. }
             | Self::DirectorKnown { .. }
             | Self::DirectorForgotten { .. }
+            | Self::FormatRaised { .. }
             | Self::ServiceCreated { .. }
             | Self::ServiceChanged { .. }
             | Self::ServiceRemoved { .. }
@@ -334,6 +342,7 @@ impl Change {
             Self::Elected { .. }
             | Self::DirectorKnown { .. }
             | Self::DirectorForgotten { .. }
+            | Self::FormatRaised { .. }
             | Self::ServiceCreated { .. }
             | Self::ServiceChanged { .. }
             | Self::ServiceRemoved { .. }
@@ -353,6 +362,7 @@ impl Change {
             Self::Elected { .. } => "director.elected",
             Self::DirectorKnown { .. } => "director.known",
             Self::DirectorForgotten { .. } => "director.forgotten",
+            Self::FormatRaised { .. } => "ledger.format",
             Self::ServiceCreated { .. } => "service.created",
             Self::ServiceChanged { .. } => "service.changed",
             Self::ServiceRemoved { .. } => "service.removed",
@@ -449,6 +459,10 @@ impl fmt::Display for Change {
                 version,
             } => write!(f, "director {name} is at {address}, version {version}"),
             Self::DirectorForgotten { name } => write!(f, "director {name} forgotten"),
+            Self::FormatRaised { format } => write!(
+                f,
+                "the ledger has format {format}: earlier versions read it no more"
+            ),
             Self::ServiceCreated { service } => write!(f, "service {service} created"),
             Self::ServiceChanged { service } => write!(f, "service {service} changed"),
             Self::ServiceRemoved { service } => write!(f, "service {service} removed"),

@@ -12,6 +12,7 @@ pub mod audit;
 pub mod checkpoint;
 pub mod cluster;
 pub mod director;
+pub mod format;
 pub mod history;
 pub mod ids;
 pub mod lease;

@@ -2,7 +2,7 @@
 //!
 //! A record says what was decided, with every identifier, token and time already in it; folding it
 //! computes nothing that could come out differently elsewhere. A record whose precondition fails is
-//! folded as *refused*. Changing what is stored here needs a new [`FORMAT`], a golden file and an ADR.
+//! folded as *refused*. Changing what is stored here needs a new [`Format`], a golden file and an ADR.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::access;
 use crate::audit::Audit;
 use crate::checkpoint::Content;
+use crate::format::{FORMATS, Format, Formats, Unread};
 use crate::ids::{
     AgentName, BatchId, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey,
     ServiceName, SessionId, Token,
@@ -19,9 +20,6 @@ use crate::lease::LeaseTimes;
 use crate::repeats::Answered;
 use crate::spec::{PartitionSpec, ServiceSpec};
 use crate::time::WallTime;
-
-/// The format that this build writes and the highest that it reads.
-pub const FORMAT: u16 = 1;
 
 /// Most bytes of an encoded entry: what the tightest supported store (Consul, in base64) takes.
 pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
@@ -38,8 +36,8 @@ pub struct Entry {
 /// Head of every entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// Format of the records.
-    pub format: u16,
+    /// That of the ledger where it was written, or the one that it begins: none of its records is of a later one.
+    pub format: Format,
     /// Term of the writer. An entry whose epoch is not that of the last `Elected` is folded as nothing.
     pub epoch: Epoch,
     /// Names this batch for ever.
@@ -63,7 +61,7 @@ pub enum Record {
         /// Where its API is reached.
         address: String,
         /// Highest format it reads.
-        format: u16,
+        format: Format,
     },
     /// The leader is alive though it has nothing to say (shared stores only).
     Beat,
@@ -298,6 +296,11 @@ pub enum Record {
     },
     /// Tokens come and go, machines are let in: who may do what.
     Access(access::Record),
+    /// From this entry on the ledger has a higher format: every director reads it, and it never falls again.
+    Format {
+        /// Which.
+        format: Format,
+    },
     /// Who has asked for the records before it, in the same entry.
     Audited(Box<Audit>),
     /// What the request with an idempotency key was answered that the records before it are of, in the same
@@ -340,8 +343,11 @@ pub struct DirectorInfo {
     pub address: String,
     /// Version of its program, for people.
     pub version: String,
-    /// Highest format of records that it reads.
-    pub format: u16,
+    /// Highest format of the ledger that it reads.
+    pub format: Format,
+    /// Lowest format of the ledger that it reads, for people.
+    #[serde(default, skip_serializing_if = "Format::is_first")]
+    pub oldest_format: Format,
 }
 
 /// An agent as it describes itself when a session opens.
@@ -562,12 +568,9 @@ pub enum ExitClass {
 /// Why bytes of a ledger are not an entry that this build can fold.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// A newer director wrote it: stop folding and say so.
-    #[error("entry has format {found}, this build reads up to {FORMAT}")]
-    NewerFormat {
-        /// Format in its header.
-        found: u16,
-    },
+    /// A director of another version wrote it: stop folding and say so.
+    #[error(transparent)]
+    Unread(#[from] Unread),
     /// The bytes are not an entry.
     #[error("entry cannot be decoded")]
     Malformed(#[source] rmp_serde::decode::Error),
@@ -590,11 +593,19 @@ impl Entry {
         bytes
     }
 
-    /// Decodes what [`encode`](Self::encode) wrote.
+    /// Decodes what [`encode`](Self::encode) wrote, in any format that this build reads.
     ///
     /// # Errors
-    /// When the format is newer than this build, or the bytes are not an entry.
+    /// As [`decode_of`](Self::decode_of).
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_of(bytes, FORMATS)
+    }
+
+    /// Decodes what [`encode`](Self::encode) wrote, in one of these formats.
+    ///
+    /// # Errors
+    /// When it is of another format, or the bytes are not an entry.
+    pub fn decode_of(bytes: &[u8], formats: Formats) -> Result<Self, DecodeError> {
         /// The records of a newer format may not decode at all.
         #[derive(Deserialize)]
         struct Head {
@@ -608,10 +619,8 @@ impl Entry {
                 head.ok().map(|head| head.header)
             }
         };
-        if let Some(Header { format: found, .. }) = header
-            && found > FORMAT
-        {
-            return Err(DecodeError::NewerFormat { found });
+        if let Some(header) = header {
+            formats.check(header.format)?;
         }
         entry.map_err(DecodeError::Malformed)
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_core::format::{FORMATS, Format, Formats};
 use quorate_core::ids::{DirectorName, HookName};
 use quorate_core::spec::validate::TAKEOVER_MAX;
 use quorate_pki::{Authority, ClientTls, ServerTls};
@@ -37,6 +38,9 @@ pub struct Config {
     /// How long a change of leader takes at most over its ledger. A lease whose work would not survive
     /// that is refused.
     pub takeover: Duration,
+    /// Formats of the ledger that it reads, and tells the others that it does: those of this build, or fewer to hold
+    /// the cluster at an earlier one.
+    pub formats: Formats,
     /// Whether everybody is asked who he is: people for an API token, agents for a certificate. Without, who
     /// reaches it may do everything.
     pub authentication: bool,
@@ -62,6 +66,7 @@ impl Config {
             expect_agents: None,
             fences: BTreeMap::new(),
             takeover: TAKEOVER_MAX,
+            formats: FORMATS,
             authentication: false,
             authority: None,
             limits: Limits::default(),
@@ -204,6 +209,14 @@ pub enum RunError {
     /// The way to other directors cannot be set up.
     #[error("the way to other directors cannot be set up")]
     Client(#[source] reqwest::Error),
+    /// The ledger is of a format that this director does not read. It stops before it folds any of it.
+    #[error("this director does not understand the ledger: {reason}")]
+    Unread {
+        /// What, as a sentence.
+        reason: String,
+        /// The format that was found.
+        found: Format,
+    },
     /// Going on could do harm; a person must look.
     #[error("the director has stopped for safety: {reason}")]
     Halted {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quorate_core::director;
 use quorate_core::ids::ClusterId;
 use quorate_core::planner::PlannerConfig;
-use quorate_core::record::{DirectorInfo, FORMAT};
+use quorate_core::record::DirectorInfo;
 use quorate_ledger::Ledger;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -137,6 +137,7 @@ impl Bound {
             id: self.identity.id,
             writer: rand::random(),
             address: address.clone(),
+            formats: self.config.formats,
             queue_max: QUEUE_MAX,
             snapshot_every: SNAPSHOT_EVERY,
             takeover: self.config.takeover,
@@ -183,13 +184,14 @@ impl Bound {
             id: self.identity.id,
             address: address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            format: FORMAT,
+            format: self.config.formats.newest,
+            oldest_format: self.config.formats.oldest,
         };
-        duties.spawn(announce(app.clone(), own, shutdown.clone()));
         if let (Some(quorum), Some(joining)) = (self.quorum, self.joining) {
-            let name = self.config.name.clone();
-            duties.spawn(join(joining, name, quorum, shutdown.clone()));
+            let us = own.clone();
+            duties.spawn(join(joining, us, quorum, shutdown.clone()));
         }
+        duties.spawn(announce(app.clone(), own, shutdown.clone()));
         let server = server::serve(
             self.listener,
             routes::router(app),

@@ -7,6 +7,7 @@ use quorate_core::agent::WardenId;
 use quorate_core::director::effect::Effect;
 use quorate_core::director::event::{AppendOutcome, Event, Now, ProofId, ReadOutcome};
 use quorate_core::director::{Config, Director, GATHER_RENEWALS, WorkDelta};
+use quorate_core::format::FORMATS;
 use quorate_core::ids::{DirectorName, Epoch, HookName, Position, SessionId};
 use quorate_core::planner::PlannerConfig;
 use quorate_core::spec::validate::TAKEOVER_MAX;
@@ -101,6 +102,7 @@ impl World {
             id: n as u64 + 1,
             writer,
             address: address(n),
+            formats: FORMATS,
             queue_max: 1_000,
             snapshot_every: self.profile.snapshot_every,
             takeover: TAKEOVER_MAX,
@@ -371,7 +373,7 @@ impl World {
                 self.at(at, woke);
             }
             Effect::Changed { .. } | Effect::Replaced { .. } => {}
-            Effect::Halt { reason } => {
+            Effect::Halt { reason, unread: _ } => {
                 let seen = format!("director {n} stopped for ever: {reason}");
                 self.oracle.blame("L1", seen);
             }

@@ -38,6 +38,7 @@ pub(crate) struct DirectorSection {
     pub(crate) join: Vec<String>,
     pub(crate) learner: bool,
     pub(crate) priority: Option<u8>,
+    pub(crate) hold_format: Option<u16>,
     pub(crate) source_root: Vec<PathBuf>,
     pub(crate) fence: BTreeMap<HookName, FenceSection>,
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use quorate_core::format::{FORMATS, Format};
 use quorate_director::RunError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -166,6 +167,7 @@ pub(crate) fn of_director(error: RunError) -> Failure {
         RunError::InUse { .. } => Code::DataDirLocked,
         RunError::DataDir { .. } | RunError::Identity { .. } => Code::DataDir,
         RunError::NotLoopback { .. } => Code::Usage,
+        RunError::Unread { .. } => Code::LedgerFormat,
         RunError::Listen { .. }
         | RunError::Client(_)
         | RunError::Halted { .. }
@@ -189,6 +191,7 @@ pub(crate) fn of_director(error: RunError) -> Failure {
             "this machine has no such address; `ip address` lists those it has, and --listen takes one"
                 .to_owned()
         }
+        RunError::Unread { found, .. } => understand(found),
         RunError::Listen { .. }
         | RunError::InUse { .. }
         | RunError::DataDir { .. }
@@ -198,6 +201,18 @@ pub(crate) fn of_director(error: RunError) -> Failure {
         | RunError::Broken { .. } => next(code),
     };
     Failure::new(code, chain(&error), next)
+}
+
+/// What makes a director understand a ledger of this format.
+fn understand(found: Format) -> String {
+    if FORMATS.check(found).is_ok() {
+        "its version would read it, and hold_format keeps it from that: leave hold_format out, and start it again; \
+         nothing in its folder has changed"
+            .to_owned()
+    } else {
+        "install the version that the other directors run, and start it again; nothing in its folder has changed"
+            .to_owned()
+    }
 }
 
 /// Why an agent cannot run, in a person's words.

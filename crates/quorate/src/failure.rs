@@ -229,6 +229,9 @@ codes! {
     /// The data folder cannot be used.
     DataDir = "data_dir", Failed,
         "The data folder cannot be made, read or written. Check its path and permissions, or choose another with --data-dir.";
+    /// The director is of a version that does not understand the ledger.
+    LedgerFormat = "ledger_format", Failed,
+        "The ledger of the cluster has a format that this director does not read, so it stopped before it misread anything; what it has on its disk is as it was. Install the version that the other directors run (`quorate cluster status` shows it) and start it again. The ledger goes over to a new format once every director reads it, and no version from before takes part after that. A director with hold_format reads no later format than that one: leave it out.";
     /// The configuration file of a daemon is wrong.
     Config = "config", Usage,
         "The daemon's configuration file cannot be read or says something that cannot be. Every key is also a flag and an environment variable.";

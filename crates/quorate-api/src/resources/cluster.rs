@@ -176,8 +176,34 @@ pub struct DirectorAnnouncement {
     pub address: String,
     /// Version of its program.
     pub version: String,
-    /// Highest format of records that it reads.
+    /// Highest format of the ledger that it reads.
     pub format: u16,
+    /// Lowest format of the ledger that it reads.
+    #[serde(default = "first_format")]
+    pub oldest_format: u16,
+}
+
+/// The format with which every ledger begins: what is meant by who knows no other.
+const fn first_format() -> u16 {
+    1
+}
+
+/// Formats of the ledger, from the lowest to the highest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FormatRange {
+    /// The lowest.
+    pub oldest: u16,
+    /// The highest.
+    pub newest: u16,
+}
+
+impl Default for FormatRange {
+    fn default() -> Self {
+        Self {
+            oldest: first_format(),
+            newest: first_format(),
+        }
+    }
 }
 
 /// `GET /v1/cluster`: the quorum of directors.
@@ -195,6 +221,9 @@ pub struct ClusterView {
     /// It was restored, and nothing is given away before every lease of before is over.
     #[serde(default)]
     pub recovering: bool,
+    /// The format of the ledger: directors of a version that does not read it cannot take part.
+    #[serde(default = "first_format")]
+    pub format: u16,
     /// How many directors vote.
     pub voters: u32,
     /// How many of them may be lost, and the others go on.
@@ -222,6 +251,9 @@ pub struct MemberView {
     /// Version of its program, when it has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Formats of the ledger that it reads, when it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formats: Option<FormatRange>,
     /// How many records it lacks; only the leader knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<u64>,
@@ -239,6 +271,12 @@ pub struct AddMember {
     pub id: String,
     /// Where the other directors reach it, `host:port`.
     pub peer_address: String,
+    /// Formats of the ledger that it reads; the first one alone when it says nothing.
+    #[serde(default)]
+    pub formats: FormatRange,
+    /// Version of its program, for the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// `POST /v1/cluster/transfer-leader`.

@@ -17,7 +17,7 @@ pub use change::{
 };
 pub use cluster::{
     AddMember, AgentState, AgentView, ClusterView, DirectorAnnouncement, DirectorRole,
-    DirectorView, EvictRequest, MemberView, Progress, TransferLeader,
+    DirectorView, EvictRequest, FormatRange, MemberView, Progress, TransferLeader,
 };
 pub use service::{
     Counts, ExcludedAgent, ExitView, PartitionState, PartitionView, ServiceState, ServiceView,

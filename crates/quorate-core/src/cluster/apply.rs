@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::audit::Audit;
+use crate::format::{FORMATS, Formats};
 use crate::history::{Change, What};
 use crate::ids::{BatchId, PartitionId, Position, ServiceName, SessionId, Token};
 use crate::record::{self, DecodeError, Entry, Header, Record};
@@ -15,8 +16,8 @@ use super::{Applied, Cluster, Leader, Outcome, Refused, Staged};
 /// Why the bytes at a position cannot be folded; all of them mean stop.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
-    /// Not an entry of a format that this build reads.
-    #[error("position {position} cannot be folded by this version")]
+    /// Not an entry of a format that this director reads.
+    #[error("position {position} cannot be folded")]
     Decode {
         /// Where.
         position: Position,
@@ -40,13 +41,26 @@ pub(super) struct Fold {
 }
 
 impl Cluster {
-    /// Decodes and folds the entry at the next position, and checks that it follows the one before.
+    /// Decodes and folds the entry at the next position, in any format that this build reads.
     ///
     /// # Errors
-    /// When this build cannot read it or it does not follow; nothing is changed then.
+    /// As [`fold_of`](Self::fold_of).
     pub fn fold(&mut self, bytes: &[u8]) -> Result<(Header, Applied), FoldError> {
+        self.fold_of(bytes, FORMATS)
+    }
+
+    /// Decodes and folds the entry at the next position, in one of these formats, and checks that it follows
+    /// the one before.
+    ///
+    /// # Errors
+    /// When it cannot be read or does not follow; nothing is changed then.
+    pub fn fold_of(
+        &mut self,
+        bytes: &[u8],
+        formats: Formats,
+    ) -> Result<(Header, Applied), FoldError> {
         let position = self.position.next();
-        let entry = Entry::decode(bytes);
+        let entry = Entry::decode_of(bytes, formats);
         let entry = entry.map_err(|cause| FoldError::Decode { position, cause })?;
         let header = entry.header;
         if header.predecessor != self.last_hash {
@@ -246,6 +260,7 @@ impl Cluster {
                 },
             ),
             Record::Access(record) => self.fold_access(fold, record),
+            Record::Format { format } => self.raise_format(fold, format),
             // They are about the records before them in their entry, and a part of a change has none.
             Record::Audited(_) | Record::Answered(_) => Err(Refused::Staged),
         }
@@ -317,6 +332,7 @@ impl Cluster {
                 | Record::Observed { .. }
                 | Record::CheckpointPut { .. }
                 | Record::Access(_)
+                | Record::Format { .. }
                 | Record::Audited(_)
                 | Record::Answered(_) => return Err(Refused::Staged),
             };

@@ -19,6 +19,13 @@ impl Cluster {
         self.check_sessions(&mut found);
         found.extend(self.credentials.contradictions());
         found.extend(self.repeats.contradictions());
+        let mut directors = self.directors.values();
+        if let Some(director) = directors.find(|director| director.format < self.format) {
+            found.push(format!(
+                "director {} does not read format {}, which the ledger has",
+                director.name, self.format
+            ));
+        }
         found
     }
 

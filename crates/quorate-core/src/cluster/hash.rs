@@ -88,6 +88,7 @@ impl Cluster {
         let Self {
             position,
             last_hash,
+            format,
             epoch,
             leader,
             directors,
@@ -120,7 +121,11 @@ impl Cluster {
         ] {
             sum.number(number);
         }
-        // Of a cluster that never lost anything the hash stays what it was.
+        // Of a ledger that has its first format, and of a cluster that never lost anything, the hash stays
+        // what it was.
+        if !format.is_first() {
+            sum.number(format.0);
+        }
         if let Some(lost) = lost {
             sum.stored(lost);
         }
@@ -141,11 +146,12 @@ impl Cluster {
             address: _,
             version: _,
             format,
+            oldest_format: _,
         } in directors.values()
         {
             sum.text(name.as_str());
             sum.number(*id);
-            sum.number(*format);
+            sum.number(format.0);
         }
         slab(&mut sum, services, service);
         service_ids.values().for_each(|id| sum.number(id.0));

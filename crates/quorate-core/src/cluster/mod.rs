@@ -45,6 +45,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{self, Credentials};
+use crate::format::Format;
 use crate::history::{Change, Subject};
 use crate::ids::{
     AgentName, BatchId, DirectorName, Epoch, Era, Incarnation, PartitionId, PartitionKey, Position,
@@ -69,6 +70,7 @@ use slab::Slab;
 pub struct Cluster {
     position: Position,
     last_hash: u64,
+    format: Format,
     epoch: Epoch,
     leader: Option<Leader>,
     directors: BTreeMap<DirectorName, DirectorInfo>,
@@ -143,6 +145,8 @@ pub enum Refused {
     NoDirector,
     /// As many directors are known as may be.
     DirectorsMax,
+    /// The format of the ledger would fall, or somebody would not read it.
+    Format,
     /// The session is over or never was.
     NoSession,
     /// Somebody holds the partition.
@@ -179,6 +183,7 @@ impl fmt::Display for Refused {
             Self::NoAgent => "the agent is not known",
             Self::NoDirector => "the director is not known",
             Self::DirectorsMax => "as many directors are known as may be",
+            Self::Format => "a director does not read this format of the ledger",
             Self::NoSession => "the session is over",
             Self::Held => "the partition is held under another token",
             Self::NotWanted => "the partition is not to run",
@@ -205,6 +210,12 @@ impl Cluster {
     #[must_use]
     pub fn last_hash(&self) -> u64 {
         self.last_hash
+    }
+
+    /// The format of the ledger: that of the next entry, and no lower one comes any more.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Term of the present leader.

@@ -1,6 +1,7 @@
 //! What planted bugs do to the fold. Without the feature `planted` nothing here does anything.
 
 use crate::checkpoint::Checkpoint;
+use crate::format::Formats;
 use crate::history::{Change, What};
 use crate::ids::{PartitionId, SessionId, Token};
 use crate::planted::{Planted, Plants};
@@ -51,14 +52,14 @@ impl Plants {
     /// Folds the next entry.
     pub(crate) fn fold(
         self,
-        director: u64,
+        (director, formats): (u64, Formats),
         cluster: &mut Cluster,
         bytes: &[u8],
     ) -> Result<(Header, Applied), FoldError> {
         if self.has(Planted::FoldOrder) && director.is_multiple_of(2) {
             return cluster.fold_backwards(bytes);
         }
-        let mut folded = cluster.fold(bytes)?;
+        let mut folded = cluster.fold_of(bytes, formats)?;
         if self.has(Planted::UnfencedExpiry) {
             cluster.free_unfenced(folded.0.wall, &mut folded.1.changes);
         }

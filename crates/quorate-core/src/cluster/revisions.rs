@@ -75,6 +75,7 @@ impl Cluster {
                 Change::Elected { .. }
                 | Change::DirectorKnown { .. }
                 | Change::DirectorForgotten { .. }
+                | Change::FormatRaised { .. }
                 | Change::EraBegan { .. }
                 | Change::Access(_)
                 | Change::Audited(_) => {}

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Credentials;
+use crate::format::{FORMATS, Format, Unread};
 use crate::ids::{
     Epoch, Era, Incarnation, PartitionId, Position, ServiceId, ServiceName, SessionId, Token,
 };
@@ -42,6 +43,9 @@ pub enum SnapshotError {
     /// The bytes are not a snapshot.
     #[error("snapshot cannot be decoded")]
     Malformed(#[source] rmp_serde::decode::Error),
+    /// A ledger of another format made it than this build reads.
+    #[error(transparent)]
+    Unread(#[from] Unread),
     /// Its parts contradict each other.
     #[error("snapshot contradicts itself: {0}")]
     Inconsistent(&'static str),
@@ -51,6 +55,9 @@ pub enum SnapshotError {
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
     format: u16,
+    /// Not in snapshots of a ledger that has the first.
+    #[serde(default, skip_serializing_if = "Format::is_first")]
+    ledger_format: Format,
     position: Position,
     last_hash: u64,
     epoch: Epoch,
@@ -127,6 +134,7 @@ impl Cluster {
             } else {
                 LATER_ERA
             },
+            ledger_format: self.format,
             position: self.position,
             last_hash: self.last_hash,
             epoch: self.epoch,
@@ -158,15 +166,20 @@ impl Cluster {
     pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
         /// Read first, because a newer head may not decode at all.
         #[derive(Deserialize)]
-        struct Format {
+        struct First {
             format: u16,
+            #[serde(default)]
+            ledger_format: Format,
         }
         let mut first = rmp_serde::Deserializer::from_read_ref(bytes);
-        let Format { format } =
-            Format::deserialize(&mut first).map_err(SnapshotError::Malformed)?;
+        let First {
+            format,
+            ledger_format,
+        } = First::deserialize(&mut first).map_err(SnapshotError::Malformed)?;
         if !(FIRST_ERA..=LATER_ERA).contains(&format) {
             return Err(SnapshotError::NewerFormat { found: format });
         }
+        FORMATS.check(ledger_format)?;
         let mut input = rmp_serde::Deserializer::from_read_ref(bytes);
         let head = Head::deserialize(&mut input).map_err(SnapshotError::Malformed)?;
         let mut partitions: Vec<(u32, Partition)> = Vec::new();
@@ -225,6 +238,7 @@ fn build(head: Head<'_>, partitions: Vec<(u32, Partition)>) -> Result<Cluster, S
     Ok(Cluster {
         position: head.position,
         last_hash: head.last_hash,
+        format: head.ledger_format,
         epoch: head.epoch,
         leader: head.leader,
         directors: directors

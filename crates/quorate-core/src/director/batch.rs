@@ -180,6 +180,11 @@ impl Batch {
         &self.records
     }
 
+    /// Whether this entry would hold the record.
+    pub(super) fn has_room_for(&self, record: &Record) -> bool {
+        self.bytes + weigh(record) <= RECORDS_BYTES_MAX
+    }
+
     /// Takes one record; `false` when there is no room for it.
     pub(super) fn push(&mut self, record: Record) -> bool {
         let bytes = weigh(&record);
@@ -300,6 +305,7 @@ pub(super) fn weigh(record: &Record) -> usize {
         | Record::Drifts { .. }
         | Record::SessionOpened { .. }
         | Record::Access(_)
+        | Record::Format { .. }
         | Record::Audited(_)
         | Record::Answered(_) => encoded(record),
     }

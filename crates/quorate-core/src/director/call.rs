@@ -1,5 +1,7 @@
 //! What a director is asked to do, and what it answers after the commit.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::access::{self, Admission, TokenGrant};
@@ -74,6 +76,12 @@ pub enum Call {
     Announce {
         /// The director as it describes itself.
         director: DirectorInfo,
+    },
+    /// These belong to the quorum, as the ledger of the leader says. Once all of them and everybody else who has
+    /// told of himself read a higher format, the ledger has that one.
+    Members {
+        /// Voters and learners.
+        directors: BTreeSet<DirectorName>,
     },
     /// Forgets a director that was removed.
     ForgetDirector {

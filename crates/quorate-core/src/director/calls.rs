@@ -98,6 +98,7 @@ impl Director {
             Call::SetAgent { agent, schedulable } => self.decide_agent(batch, agent, schedulable),
             Call::ForgetAgent { agent } => self.decide_forget(agent),
             Call::Announce { director } => self.decide_announce(director),
+            Call::Members { directors } => Ok(self.decide_format(batch, &directors)),
             Call::ForgetDirector { director } => self.decide_forget_director(director),
             Call::Membership { .. } => Ok((Vec::new(), Reply::done())),
             Call::Evict { agent, reason } => self.decide_evict(now.moment, agent, reason),
@@ -457,6 +458,7 @@ fn compares(call: &Call) -> bool {
         | Call::SetAgent { .. }
         | Call::ForgetAgent { .. }
         | Call::Announce { .. }
+        | Call::Members { .. }
         | Call::ForgetDirector { .. }
         | Call::Membership { .. }
         | Call::Evict { .. }
@@ -485,6 +487,7 @@ fn speaks_for(call: &Call) -> Option<SessionId> {
         | Call::SetAgent { .. }
         | Call::ForgetAgent { .. }
         | Call::Announce { .. }
+        | Call::Members { .. }
         | Call::ForgetDirector { .. }
         | Call::Membership { .. }
         | Call::Evict { .. }

@@ -326,6 +326,7 @@ fn too_large(record: &Record, bytes: usize) -> Refusal {
         | Record::Observed { .. }
         | Record::CheckpointPut { .. }
         | Record::Access(_)
+        | Record::Format { .. }
         | Record::Audited(_)
         | Record::Answered(_) => "a part of the change".to_owned(),
     };

@@ -81,6 +81,7 @@ impl Director {
             | Record::Beat
             | Record::DirectorKnown { .. }
             | Record::DirectorForgotten { .. }
+            | Record::Format { .. }
             | Record::Silent { .. }
             | Record::Heard { .. }
             // How far a run has come is no new revision of its partition.

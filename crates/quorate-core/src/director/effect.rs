@@ -1,5 +1,6 @@
 //! What the machine orders its shell to do. The shell chooses nothing.
 
+use crate::format::Unread;
 use crate::history::Change;
 use crate::ids::{AgentName, Epoch, HookName, Position, SessionId};
 use crate::time::{Moment, WallTime};
@@ -86,5 +87,7 @@ pub enum Effect {
     Halt {
         /// Why, as a sentence.
         reason: String,
+        /// Set when all that is wrong is that this director is of another version than it should be.
+        unread: Option<Unread>,
     },
 }

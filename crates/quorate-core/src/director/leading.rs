@@ -3,7 +3,7 @@
 use crate::history::Change;
 use crate::ids::{AgentName, BatchId, Position, SessionId};
 use crate::planner::Planner;
-use crate::record::{self, Record};
+use crate::record::Record;
 
 use super::batch::{Batch, Job};
 use super::call::Answer;
@@ -44,7 +44,7 @@ impl Director {
             name: self.config.name.clone(),
             id: self.config.id,
             address: self.config.address.clone(),
-            format: record::FORMAT,
+            format: self.config.formats.newest,
         };
         let epoch = self.cluster.epoch().next();
         self.append(now, epoch, vec![elected], Vec::new(), effects);
@@ -119,6 +119,7 @@ impl Director {
                 Change::Elected { .. }
                 | Change::DirectorKnown { .. }
                 | Change::DirectorForgotten { .. }
+                | Change::FormatRaised { .. }
                 | Change::ServiceCreated { .. }
                 | Change::ServiceChanged { .. }
                 | Change::ServiceRemoved { .. }

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Applied, FoldError};
+use crate::cluster::{Applied, FoldError, SnapshotError};
+use crate::format;
 use crate::history::Change;
 use crate::ids::{BatchId, Epoch, Position, SessionId};
 use crate::planted::Planted;
-use crate::record::{self, Entry, Header, Record};
+use crate::record::{DecodeError, Entry, Header, Record};
 use crate::time::Moment;
 
 use super::batch::Job;
@@ -132,7 +133,8 @@ impl Director {
     /// Appends records behind the last entry folded.
     ///
     /// # Panics
-    /// When an append is outstanding: a second one could land without the first.
+    /// When an append is outstanding: a second one could land without the first. When a record is of a later
+    /// format than the ledger has: another director may not read it.
     pub(super) fn append(
         &mut self,
         now: Now,
@@ -146,11 +148,14 @@ impl Director {
             "second append while {:?} is outstanding",
             self.log.append.as_ref().map(|append| append.id)
         );
+        let format = format::of_entry(self.cluster.format(), &records);
+        let later = records.iter().find(|record| record.since() > format);
+        assert!(later.is_none(), "{later:?} in a ledger of format {format}");
         let batch = self.log.next_batch();
         self.log.sequence = batch.sequence;
         let entry = Entry {
             header: Header {
-                format: record::FORMAT,
+                format,
                 epoch,
                 batch,
                 predecessor: self.cluster.last_hash(),
@@ -315,10 +320,22 @@ impl Director {
             Ok(cluster) => {
                 let covered = cluster.position();
                 let reason = format!("snapshot before position {next} covers {covered}");
-                return self.halt(reason, effects);
+                return self.halt(reason, None, effects);
             }
-            Err(error) => return self.halt(told(&error), effects),
+            Err(error) => {
+                let unread = match &error {
+                    SnapshotError::Unread(unread) => Some(*unread),
+                    SnapshotError::NewerFormat { .. }
+                    | SnapshotError::Malformed(_)
+                    | SnapshotError::Inconsistent(_) => None,
+                };
+                return self.halt(told(&error), unread, effects);
+            }
         };
+        // A director that is held at a format reads no later one, though its build would.
+        if let Err(unread) = self.config.formats.check(cluster.format()) {
+            return self.halt(unread.to_string(), Some(unread), effects);
+        }
         if self.role == Role::Leader {
             // Whoever made it has folded more than this leader has decided: another one leads.
             self.step_down(effects);
@@ -336,11 +353,23 @@ impl Director {
 
     /// Folds the next entry, tells people, and settles what waited for it.
     fn fold(&mut self, now: Now, bytes: &[u8], effects: &mut Vec<Effect>) {
-        let folded = self.plants.fold(self.config.id, &mut self.cluster, bytes);
+        let reads = (self.config.id, self.config.formats);
+        let folded = self.plants.fold(reads, &mut self.cluster, bytes);
         let (header, applied) = match folded {
             Ok(folded) => folded,
-            Err(error @ (FoldError::Decode { .. } | FoldError::OtherHistory { .. })) => {
-                return self.halt(told(&error), effects);
+            Err(error) => {
+                let unread = match &error {
+                    FoldError::Decode {
+                        cause: DecodeError::Unread(unread),
+                        ..
+                    } => Some(*unread),
+                    FoldError::Decode {
+                        cause: DecodeError::Malformed(_),
+                        ..
+                    }
+                    | FoldError::OtherHistory { .. } => None,
+                };
+                return self.halt(told(&error), unread, effects);
             }
         };
         let position = self.cluster.position();

@@ -53,6 +53,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use crate::format::{Formats, Unread};
 use crate::ids::{AgentName, DirectorName, HookName, Incarnation, Position, SessionId};
 use crate::planner::PlannerConfig;
 use crate::planted::Plants;
@@ -75,6 +76,9 @@ pub struct Config {
     pub writer: u64,
     /// Where its API is reached.
     pub address: String,
+    /// The formats of the ledger that it reads and writes: those of this build, or up to the one that it is held
+    /// at.
+    pub formats: Formats,
     /// Most calls that wait to be decided; more are told to come again.
     pub queue_max: usize,
     /// Entries between two snapshots.
@@ -327,10 +331,11 @@ impl Director {
         }
     }
 
-    fn halt(&mut self, reason: String, effects: &mut Vec<Effect>) {
+    /// Stops for ever; `unread` when all that is wrong is that it is not of the version that it should be.
+    fn halt(&mut self, reason: String, unread: Option<Unread>, effects: &mut Vec<Effect>) {
         self.step_down(effects);
         self.role = Role::Halted(reason.clone());
-        effects.push(Effect::Halt { reason });
+        effects.push(Effect::Halt { reason, unread });
     }
 }
 

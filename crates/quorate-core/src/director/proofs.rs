@@ -141,7 +141,7 @@ impl Director {
                 "other history: the ledger ends before position {next}, this director has folded {}",
                 begun.folded
             );
-            return self.halt(reason, effects);
+            return self.halt(reason, None, effects);
         }
         if self.role != Role::Leader {
             return;

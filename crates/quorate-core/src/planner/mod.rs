@@ -371,6 +371,7 @@ impl Planner {
                 | Change::Elected { .. }
                 | Change::DirectorKnown { .. }
                 | Change::DirectorForgotten { .. }
+                | Change::FormatRaised { .. }
                 | Change::SourceRefused { .. }
                 | Change::SourceRecovered { .. }
                 | Change::Access(_)

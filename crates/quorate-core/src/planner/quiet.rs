@@ -76,6 +76,7 @@ pub(super) fn stirs(change: &Change) -> bool {
         Change::Elected { .. }
         | Change::DirectorKnown { .. }
         | Change::DirectorForgotten { .. }
+        | Change::FormatRaised { .. }
         | Change::SourceRefused { .. }
         | Change::SourceRecovered { .. }
         | Change::SessionOpened { .. }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::cluster::Cluster;
 use crate::ids::{AgentName, BatchId, PartitionId, PartitionKey, ServiceName, SessionId};
-use crate::record::{Entry, FORMAT, Header, Record};
+use crate::record::{Entry, Header, Record};
 use crate::time::{Moment, WallTime};
 
 use super::{Planner, PlannerConfig};
@@ -54,7 +54,7 @@ pub fn what_if(
 ) -> Plan {
     let mut after = cluster.clone();
     let header = Header {
-        format: FORMAT,
+        format: cluster.format(),
         epoch: cluster.epoch(),
         batch: BatchId::default(),
         predecessor: cluster.last_hash(),

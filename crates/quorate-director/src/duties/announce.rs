@@ -1,9 +1,13 @@
 //! Tells the cluster where this director is reached and what it can read, whenever that is not known; and learns
-//! that way that the cluster does not want it any more.
+//! that way that the cluster does not want it any more. The one that leads tells its machine who belongs to the
+//! quorum, for the format of the ledger.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate_core::director::call::Call;
+use quorate_core::format::Format;
+use quorate_core::ids::DirectorName;
 use quorate_core::record::DirectorInfo;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +41,9 @@ pub(crate) async fn announce(app: App, own: DirectorInfo, shutdown: Cancellation
                 refused = Some(why);
             }
         }
+        if *led.borrow() == Led::Here {
+            tell_members(&app, own.format).await;
+        }
         tokio::select! {
             changed = led.changed() => if changed.is_err() {
                 return;
@@ -65,13 +72,39 @@ async fn tell(app: &App, own: &DirectorInfo, leader: Led, heard: bool) -> Result
         Led::By { address, .. } => app.relay.announce(&address, own).await,
         Led::Here => {
             let director = own.clone();
-            let decided = app.handle.decide(Call::Announce { director });
-            match tokio::time::timeout(app.limits.call_time, decided).await {
-                Ok(Some(Ok(_))) => Ok(()),
-                Ok(Some(Err(refusal))) => Err(Unannounced::Failed(refusal.to_string())),
-                Ok(None) | Err(_) => Err(Unannounced::Failed("it was not decided".to_owned())),
-            }
+            let decided = decide(app, Call::Announce { director }).await;
+            decided.map_err(Unannounced::Failed)
         }
+    }
+}
+
+async fn decide(app: &App, call: Call) -> Result<(), String> {
+    let decided = app.handle.decide(call);
+    match tokio::time::timeout(app.limits.call_time, decided).await {
+        Ok(Some(Ok(_))) => Ok(()),
+        Ok(Some(Err(refusal))) => Err(refusal.to_string()),
+        Ok(None) | Err(_) => Err("it was not decided".to_owned()),
+    }
+}
+
+/// Tells the machine that leads who belongs to the quorum. It decides whether the format rises.
+async fn tell_members(app: &App, newest: Format) {
+    let format = app.query(|reading| reading.cluster().format()).await;
+    if format.is_ok_and(|format| format >= newest) {
+        return;
+    }
+    let members = app.quorum.as_ref().map(|quorum| quorum.members());
+    let members = members.unwrap_or_default();
+    let names = members.iter().map(|member| DirectorName::new(&member.name));
+    // A name that is none could have told nothing of itself.
+    let Ok(directors) = names.collect::<Result<BTreeSet<DirectorName>, _>>() else {
+        return;
+    };
+    if let Err(why) = decide(app, Call::Members { directors }).await {
+        tracing::debug!(
+            why,
+            "whether the format of the ledger can rise is looked at later"
+        );
     }
 }
 

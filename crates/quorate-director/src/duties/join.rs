@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_api::client::Client;
-use quorate_api::resources::AddMember;
-use quorate_core::ids::DirectorName;
+use quorate_api::client::{Client, Error};
+use quorate_api::problem::Code;
+use quorate_api::resources::{AddMember, FormatRange};
+use quorate_core::record::DirectorInfo;
 use tokio_util::sync::CancellationToken;
 
 use crate::quorum::Quorum;
@@ -25,34 +26,39 @@ pub struct Joining {
 /// Asks until it is in.
 pub(crate) async fn join(
     joining: Joining,
-    name: DirectorName,
+    own: DirectorInfo,
     quorum: Arc<dyn Quorum>,
     shutdown: CancellationToken,
 ) {
     let mut wait = AGAIN.0;
+    let mut refused = None;
     loop {
-        let own = quorum.id();
-        let known = quorum.members().into_iter().find(|member| member.id == own);
+        let id = quorum.id();
+        let known = quorum.members().into_iter().find(|member| member.id == id);
         let asked = match known {
             Some(member) if member.voter || joining.learner => {
                 tracing::info!(voter = member.voter, "this director is in the quorum");
                 return;
             }
-            Some(_) => joining.client.promote_member(name.as_str()).await,
+            Some(_) => joining.client.promote_member(own.name.as_str()).await,
             None => {
                 let member = AddMember {
-                    name: name.to_string(),
-                    id: format!("{own:x}"),
+                    name: own.name.to_string(),
+                    id: format!("{id:x}"),
                     peer_address: quorum.peer_address().unwrap_or_default(),
+                    formats: FormatRange {
+                        oldest: own.oldest_format.0,
+                        newest: own.format.0,
+                    },
+                    version: Some(own.version.clone()),
                 };
                 joining.client.add_member(&member).await
             }
         };
         match asked {
-            Ok(_) => wait = AGAIN.0,
+            Ok(_) => (wait, refused) = (AGAIN.0, None),
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::info!(%error, cause, "not in the quorum yet");
+                tell(&error, &mut refused);
                 wait = (wait * 2).min(AGAIN.1);
             }
         }
@@ -60,5 +66,32 @@ pub(crate) async fn join(
             () = tokio::time::sleep(wait) => {}
             () = shutdown.cancelled() => return,
         }
+    }
+}
+
+/// Says why it is not in yet; what a person must do something about, as an error, once.
+fn tell(error: &Error, refused: &mut Option<String>) {
+    let for_a_person = match error {
+        Error::Problem(problem) if problem.code == Code::Conflict => Some(problem),
+        Error::Problem(_)
+        | Error::Unreachable { .. }
+        | Error::EarlierEra { .. }
+        | Error::NoLeader
+        | Error::OutcomeUnknown { .. }
+        | Error::Unreadable { .. } => None,
+    };
+    let Some(problem) = for_a_person else {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        tracing::info!(%error, cause, "not in the quorum yet");
+        return;
+    };
+    if refused.as_ref() != Some(&problem.detail) {
+        let next = problem.next_step.as_deref();
+        tracing::error!(
+            why = problem.detail,
+            next,
+            "the other directors do not let this one in"
+        );
+        *refused = Some(problem.detail.clone());
     }
 }

@@ -80,7 +80,7 @@ pub(crate) struct Engine<L> {
     /// Where `wanted` was last computed.
     wanted_at: Option<Position>,
     wake: Option<Moment>,
-    halted: Option<String>,
+    halted: Option<RunError>,
     effects: Vec<Effect>,
     shutdown: CancellationToken,
 }
@@ -187,7 +187,7 @@ impl<L: Ledger> Engine<L> {
         self.ledger.end().await;
         self.recorder.close();
         match self.halted {
-            Some(reason) => Err(RunError::Halted { reason }),
+            Some(error) => Err(error),
             None => Ok(()),
         }
     }
@@ -320,9 +320,15 @@ impl<L: Ledger> Engine<L> {
                 self.recorder.gap(position);
             }
             Effect::WakeAt(moment) => self.wake = Some(moment),
-            Effect::Halt { reason } => {
+            Effect::Halt { reason, unread } => {
                 tracing::error!(reason, "the director has stopped for safety");
-                self.halted = Some(reason);
+                self.halted = Some(match unread {
+                    Some(unread) => RunError::Unread {
+                        reason,
+                        found: unread.found,
+                    },
+                    None => RunError::Halted { reason },
+                });
             }
         }
     }

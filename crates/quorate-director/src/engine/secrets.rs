@@ -81,6 +81,7 @@ impl Secrets {
                 | Change::DirectorForgotten { .. } => self.publish(cluster),
                 Change::Elected { .. }
                 | Change::DirectorKnown { .. }
+                | Change::FormatRaised { .. }
                 | Change::ServiceCreated { .. }
                 | Change::ServiceChanged { .. }
                 | Change::ServiceRemoved { .. }

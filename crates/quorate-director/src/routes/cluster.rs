@@ -7,16 +7,18 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use quorate_api::problem::{Code, Problem};
 use quorate_api::resources::{
-    AddMember, ClusterView, DirectorRole, Done, MemberView, TransferLeader,
+    AddMember, ClusterView, DirectorRole, Done, FormatRange, MemberView, TransferLeader,
 };
 use quorate_api::routes;
 use quorate_core::cluster::LOST;
 use quorate_core::director::call::{Answer, Call, Membership};
 use quorate_core::ids::DirectorName;
+use quorate_core::record::DirectorInfo;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::sessions::wrong;
+use super::upgrade::{Newcomer, half_done, reads_the_ledger};
 use crate::backup;
 use crate::clock;
 use crate::engine::{Led, Reading};
@@ -50,10 +52,7 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
         let state = reading.cluster();
         let view = |member: &Member| {
             let known = state.directors().get(member.name.as_str());
-            member_view(
-                member,
-                known.map(|d| (d.address.clone(), d.version.clone())),
-            )
+            member_view(member, known)
         };
         let members = members.unwrap_or_default();
         let voters = members.iter().filter(|member| member.voter).count();
@@ -63,12 +62,14 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
             epoch: state.epoch().0,
             era: state.era().0,
             recovering: state.lost().is_some(),
+            format: state.format().0,
             voters: u32::try_from(voters).unwrap_or(u32::MAX),
             losses: u32::try_from(voters.saturating_sub(1) / 2).unwrap_or(u32::MAX),
             members: members.iter().map(view).collect(),
             warnings: recovering(reading)
                 .into_iter()
                 .chain(warnings(&members))
+                .chain(half_done(state, &members))
                 .chain(keyless)
                 .collect(),
         }
@@ -99,8 +100,7 @@ fn recovering(reading: &Reading<'_>) -> Option<String> {
     ))
 }
 
-fn member_view(member: &Member, known: Option<(String, String)>) -> MemberView {
-    let (address, version) = known.unzip();
+fn member_view(member: &Member, known: Option<&DirectorInfo>) -> MemberView {
     MemberView {
         name: member.name.clone(),
         id: format!("{:x}", member.id),
@@ -109,9 +109,13 @@ fn member_view(member: &Member, known: Option<(String, String)>) -> MemberView {
             (false, true) => DirectorRole::Follower,
             (false, false) => DirectorRole::Learner,
         },
-        address,
+        address: known.map(|director| director.address.clone()),
         peer_address: member.peer_address.clone(),
-        version,
+        version: known.map(|director| director.version.clone()),
+        formats: known.map(|director| FormatRange {
+            oldest: director.oldest_format.0,
+            newest: director.format.0,
+        }),
         behind: member.behind,
         silent_ms: member.silent_for.map(clock::millis),
     }
@@ -149,6 +153,13 @@ async fn add(
         return Err(wrong("peer_address", "write host:port"));
     }
     let quorum = quorum(&app)?;
+    let ledger = app.query(|reading| reading.cluster().format()).await?;
+    let newcomer = Newcomer {
+        name: &name,
+        formats: member.formats,
+        version: member.version.as_deref(),
+    };
+    reads_the_ledger(&newcomer, ledger)?;
     let known = find(&*quorum, &name).is_ok_and(|known| known.id == id);
     let added = quorum.add(id, &name, &member.peer_address).await;
     let done = changed(&app, added)?;

@@ -9,6 +9,7 @@ use quorate_api::resources::{DirectorAnnouncement, DirectorRole, DirectorView, D
 use quorate_api::routes;
 use quorate_core::director::Role;
 use quorate_core::director::call::Call;
+use quorate_core::format::Format;
 use quorate_core::ids::DirectorName;
 use quorate_core::record::DirectorInfo;
 use utoipa_axum::router::OpenApiRouter;
@@ -126,7 +127,8 @@ async fn announce(
         id: told.id,
         address: told.address,
         version: told.version,
-        format: told.format,
+        format: Format(told.format),
+        oldest_format: Format(told.oldest_format),
     };
     app.change(Call::Announce { director }).await
 }

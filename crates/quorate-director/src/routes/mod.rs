@@ -20,6 +20,7 @@ mod progress;
 mod services;
 mod sessions;
 mod tokens;
+mod upgrade;
 
 use axum::http::{Method, Uri};
 use axum::{Router, middleware};

@@ -184,6 +184,7 @@ fn resumed(call: Option<&Call>) -> Option<SessionId> {
         | Call::SetAgent { .. }
         | Call::ForgetAgent { .. }
         | Call::Announce { .. }
+        | Call::Members { .. }
         | Call::ForgetDirector { .. }
         | Call::Membership { .. }
         | Call::Evict { .. }

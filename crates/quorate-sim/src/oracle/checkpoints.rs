@@ -113,6 +113,7 @@ impl Oracle {
             | Record::Beat
             | Record::DirectorKnown { .. }
             | Record::DirectorForgotten { .. }
+            | Record::Format { .. }
             | Record::ServicePut { .. }
             | Record::PartitionsPut { .. }
             | Record::Staged { .. }

@@ -197,6 +197,7 @@ impl Oracle {
             | Record::Beat
             | Record::DirectorKnown { .. }
             | Record::DirectorForgotten { .. }
+            | Record::Format { .. }
             | Record::ServiceRemoved { .. }
             | Record::PartitionsPut { .. }
             | Record::PartitionsRemoved { .. }

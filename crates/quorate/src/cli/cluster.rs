@@ -1,7 +1,7 @@
 //! `cluster`: the quorum of directors, and changing it.
 
 use quorate_api::client::Error;
-use quorate_api::resources::{ClusterView, Done, MemberView};
+use quorate_api::resources::{ClusterView, Done, FormatRange, MemberView};
 use quorate_core::ids::DirectorName;
 use quorate_core::spec::suggest::closest;
 
@@ -60,8 +60,8 @@ fn summary(cluster: &ClusterView) -> String {
         era => format!(", era {era}"),
     };
     format!(
-        "cluster {}{era}, epoch {}: {directors}, {losses}\n",
-        cluster.cluster, cluster.epoch
+        "cluster {}{era}, epoch {}, format {}: {directors}, {losses}\n",
+        cluster.cluster, cluster.epoch, cluster.format
     )
 }
 
@@ -74,6 +74,7 @@ impl Row for MemberView {
         column("BEHIND"),
         column("SILENT"),
         column("VERSION"),
+        column("FORMATS"),
     ];
 
     fn name(&self) -> String {
@@ -89,7 +90,17 @@ impl Row for MemberView {
             Cell::maybe(self.behind),
             Cell::maybe(self.silent_ms.map(|ms| format!("{ms} ms"))),
             Cell::maybe(self.version.as_ref()),
+            Cell::maybe(self.formats.map(formats)),
         ]
+    }
+}
+
+/// Formats of the ledger that a director reads.
+fn formats(FormatRange { oldest, newest }: FormatRange) -> String {
+    if oldest == newest {
+        newest.to_string()
+    } else {
+        format!("{oldest}-{newest}")
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use quorate_core::format::{FORMATS, Format, Unread};
 use quorate_core::ids::{AgentName, DirectorName, NameError};
 use quorate_core::spec::constraint::CONTAINMENT_LABEL;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +77,9 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
     let listen = listen.unwrap_or_else(|| std::net::SocketAddr::from(([127, 0, 0, 1], 7400)));
     let mut config = quorate_director::Config::new(name, daemon::absolute(&data_dir)?, listen);
     config.advertise = args.advertise.or(section.advertise);
+    if let Some(format) = args.hold_format.or(section.hold_format) {
+        config.formats = FORMATS.held_at(Format(format)).map_err(unheld)?;
+    }
     let mut join = args.join;
     join.retain(|address| !address.trim().is_empty());
     let peering = args
@@ -102,6 +106,16 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
         Director::open(config, peering).await?.run(leave).await
     })?;
     Ok(Exit::Done)
+}
+
+/// The format at which the ledger is to be held is none that this version reads.
+fn unheld(unread: Unread) -> Failure {
+    let Unread { found, read } = unread;
+    Failure::new(
+        Code::Config,
+        format!("hold_format: this version does not read format {found} of the ledger, but {read}"),
+        "`quorate cluster status` shows the format that the ledger has; leave hold_format out to hold nothing",
+    )
 }
 
 pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {

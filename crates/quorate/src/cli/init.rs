@@ -130,6 +130,8 @@ fn config(name: &DirectorName, place: &Place, data_dir: &Path, cluster: ClusterI
 pub(super) const MORE: &str = r#"
 # Of those that could lead, the highest does: 0 to 10.
 # priority = 10
+# While the directors are upgraded: keeps the ledger at this format, so that the way back stays open.
+# hold_format = 1
 # Folders that `partitions.file` of a service may be read from.
 # source_root = ["/etc/quorate"]
 
@@ -208,6 +210,7 @@ mod tests {
         let all: String = keys.flat_map(|line| [line, "\n"]).collect();
         let read: ConfigFile = toml::from_str(&all).unwrap();
         assert_eq!(read.director.priority, Some(10));
+        assert_eq!(read.director.hold_format, Some(1));
         assert_eq!(read.director.fence.len(), 1);
         assert_eq!(read.log.level.as_deref(), Some("info"));
     }

@@ -9,6 +9,7 @@ use super::remote::{Remote, failure_of};
 use crate::failure::{Code, Exit, Failure};
 use crate::output::{Cell, Column, Output, Row, say};
 use crate::reference::{self, Entry};
+use quorate_core::format::FORMATS;
 use quorate_core::spec::suggest::closest;
 
 /// What `explain` calls the reference of all keys.
@@ -34,13 +35,15 @@ pub(super) fn man(args: &ManArgs) -> Result<Exit, Failure> {
 struct Version {
     version: &'static str,
     ledger_format: u16,
+    oldest_ledger_format: u16,
     warden_protocol: u32,
 }
 
 pub(super) fn version(output: Output) -> Result<Exit, Failure> {
     let version = Version {
         version: env!("CARGO_PKG_VERSION"),
-        ledger_format: quorate_core::record::FORMAT,
+        ledger_format: FORMATS.newest.0,
+        oldest_ledger_format: FORMATS.oldest.0,
         warden_protocol: quorate_agent::warden::protocol::PROTOCOL,
     };
     output.one(&version, version.version, || {

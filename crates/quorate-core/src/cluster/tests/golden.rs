@@ -6,8 +6,9 @@ use super::{Log, assumed, key, opened, partition, service, spec};
 use crate::access::{self, Admission, JoinGrant, Node, Role, TokenGrant};
 use crate::audit::{Audit, By, Who};
 use crate::checkpoint::Content;
-use crate::cluster::{Cluster, NewEra};
+use crate::cluster::{Cluster, NewEra, SnapshotError};
 use crate::director::call::Applied;
+use crate::format::Format;
 use crate::ids::{
     AgentName, BatchId, CredentialId, DirectorName, Incarnation, NodeName, ServicePrefix, Token,
     TokenName,
@@ -56,10 +57,11 @@ fn kind(record: &Record) -> usize {
         Record::Access(_) => 30,
         Record::Audited(_) => 31,
         Record::Answered(_) => 32,
+        Record::Format { .. } => 33,
     }
 }
 
-const KINDS: usize = 33;
+const KINDS: usize = 34;
 
 fn put(partitions: Vec<PartitionSpec>) -> Record {
     Record::PartitionsPut {
@@ -144,17 +146,31 @@ fn everything() -> Log {
     log
 }
 
+/// The same, gone over to the second format.
+fn everything_since() -> Log {
+    let mut log = everything();
+    log.accept(vec![director("d2", Format(2))]);
+    log.accept(vec![Record::Format { format: Format(2) }]);
+    log.accept(vec![Record::Beat]);
+    log
+}
+
+fn director(name: &str, format: Format) -> Record {
+    Record::DirectorKnown {
+        director: DirectorInfo {
+            name: DirectorName::new(name).unwrap(),
+            id: 7,
+            address: format!("{name}:7400"),
+            version: "0.1.0".to_owned(),
+            format,
+            oldest_format: Format::FIRST,
+        },
+    }
+}
+
 fn directors(log: &mut Log) {
     for name in ["d1", "d2"] {
-        log.accept(vec![Record::DirectorKnown {
-            director: DirectorInfo {
-                name: DirectorName::new(name).unwrap(),
-                id: 7,
-                address: format!("{name}:7400"),
-                version: "0.1.0".to_owned(),
-                format: 1,
-            },
-        }]);
+        log.accept(vec![director(name, Format::FIRST)]);
     }
     log.accept(vec![Record::DirectorForgotten {
         director: DirectorName::new("d1").unwrap(),
@@ -318,7 +334,7 @@ fn shown(bytes: &[u8]) -> String {
 
 #[test]
 fn entries_are_stored_as_they_always_were() {
-    let log = everything();
+    let log = everything_since();
     let mut seen = [false; KINDS];
     let mut told = String::new();
     for bytes in &log.entries {
@@ -340,6 +356,27 @@ fn snapshots_are_stored_as_they_always_were() {
     let bytes = cluster.encode();
     assert_eq!(Cluster::decode(&bytes).unwrap(), cluster);
     insta::assert_snapshot!(shown(&bytes));
+}
+
+#[test]
+fn snapshots_name_the_format_of_a_ledger_that_is_over_the_first_one() {
+    let name = b"ledger_format".as_slice();
+    let names = |bytes: &[u8]| bytes.windows(name.len()).any(|window| window == name);
+    assert!(!names(&everything().cluster.encode()));
+    let cluster = everything_since().cluster;
+    let bytes = cluster.encode();
+    assert!(names(&bytes));
+    assert_eq!(Cluster::decode(&bytes).unwrap(), cluster);
+
+    // Of a later one than this build reads.
+    let at = bytes.windows(name.len()).position(|window| window == name);
+    let mut later = bytes;
+    later[at.unwrap() + name.len()] = 3;
+    let error = Cluster::decode(&later).unwrap_err();
+    assert!(
+        matches!(error, SnapshotError::Unread(unread) if unread.found == Format(3)),
+        "{error:?}"
+    );
 }
 
 #[test]

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Applied, Cluster, Outcome, Refused};
+use crate::format::{self, Format};
 use crate::ids::{
     AgentName, BatchId, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey,
     ServiceName, SessionId, Token,
 };
 use crate::lease::LeaseTimes;
-use crate::record::{AgentInfo, Containment, Entry, FORMAT, Header, Place, Record};
+use crate::record::{AgentInfo, Containment, Entry, Header, Place, Record};
 use crate::spec::{PartitionSpec, ServiceSpec};
 use crate::time::WallTime;
 
@@ -68,7 +69,7 @@ pub(super) fn elected(name: &str) -> Record {
         name: DirectorName::new(name).unwrap(),
         id: 1,
         address: String::new(),
-        format: FORMAT,
+        format: Format::FIRST,
     }
 }
 
@@ -111,7 +112,7 @@ impl Log {
     pub(super) fn fold(&mut self, epoch: Epoch, records: Vec<Record>) -> Applied {
         let sequence = self.cluster.position().next().0;
         let header = Header {
-            format: FORMAT,
+            format: format::of_entry(self.cluster.format(), &records),
             epoch,
             batch: BatchId {
                 writer: 1,
@@ -213,7 +214,7 @@ fn an_election_must_raise_the_epoch_by_exactly_one_and_stand_alone() {
 fn an_entry_that_does_not_follow_the_one_before_is_another_history() {
     let mut log = Log::with(&[]);
     let header = Header {
-        format: FORMAT,
+        format: Format::FIRST,
         epoch: log.cluster.epoch(),
         batch: BatchId::default(),
         predecessor: log.cluster.last_hash() ^ 1,

@@ -8,10 +8,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::access::{self, Admission, JoinGrant, Node, Role, TokenGrant};
 use crate::checkpoint::Content;
+use crate::format::FORMATS;
 use crate::history::{Change, What};
 use crate::ids::{CredentialId, NodeName, ServicePrefix, TokenName};
 use crate::record::{
-    Cause, CloseReason, Desired, MoveReason, ReleaseOutcome, RunPhase, RunReport, Schedulable,
+    Cause, CloseReason, Desired, DirectorInfo, MoveReason, ReleaseOutcome, RunPhase, RunReport,
+    Schedulable,
 };
 use crate::repeats::{Answered, Digest, Key, Told};
 
@@ -42,7 +44,7 @@ fn record(cluster: &Cluster, (kind, a, b, c): Dice) -> Record {
         .map_or(session, |holder| holder.session);
     let reasons = [MoveReason::Balance, MoveReason::Failing, MoveReason::Drain];
     let reason = pick(&reasons, a);
-    match kind % 32 {
+    match kind % 34 {
         0 => {
             let mut spec = spec(pick(&["x", "y"], c));
             spec.fence = (c < 128).then(|| HookName::new("power-off").unwrap());
@@ -165,6 +167,19 @@ fn record(cluster: &Cluster, (kind, a, b, c): Dice) -> Record {
             tell: b % 3 == 0,
         },
         30 => Record::Access(access((a, b, c))),
+        32 => Record::DirectorKnown {
+            director: DirectorInfo {
+                name: DirectorName::new(pick(&["d1", "d2"], a)).unwrap(),
+                id: u64::from(a),
+                address: String::new(),
+                version: String::new(),
+                format: pick(&[Format::FIRST, FORMATS.newest], b),
+                oldest_format: Format::FIRST,
+            },
+        },
+        33 => Record::Format {
+            format: pick(&[Format::FIRST, FORMATS.newest], b),
+        },
         _ => Record::Assumed {
             partition: id,
             session: holder,

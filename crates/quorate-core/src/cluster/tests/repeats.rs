@@ -40,7 +40,7 @@ impl Log {
         let position = self.cluster.position().next();
         let records = keys.flat_map(|key| [wanted(Desired::Stopped), answered(key, key)]);
         let header = Header {
-            format: FORMAT,
+            format: crate::format::Format::FIRST,
             epoch: self.cluster.epoch(),
             batch: BatchId::default(),
             predecessor: self.cluster.last_hash(),
@@ -167,7 +167,7 @@ fn the_hash_tells_every_part_of_what_is_remembered() {
                 log.cluster.position().next(),
                 Entry {
                     header: Header {
-                        format: FORMAT,
+                        format: crate::format::Format::FIRST,
                         epoch: log.cluster.epoch(),
                         batch: BatchId::default(),
                         predecessor: 0,

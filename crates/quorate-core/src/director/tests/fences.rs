@@ -43,7 +43,7 @@ fn joins(agent: &str, id: u64, lease: Duration) -> Call {
 /// The entry by which another director is elected next.
 fn elected_elsewhere(world: &World, epoch: Epoch) -> Vec<u8> {
     let header = crate::record::Header {
-        format: crate::record::FORMAT,
+        format: crate::format::Format::FIRST,
         epoch,
         batch: crate::ids::BatchId {
             writer: 999,
@@ -56,7 +56,7 @@ fn elected_elsewhere(world: &World, epoch: Epoch) -> Vec<u8> {
         name: crate::ids::DirectorName::new("other").unwrap(),
         id: 999,
         address: "other:7400".to_owned(),
-        format: crate::record::FORMAT,
+        format: crate::format::Format::FIRST,
     }];
     Entry { header, records }.encode()
 }

@@ -214,7 +214,7 @@ fn a_stale_entry_at_the_position_of_a_leader_moves_its_batch_one_further() {
     let order = world.held(1);
     let old = Entry {
         header: crate::record::Header {
-            format: crate::record::FORMAT,
+            format: crate::format::Format::FIRST,
             epoch,
             batch: crate::ids::BatchId::default(),
             predecessor: world.nodes[1].director.cluster().last_hash(),
@@ -301,12 +301,12 @@ fn another_history_or_a_newer_format_stops_the_director_for_ever() {
 
     let mut world = World::led();
     entry.header.predecessor = world.cluster().last_hash();
-    entry.header.format = crate::record::FORMAT + 1;
+    entry.header.format = crate::format::Format(crate::format::FORMATS.newest.0 + 1);
     world.ledger.push((Epoch(1), entry.encode()));
     world.hint(0, None);
     let role = world.nodes[0].director.role();
     assert!(
-        matches!(role, Role::Halted(why) if why.contains("this build reads")),
+        matches!(role, Role::Halted(why) if why.contains("this director reads")),
         "{role:?}"
     );
 }

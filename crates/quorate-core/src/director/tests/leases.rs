@@ -170,7 +170,7 @@ fn a_late_entry_of_an_earlier_leader_at_the_tail_makes_the_leader_write_a_proof(
     let mut world = World::with_session(&["p"]);
     let stale = Entry {
         header: crate::record::Header {
-            format: crate::record::FORMAT,
+            format: crate::format::Format::FIRST,
             epoch: Epoch(0),
             batch: crate::ids::BatchId::default(),
             predecessor: world.cluster().last_hash(),

@@ -7,6 +7,7 @@ mod checkpoints;
 mod conditions;
 mod eras;
 mod fences;
+mod formats;
 mod joining;
 mod leading;
 mod leases;
@@ -22,6 +23,7 @@ use super::call::{Answer, Call, CallId, Renewal, RenewalAnswer, Report};
 use super::effect::Effect;
 use super::event::{AppendOutcome, Event, Now, ReadOutcome};
 use super::{Config, Director, Role};
+use crate::format::{FORMATS, Formats, Unread};
 use crate::history::Change;
 use crate::ids::{
     AgentName, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey, Position,
@@ -60,6 +62,7 @@ pub(super) struct Node {
     pub(super) appends: usize,
     pub(super) fenced: Vec<(SessionId, HookName)>,
     pub(super) changes: Vec<Change>,
+    pub(super) unread: Option<Unread>,
 }
 
 /// The ledger, the clock and the directors.
@@ -221,7 +224,11 @@ impl World {
                 self.nodes[node].changes.extend(changes);
                 None
             }
-            Effect::Replaced { .. } | Effect::Halt { .. } => None,
+            Effect::Halt { unread, .. } => {
+                self.nodes[node].unread = unread;
+                None
+            }
+            Effect::Replaced { .. } => None,
         }
     }
 
@@ -330,7 +337,7 @@ impl World {
     /// Writes records past every director, as the leader would.
     pub(super) fn decree(&mut self, records: Vec<Record>) {
         let header = crate::record::Header {
-            format: crate::record::FORMAT,
+            format: crate::format::Format::FIRST,
             epoch: self.cluster().epoch(),
             batch: crate::ids::BatchId {
                 writer: 999,
@@ -373,11 +380,17 @@ impl World {
 
 impl Node {
     fn new(number: u64) -> Self {
+        Self::of(number, FORMATS)
+    }
+
+    /// A director that reads these formats.
+    pub(super) fn of(number: u64, formats: Formats) -> Self {
         let config = Config {
             name: DirectorName::new(&format!("d{number}")).unwrap(),
             id: number,
             writer: 1000 + number,
             address: format!("address of d{number}"),
+            formats,
             queue_max: 8,
             snapshot_every: 1000,
             takeover: TAKEOVER_MAX,
@@ -397,6 +410,7 @@ impl Node {
             appends: 0,
             fenced: Vec::new(),
             changes: Vec::new(),
+            unread: None,
         }
     }
 }

@@ -54,7 +54,7 @@ fn reads(world: &mut World) {
 fn election_of_another(world: &World) -> Vec<u8> {
     let cluster = world.cluster();
     let header = crate::record::Header {
-        format: crate::record::FORMAT,
+        format: crate::format::Format::FIRST,
         epoch: cluster.epoch().next(),
         batch: crate::ids::BatchId::default(),
         predecessor: cluster.last_hash(),
@@ -64,7 +64,7 @@ fn election_of_another(world: &World) -> Vec<u8> {
         name: DirectorName::new("another").unwrap(),
         id: 99,
         address: String::new(),
-        format: crate::record::FORMAT,
+        format: crate::format::Format::FIRST,
     };
     Entry {
         header,

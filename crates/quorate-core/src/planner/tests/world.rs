@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use super::super::*;
 use crate::cluster::State;
+use crate::format::Format;
 use crate::ids::{BatchId, DirectorName, PartitionKey};
 use crate::lease::LeaseTimes;
-use crate::record::{
-    AgentInfo, Entry, FORMAT, Header, Place, Record, ReleaseOutcome, RunPhase, RunReport,
-};
+use crate::record::{AgentInfo, Entry, Header, Place, Record, ReleaseOutcome, RunPhase, RunReport};
 use crate::spec::{PartitionSpec, ServiceSpec};
 use crate::time::WallTime;
 
@@ -64,7 +63,7 @@ impl World {
             name: DirectorName::new("d1").unwrap(),
             id: 1,
             address: String::new(),
-            format: FORMAT,
+            format: Format::FIRST,
         };
         world.apply(world.cluster.epoch().next(), vec![elected]);
         world.decide();
@@ -73,7 +72,7 @@ impl World {
 
     pub(super) fn apply(&mut self, epoch: crate::ids::Epoch, records: Vec<Record>) {
         let header = Header {
-            format: FORMAT,
+            format: Format::FIRST,
             epoch,
             batch: BatchId::default(),
             predecessor: self.cluster.last_hash(),

@@ -115,7 +115,8 @@ impl Relay {
             id: own.id,
             address: own.address.clone(),
             version: own.version.clone(),
-            format: own.format,
+            format: own.format.0,
+            oldest_format: own.oldest_format.0,
         };
         let path = routes::fill(routes::DIRECTOR, &[own.name.as_str()]);
         let uri: Uri = path

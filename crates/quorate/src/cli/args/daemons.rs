@@ -57,6 +57,9 @@ pub(crate) struct DirectorArgs {
         value_parser = clap::value_parser!(u8).range(0..=10)
     )]
     pub(crate) priority: Option<u8>,
+    /// Keep the ledger of the cluster at this format while it is upgraded, so that the way back stays open
+    #[arg(long, env = "QUORATE_DIRECTOR__HOLD_FORMAT", value_name = "N")]
+    pub(crate) hold_format: Option<u16>,
     /// A folder in which `partitions.file` may be; may be given several times
     #[arg(
         long,
