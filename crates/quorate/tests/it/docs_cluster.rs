@@ -174,6 +174,9 @@ impl Site {
                 (!wrong).then_some(answer)
             });
             assert_eq!(answer.code, Some(0), "{machine}: {line}\n{}", answer.err);
+            if line.starts_with("kill ") {
+                self.gone(machine, line);
+            }
             self.learn(&answer);
             let shown = &self.theirs(machine, shown);
             if let Some(missing) = lacks(&answer, shown) {
@@ -189,6 +192,21 @@ impl Site {
     fn theirs(&self, machine: &str, shown: &[String]) -> Vec<String> {
         let own = |line: &String| self.here(machine, line).replace(CLUSTER, &self.cluster);
         shown.iter().map(own).collect()
+    }
+
+    /// Waits for the end of a daemon that was told to end. It is no job of the shell in which that was typed here.
+    fn gone(&mut self, machine: &str, line: &str) {
+        let file = line
+            .split_once("$(cat ")
+            .and_then(|(_, rest)| rest.split_once(')'));
+        let (file, _) = file.expect("the file with its process id");
+        let pid = std::fs::read_to_string(self.folder(machine).join(file)).expect("written");
+        let daemons = self.daemons.iter();
+        let at = daemons
+            .map(|(_, child)| child.id().to_string())
+            .position(|id| id == pid);
+        let (_, mut child) = self.daemons.remove(at.expect("it was started"));
+        child.wait().expect("it ends");
     }
 
     /// The cluster is drawn when it is founded.

@@ -30,4 +30,5 @@ mod repeats;
 mod support;
 mod terminal;
 mod up;
+mod upgrade;
 mod watching;

@@ -23,12 +23,18 @@ pub(crate) struct Quorum {
     pub(crate) ports: BTreeMap<String, (u16, u16)>,
     pub(crate) directors: BTreeMap<String, Child>,
     agents: BTreeMap<String, Child>,
+    /// Variables of the daemons that are started from now on.
+    pub(crate) env: BTreeMap<&'static str, &'static str>,
     _machine: Machine,
 }
 
 impl Quorum {
     /// One director that leads.
     pub(crate) fn found() -> Self {
+        Self::found_with(BTreeMap::new())
+    }
+
+    fn found_with(env: BTreeMap<&'static str, &'static str>) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("q")
             .tempdir()
@@ -38,6 +44,7 @@ impl Quorum {
             ports: ports(),
             directors: BTreeMap::new(),
             agents: BTreeMap::new(),
+            env,
             _machine: Machine::shared(),
         };
         let (api, peer) = quorum.ports["d1"];
@@ -59,7 +66,12 @@ impl Quorum {
 
     /// The same with three.
     pub(crate) fn of_three() -> Self {
-        let mut quorum = Self::found();
+        Self::of_three_with(BTreeMap::new())
+    }
+
+    /// The same, all daemons with these variables.
+    pub(crate) fn of_three_with(env: BTreeMap<&'static str, &'static str>) -> Self {
+        let mut quorum = Self::found_with(env);
         for name in ["d2", "d3"] {
             quorum.let_in(name);
             quorum.director(name);
@@ -162,6 +174,7 @@ impl Quorum {
             .arg(role)
             .arg("--config")
             .arg(self.dir.path().join(name).join("quorate.toml"))
+            .envs(&self.env)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.log(name));
@@ -251,8 +264,10 @@ impl Quorum {
             .insert(name.to_owned(), child.expect("an agent starts"));
     }
 
-    pub(crate) fn kill(&mut self, director: &str) {
-        let mut child = self.directors.remove(director).expect("it runs");
+    /// Kills a director or an agent.
+    pub(crate) fn kill(&mut self, name: &str) {
+        let child = self.directors.remove(name);
+        let mut child = child.or_else(|| self.agents.remove(name)).expect("it runs");
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
     }
@@ -290,6 +305,12 @@ impl Quorum {
         })
     }
 
+    /// What a director or an agent has logged.
+    pub(crate) fn logged(&self, name: &str) -> String {
+        let log = std::fs::read_to_string(self.dir.path().join(format!("{name}.log")));
+        log.unwrap_or_default()
+    }
+
     /// How many runs began so far; nothing must be wrong with them.
     pub(crate) fn runs(&self) -> usize {
         let judged = judge(&self.dir.path().join("record"));
@@ -302,8 +323,7 @@ impl Drop for Quorum {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for name in self.ports.keys().map(String::as_str).chain(AGENTS) {
-                let log = std::fs::read_to_string(self.dir.path().join(format!("{name}.log")));
-                let log = log.unwrap_or_default();
+                let log = self.logged(name);
                 let end: Vec<&str> = log.lines().rev().take(25).collect();
                 eprintln!("--- {name}");
                 end.iter().rev().for_each(|line| eprintln!("{line}"));
