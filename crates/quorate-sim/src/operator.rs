@@ -1,9 +1,12 @@
 //! People: what they ask for while faults happen. Each operation is drawn from a stream of its own, so
 //! that one can be left out.
 
+use std::collections::BTreeSet;
+
 use quorate_core::director::call::Call;
-use quorate_core::ids::{AgentName, PartitionKey, ServiceName};
-use quorate_core::record::{Cause, Desired, Schedulable};
+use quorate_core::format::{FORMATS, Format};
+use quorate_core::ids::{AgentName, DirectorName, PartitionKey, ServiceName};
+use quorate_core::record::{Cause, Desired, DirectorInfo, Schedulable};
 use quorate_core::spec::{PartitionSpec, ServiceSpec};
 
 use crate::clock::{MILLI, SECOND};
@@ -65,7 +68,7 @@ impl World {
             PartitionKey::new(&format!("p{n:02}"))
         });
         let key = key.transpose().ok()?;
-        Some(match random.below(17) {
+        Some(match random.below(20) {
             0 => Call::Remove {
                 services: vec![service],
             },
@@ -99,6 +102,11 @@ impl World {
                 let hosts: Vec<usize> = (0..self.hosts.len()).collect();
                 self.eviction(random.pick(&hosts)?)?
             }
+            17 | 18 => self.any_announcement(random)?,
+            // A shared store has no members: it goes by those who have told of themselves.
+            19 => Call::Members {
+                directors: BTreeSet::new(),
+            },
             9 | 10 => Call::Partitions {
                 service: ServiceName::new("filed").ok()?,
                 reading: self.any_reading(random),
@@ -109,6 +117,27 @@ impl World {
                     services: vec![(service, spec)],
                 }
             }
+        })
+    }
+
+    /// A director tells what it reads: mostly everything, now and then as a version before this one.
+    fn any_announcement(&self, random: &mut Random) -> Option<Call> {
+        let n = usize::try_from(random.below(self.directors.len() as u64)).ok()?;
+        let formats = [
+            FORMATS.newest,
+            FORMATS.newest,
+            FORMATS.newest,
+            Format::FIRST,
+        ];
+        Some(Call::Announce {
+            director: DirectorInfo {
+                name: DirectorName::new(&format!("d{n}")).ok()?,
+                id: n as u64 + 1,
+                address: format!("d{n}:7400"),
+                version: String::new(),
+                format: random.pick(&formats)?,
+                oldest_format: Format::FIRST,
+            },
         })
     }
 
