@@ -35,6 +35,8 @@ pub(crate) struct DirectorNode {
     /// Its process is stopped until then.
     pub(crate) frozen_until: Instant,
     trip: Option<Trip>,
+    /// When it wants to be woken: the last order counts.
+    wake: Option<Instant>,
     /// Polls that wait for news.
     pub(crate) polls: BTreeMap<u64, HeldPoll>,
     /// Whether the ledger believes that it should lead.
@@ -77,6 +79,7 @@ impl DirectorNode {
             wall_offset: 0,
             frozen_until: Instant::default(),
             trip: None,
+            wake: None,
             polls: BTreeMap::new(),
             leads: false,
         }
@@ -148,6 +151,7 @@ impl World {
         node.generation += 1;
         node.frozen_until = Instant::default();
         node.trip = None;
+        node.wake = None;
         node.leads = false;
         node.polls.clear();
         self.after(rest, Happening::DirectorStarts(n));
@@ -183,6 +187,15 @@ impl World {
             .is_some_and(|node| node.generation == generation);
         if same {
             self.step_director(n, event);
+        }
+    }
+
+    /// The time may have come at which a director wants to be woken, unless it has ordered another one since.
+    pub(crate) fn director_alarm(&mut self, n: usize, generation: u64) {
+        let now = self.now;
+        let node = self.node(n).filter(|node| node.generation == generation);
+        if node.is_some_and(|node| node.wake.take_if(|at| *at <= now).is_some()) {
+            self.step_director(n, Event::Woke);
         }
     }
 
@@ -365,12 +378,13 @@ impl World {
                 self.send(Party::Director(n), Party::Host(host), answered);
             }
             Effect::WakeAt(moment) => {
-                let Some(clock) = self.node(n).map(|node| node.clock) else {
+                let now = self.now;
+                let Some(node) = self.node(n) else {
                     return;
                 };
-                let at = clock.when(moment, self.now);
-                let woke = Happening::Director(n, generation, Box::new(Event::Woke));
-                self.at(at, woke);
+                let at = node.clock.when(moment, now);
+                node.wake = Some(at);
+                self.at(at, Happening::DirectorAlarm(n, generation));
             }
             Effect::Changed { .. } | Effect::Replaced { .. } => {}
             Effect::Halt { reason, unread: _ } => {

@@ -118,6 +118,8 @@ pub(crate) struct PendingRenewal {
 pub(crate) enum Happening {
     /// A fact reaches a director of this generation.
     Director(usize, u64, Box<DirectorEvent>),
+    /// The time may have come at which a director wants to be woken.
+    DirectorAlarm(usize, u64),
     /// A director that was stopped in the middle of a step carries out the rest of its orders.
     DirectorActs(usize, u64, Vec<DirectorEffect>),
     DirectorStarts(usize),
@@ -456,6 +458,7 @@ impl World {
             | Happening::LastWill(host, ..) => *host,
             Happening::PollAnswered(poll, _) | Happening::PollTimedOut(poll) => poll.host,
             Happening::Director(..)
+            | Happening::DirectorAlarm(..)
             | Happening::DirectorActs(..)
             | Happening::DirectorStarts(_)
             | Happening::Append { .. }
@@ -500,6 +503,7 @@ impl World {
         }
         match happening {
             Happening::Director(n, generation, event) => self.tell_director(n, generation, *event),
+            Happening::DirectorAlarm(n, generation) => self.director_alarm(n, generation),
             Happening::DirectorActs(n, generation, effects) => {
                 self.director_acts(n, generation, effects);
             }
