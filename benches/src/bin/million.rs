@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use quorate_core::cluster::{Cluster, Outcome};
+use quorate_core::format::Format;
 use quorate_core::ids::{
     AgentName, BatchId, DirectorName, Epoch, Incarnation, PartitionKey, Position, ServiceName,
     SessionId,
@@ -27,7 +28,7 @@ use quorate_core::ids::{
 use quorate_core::lease::LeaseTimes;
 use quorate_core::planner::{Planner, PlannerConfig};
 use quorate_core::record::{
-    AgentInfo, Containment, Entry, FORMAT, Header, Place, Record, RunPhase, RunReport,
+    AgentInfo, Containment, Entry, Header, Place, Record, RunPhase, RunReport,
 };
 use quorate_core::spec::PartitionSpec;
 use quorate_core::time::{Moment, WallTime};
@@ -94,7 +95,7 @@ fn owned(partitions: usize, agents: u64) -> (Cluster, Duration) {
         let begin = Instant::now();
         let position = Position(cluster.position().0 + 1);
         let header = Header {
-            format: FORMAT,
+            format: Format::FIRST,
             epoch: Epoch(1),
             batch: BatchId {
                 writer: 1,
@@ -118,7 +119,7 @@ fn owned(partitions: usize, agents: u64) -> (Cluster, Duration) {
         name,
         id: 1,
         address: String::new(),
-        format: FORMAT,
+        format: Format::FIRST,
     };
     fold(&mut cluster, vec![elected]);
     let spec = serde_json::json!({ "command": ["/bin/feed", "{{key}}"], "partitions": { "range": "0..1" } });

@@ -18,6 +18,9 @@ use crate::types::{Raft, Vote};
 
 /// A port that refuses does so within a round trip; what takes longer is no sign.
 const REFUSED_WITHIN: Duration = Duration::from_millis(200);
+/// A process that is killed may lose its connections a moment before its port.
+const LOOKS: u32 = 5;
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The other followers notice in the same moment, or a little later.
 const OTHERS_NOTICE: Duration = Duration::from_millis(5);
 /// After so many tries it is left to the usual time.
@@ -48,13 +51,7 @@ impl Orphaned {
             let Some(followed) = self.followed(node) else {
                 continue;
             };
-            if !self
-                .client
-                .is_refused(&followed.target, REFUSED_WITHIN)
-                .await
-                || self.ties.has(node)
-                || !self.still_follows(&followed)
-            {
+            if !self.is_gone(&followed).await {
                 continue;
             }
             let leader = &followed.target.member.name;
@@ -66,6 +63,21 @@ impl Orphaned {
                 tracing::warn!(%error, "nobody is elected before the usual time");
             }
         }
+    }
+
+    /// Whether its port refuses, nothing of it is connected, and nobody has stood for election since.
+    async fn is_gone(&self, followed: &Followed) -> bool {
+        let target = &followed.target;
+        for _ in 0..LOOKS {
+            if self.ties.has(target.id) || !self.still_follows(followed) {
+                return false;
+            }
+            if self.client.is_refused(target, REFUSED_WITHIN).await {
+                return !self.ties.has(target.id) && self.still_follows(followed);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        false
     }
 
     /// The leader that this voter follows, if it is this one.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use quorate_core::format::Format;
 use quorate_core::ids::{BatchId, DirectorName, Epoch, PartitionId, SessionId, Token};
-use quorate_core::record::{ENTRY_BYTES_MAX, Entry, FORMAT, Header, Record};
+use quorate_core::record::{ENTRY_BYTES_MAX, Entry, Header, Record};
 use quorate_core::time::WallTime;
 use quorate_ledger::{Appended, Ledger};
 use quorate_raft::{Embedded, Options};
@@ -84,7 +85,7 @@ async fn lead(ledger: Arc<Embedded>, mut waiting: mpsc::Receiver<Claim>) -> anyh
         }
         sequence += 1;
         let header = Header {
-            format: FORMAT,
+            format: Format::FIRST,
             epoch: Epoch(1),
             batch: BatchId {
                 writer: 1,
