@@ -21,6 +21,10 @@ const FINAL: &str = "final";
 /// How long it may take until everything runs: machines that were suspended or boot come late, then an
 /// expiry, the longest back-off, settle windows, and stops and starts one after the other.
 const CONVERGE: u64 = 100 * SECOND;
+/// How long one start after the other takes on an agent, where no more are allowed at a time.
+const EACH: u64 = 400 * MILLI;
+/// So many of them fit into the times that are given anyway.
+const COME_UP: u64 = 40 * SECOND;
 /// Nothing may start in the last seconds.
 const STABLE: u64 = 20 * SECOND;
 /// How long the last change may take: an expiry, a settle window, stops and starts.
@@ -41,6 +45,8 @@ pub(crate) struct Closing {
     /// There is no other service than the last one: then the least number of moves is known.
     alone: bool,
     partitions: u64,
+    /// How much longer it may take until very many partitions have come up, should one agent have them all.
+    patience: u64,
     /// Starts at the beginning of the last seconds.
     starts_noted: Option<u64>,
     change: Option<Change>,
@@ -126,6 +132,8 @@ impl World {
         calls.extend(hosts.filter_map(|host| self.eviction(host)));
         self.closing.alone = self.random.permille(500);
         self.closing.partitions = self.random.between(1, self.size.partitions);
+        let come_up = self.closing.partitions * EACH;
+        self.closing.patience = come_up.saturating_sub(COME_UP);
         calls.push(self.final_service(self.closing.partitions)?);
         for service in SERVICES {
             let service = ServiceName::new(service).ok()?;
@@ -175,6 +183,9 @@ impl World {
 
     /// Long after the last fault: everything that is to run runs, evenly, and nothing moves any more.
     pub(crate) fn judge_liveness(&mut self) {
+        if self.still_comes_up() {
+            return;
+        }
         self.judge_rest();
         if self.oracle.violation().is_some() {
             self.ended = true;
@@ -186,7 +197,21 @@ impl World {
         } else {
             CHANGE
         };
-        self.after(lasts, Happening::JudgeChange);
+        let come_up = (self.closing.partitions * EACH).saturating_sub(COME_UP);
+        self.after(lasts + come_up, Happening::JudgeChange);
+    }
+
+    /// Whether something has started lately, and that may be one of very many that come up one after the other.
+    /// Then it is judged later, but not for ever.
+    fn still_comes_up(&mut self) -> bool {
+        let started = self.closing.starts_noted != Some(self.oracle.starts);
+        let waits = started && self.closing.patience > 0;
+        if waits {
+            self.closing.patience = self.closing.patience.saturating_sub(STABLE);
+            self.note_starts();
+            self.after(STABLE, Happening::JudgeLiveness);
+        }
+        waits
     }
 
     /// Where clocks are beyond the model: whoever bears no lease holds nothing, and what people want runs
