@@ -25,6 +25,9 @@ const HELD: usize = 1_000;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Partitions that are claimed one by one while a leader hands over: enough for longer than that takes.
 const CLAIMED: usize = 1_500;
+/// Between two rounds: every session renews once, and whoever was started again votes again. Without it there is no
+/// leader most of the time, which no lease bears for long.
+const REST: Duration = Duration::from_secs(3);
 /// Between two claims of the same director.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -56,6 +59,7 @@ pub(crate) async fn measure(place: &Place, rounds: Rounds) -> anyhow::Result<()>
         killed.add(took);
         quorum.start(leader)?;
         quorum.until_caught_up().await?;
+        tokio::time::sleep(REST).await;
     }
     row("is killed", &killed, "p99 150", &workers).await?;
     let mut stopped = Times::default();
@@ -63,6 +67,7 @@ pub(crate) async fn measure(place: &Place, rounds: Rounds) -> anyhow::Result<()>
         let took = takeover::stop(&quorum, &mut workers).await;
         stopped.add(took.context("a leader stands still")?);
         quorum.until_caught_up().await?;
+        tokio::time::sleep(REST).await;
     }
     row("stands still", &stopped, "1000", &workers).await?;
     let mut planned = Times::default();
