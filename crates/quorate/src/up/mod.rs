@@ -220,6 +220,8 @@ impl Up<'_> {
         let mut failing = Failing::default();
         let (mut wait, mut refused) = (None, None);
         loop {
+            // Asked first: an agent that comes after what is told next is not counted in it.
+            let here = self.agents_here().await? >= self.args.agents;
             let progress = tokio::select! {
                 progress = self.client.settling(None, wait) => progress.map_err(failure_of)?,
                 ended = self.agents.ended() => {
@@ -231,8 +233,7 @@ impl Up<'_> {
                 best = (progress.running, Instant::now());
             }
             // Before all agents are here, nothing that has no place is known to have none.
-            let all_here =
-                progress.unplaceable == 0 || self.agents_here().await? >= self.args.agents;
+            let all_here = progress.unplaceable == 0 || here;
             if (goal.ended(&progress, Instant::now(), &mut refused) && all_here)
                 || best.1.elapsed() > STALL
             {

@@ -271,6 +271,10 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.text.extend(self.seen.try_iter().map(char::from));
+            eprintln!("--- the terminal\n{}", self.text);
+        }
         // It has ended already where the test has waited for it.
         let _ = self.child.kill();
         let _ = self.child.wait();
