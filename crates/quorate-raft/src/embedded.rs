@@ -97,7 +97,7 @@ impl Embedded {
         };
         let (peers, server) = match link {
             Some(link) => {
-                let (peers, server) = link.serve(&options, &raft, &contact);
+                let (peers, server) = link.serve(&options, (&raft, &log), &contact);
                 (Some(peers), Some(server))
             }
             None => (None, None),

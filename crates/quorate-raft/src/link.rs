@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::embedded::Embedded;
 use crate::error::OpenError;
 use crate::identity::Identity;
+use crate::log::LogStore;
 use crate::options::Options;
 use crate::orphaned::Orphaned;
 use crate::peer::{Client, Configs, Contact, PeerTls, Peers, Server, Ties, Tls, Us};
@@ -72,13 +73,14 @@ impl Link {
     pub(crate) fn serve(
         self,
         options: &Options,
-        raft: &Raft,
+        (raft, log): (&Raft, &LogStore),
         contact: &Arc<Contact>,
     ) -> (LinkedPeers, Serving) {
         let (ties, lost) = Ties::new();
         let ties = Arc::new(ties);
         let orphaned = Orphaned {
             raft: raft.clone(),
+            log: log.clone(),
             client: Arc::clone(&self.client),
             ties: Arc::clone(&ties),
             timing: options.timing,

@@ -12,9 +12,11 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use tokio::sync::mpsc;
 
+use crate::log::LogStore;
 use crate::options::Timing;
 use crate::peer::{Client, Target, Ties};
 use crate::types::{Raft, Vote};
+use crate::watch::is_stuck;
 
 /// A port that refuses does so within a round trip; what takes longer is no sign.
 const REFUSED_WITHIN: Duration = Duration::from_millis(200);
@@ -30,6 +32,7 @@ const TRIES: u32 = 6;
 #[derive(Debug)]
 pub(crate) struct Orphaned {
     pub(crate) raft: Raft,
+    pub(crate) log: LogStore,
     pub(crate) client: Arc<Client>,
     pub(crate) ties: Arc<Ties>,
     pub(crate) timing: Timing,
@@ -119,7 +122,8 @@ impl Orphaned {
         let own = turn * followed.before + self.timing.stand_back();
         tokio::time::sleep(OTHERS_NOTICE + own).await;
         for _ in 0..TRIES {
-            if !self.still_follows(followed) {
+            // What is asked for here does not ask whether this director may be elected.
+            if !self.still_follows(followed) || is_stuck(&self.log) {
                 break;
             }
             // Who cannot win disturbs nobody with a new term.

@@ -37,6 +37,12 @@ pub(crate) struct Watcher {
     pub(crate) client: Option<Arc<Client>>,
 }
 
+/// Whether the disk owes an answer for too long: then this director neither leads nor stands for election (R15).
+pub(crate) fn is_stuck(log: &LogStore) -> bool {
+    let since = log.busy_since();
+    since.is_some_and(|since| since.elapsed() > DISK_LIMIT)
+}
+
 impl Watcher {
     /// Watches until `stop` is dropped or the Raft library ends.
     pub(crate) async fn run(self, mut stop: oneshot::Receiver<()>) {
@@ -48,7 +54,7 @@ impl Watcher {
         let mut deserted = false;
         let mut half_done = None;
         loop {
-            let stuck = self.stuck();
+            let stuck = is_stuck(&self.log);
             if stuck != deserted {
                 deserted = stuck;
                 self.desert(stuck).await;
@@ -74,12 +80,6 @@ impl Watcher {
                 return;
             }
         }
-    }
-
-    /// Whether the disk owes an answer for too long.
-    fn stuck(&self) -> bool {
-        let since = self.log.busy_since();
-        since.is_some_and(|since| since.elapsed() > DISK_LIMIT)
     }
 
     /// Leaves leadership to one whose disk works (R15): it is handed over, and should nobody take it, no
