@@ -10,4 +10,5 @@ pub mod load;
 pub mod program;
 pub mod quorum;
 pub mod renewing;
+pub mod times;
 pub mod warden;

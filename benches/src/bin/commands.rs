@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use quorate_benches::program::beside_us;
+use quorate_benches::times::Times;
 
 /// What is run: the commands that need no director, from the smallest on.
 const COMMANDS: [&[&str]; 4] = [
@@ -27,30 +28,26 @@ const COMMANDS: [&[&str]; 4] = [
 fn main() -> anyhow::Result<()> {
     let rounds = match std::env::args().nth(1) {
         Some(word) => word.parse().context("how many rounds?")?,
-        None => 200,
+        None => 200_u32,
     };
     anyhow::ensure!(rounds > 0, "at least one round");
     let quorate = beside_us()?;
     let nothing = Path::new("/bin/true");
-    let mut took = vec![Vec::with_capacity(rounds); COMMANDS.len() + 1];
+    let mut took: [Times; COMMANDS.len() + 1] = Default::default();
     for _ in 0..rounds {
         let own = COMMANDS.iter().map(|words| (quorate.as_path(), *words));
         let all = std::iter::once((nothing, &[][..])).chain(own);
         for ((program, words), took) in all.zip(&mut took) {
-            took.push(once(program, words)?);
+            took.add(once(program, words)?);
         }
     }
     println!("{rounds} rounds, in milliseconds\n");
     println!("{:28} {:>7} {:>7} {:>7}", "", "p50", "p99", "worst");
     let names = COMMANDS.iter().map(|words| words.join(" "));
     let names = std::iter::once("/bin/true".to_owned()).chain(names);
-    for (name, took) in names.zip(&mut took) {
-        took.sort_unstable();
-        let at = |percent: usize| {
-            let place = (took.len() * percent / 100).min(took.len() - 1);
-            took.get(place).copied().unwrap_or_default().as_secs_f64() * 1000.0
-        };
-        println!("{name:28} {:7.2} {:7.2} {:7.2}", at(50), at(99), at(100));
+    for (name, took) in names.zip(&took) {
+        let [p50, p99, worst] = [50, 99, 100].map(|of_a_hundred| took.quantile(of_a_hundred));
+        println!("{name:28} {p50:7.2} {p99:7.2} {worst:7.2}");
     }
     Ok(())
 }

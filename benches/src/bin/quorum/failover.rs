@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 
 use crate::Place;
 use crate::takeover::{self, AGAIN_AFTER};
-use crate::times::Times;
 use crate::workers::{Offer, Workers};
+use quorate_benches::times::Times;
 
 /// Agents, and the partitions that they hold all the time.
 const AGENTS: usize = 30;

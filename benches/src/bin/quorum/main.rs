@@ -20,7 +20,7 @@ mod load;
 mod ready;
 mod renewals;
 mod takeover;
-mod times;
+
 mod workers;
 
 use std::path::PathBuf;

@@ -5,19 +5,24 @@ use std::time::Duration;
 
 /// Times of one kind.
 #[derive(Debug, Default)]
-pub(crate) struct Times(Vec<Duration>);
+pub struct Times(Vec<Duration>);
 
 impl Times {
-    pub(crate) fn add(&mut self, time: Duration) {
+    /// One more.
+    pub fn add(&mut self, time: Duration) {
         self.0.push(time);
         self.0.sort_unstable();
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn quantile(&self, of_a_hundred: usize) -> f64 {
+    /// That of so many of a hundred, in milliseconds; not a number when there are none.
+    #[must_use]
+    pub fn quantile(&self, of_a_hundred: usize) -> f64 {
         let last = self.0.len().saturating_sub(1);
         let at = (self.0.len() * of_a_hundred / 100).min(last);
         self.0
