@@ -51,7 +51,7 @@ fn main() {
         folding,
     );
     let begin = Instant::now();
-    let mut planner = Planner::new(PlannerConfig::default());
+    let mut planner = Planner::new(PlannerConfig::default(), WallTime::default());
     let decision = planner.decide(Moment::from_millis(1), &cluster, &BTreeSet::new());
     let planned = begin.elapsed();
     assert!(decision.is_empty(), "what is even stays where it is");
@@ -75,7 +75,7 @@ fn main() {
     let begin = Instant::now();
     let cluster = Cluster::decode(&bytes).unwrap();
     let read = begin.elapsed();
-    let mut planner = Planner::new(PlannerConfig::default());
+    let mut planner = Planner::new(PlannerConfig::default(), WallTime::default());
     let decision = planner.decide(Moment::from_millis(1), &cluster, &BTreeSet::new());
     let restarted = begin.elapsed();
     assert!(decision.is_empty() && cluster.state_hash() == before);

@@ -66,6 +66,15 @@ fn nanos(span: Duration) -> u64 {
 #[serde(transparent)]
 pub struct WallTime(pub i64);
 
+impl WallTime {
+    /// How long after another one; zero where that is later, as with clocks that were set.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        let millis = self.0.saturating_sub(earlier.0);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+}
+
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.0)

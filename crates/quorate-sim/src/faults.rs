@@ -98,6 +98,7 @@ impl World {
             Kind::HostLeaves => {}
             Kind::Copy | Kind::Namesake => self.copy_host(kind == Kind::Copy, host, random),
             Kind::ClockSet => {
+                self.clocks_were_set = true;
                 let by = i64::try_from(random.below(7_200_000)).unwrap_or(0) - 3_600_000;
                 if let Some(node) = self.directors.get_mut(n) {
                     node.wall_offset = by;

@@ -198,6 +198,8 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) ledger: Ledger,
     pub(crate) directors: Vec<DirectorNode>,
+    /// The wall clock of some director has jumped.
+    pub(crate) clocks_were_set: bool,
     pub(crate) hosts: Vec<Host>,
     pub(crate) oracle: Oracle,
     pub(crate) profile: Profile,
@@ -293,6 +295,7 @@ impl World {
             now: Instant::default(),
             ledger: Ledger::default(),
             directors: Vec::new(),
+            clocks_were_set: false,
             hosts: Vec::new(),
             oracle: Oracle::new(profile.clocks_within),
             operator: Operator::default(),

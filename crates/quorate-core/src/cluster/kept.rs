@@ -8,7 +8,7 @@ use crate::record::{Desired, RunReport};
 use crate::time::WallTime;
 
 use super::partition::{Extra, Partition, State};
-use super::run::Run;
+use super::run::{Fled, Run};
 
 /// As it is written.
 #[derive(Serialize)]
@@ -27,6 +27,7 @@ struct Written<'a> {
     doomed: bool,
     extra: Option<&'a Extra>,
     revision: Position,
+    fled: Option<&'a Fled>,
 }
 
 /// As it is read: the same fields in the same order.
@@ -46,6 +47,9 @@ pub(super) struct Kept {
     doomed: bool,
     extra: Option<Box<Extra>>,
     revision: Position,
+    /// Absent in snapshots from before it was kept.
+    #[serde(default)]
+    fled: Option<Fled>,
 }
 
 impl Serialize for Partition {
@@ -65,6 +69,7 @@ impl Serialize for Partition {
             doomed: self.doomed,
             extra: self.extra.as_deref(),
             revision: self.revision,
+            fled: self.fled(),
         };
         written.serialize(serializer)
     }
@@ -87,7 +92,7 @@ impl From<Kept> for Partition {
             extra: kept.extra,
             revision: kept.revision,
         };
-        partition.set_kept(kept.run, kept.restarts_asked, kept.failures);
+        partition.set_kept(kept.run, kept.restarts_asked, kept.failures, kept.fled);
         partition
     }
 }

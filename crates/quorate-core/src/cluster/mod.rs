@@ -58,7 +58,7 @@ pub use apply::FoldError;
 pub use directors::DIRECTORS_MAX;
 pub use eras::{EraError, LOST, NewEra, Restored};
 pub use partition::{Freed, Holder, Partition, State};
-pub use run::Run;
+pub use run::{Fled, Run};
 pub use service::Service;
 pub use session::{Agent, GONE_MAX, Session};
 pub use snapshot::SnapshotError;

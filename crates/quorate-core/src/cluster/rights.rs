@@ -45,6 +45,9 @@ impl Cluster {
         }
         let holder = self.sessions.get_mut(&session).ok_or(Refused::NoSession)?;
         holder.held.insert(id);
+        if let Some(partition) = self.partitions.get_mut(id.0) {
+            partition.flee();
+        }
         self.enter(fold, id, State::Assigned(Holder { session, token }));
         self.tell_holder(fold, id);
         self.note(fold, id, Some((session, token)), What::Assigned);

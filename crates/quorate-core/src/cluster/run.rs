@@ -3,11 +3,14 @@
 
 use std::num::NonZeroU32;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::ids::AgentName;
 use crate::record::{Exit, RunPhase, RunReport};
 
-use super::partition::Partition;
+use crate::time::WallTime;
+
+use super::partition::{Freed, Partition};
 
 /// What an agent last told of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +58,17 @@ pub(super) struct Troubles {
     pub(super) exit: Option<Exit>,
     pub(super) restarts_asked: u32,
     pub(super) failures: u32,
+    pub(super) fled: Option<Fled>,
+}
+
+/// From which agent a partition came to its present one because it failed there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fled {
+    /// The agent on which it failed.
+    pub from: AgentName,
+    /// When it was given back there, as the wall clock of the leader said: compared only to end the time in which
+    /// it counts apart from the balance.
+    pub at: WallTime,
 }
 
 impl Partition {
@@ -99,15 +113,33 @@ impl Partition {
         self.trouble(|troubles| troubles.exit = exit);
     }
 
+    /// Where it failed before it came to the agent that holds it, if that is why it is there.
+    #[must_use]
+    pub fn fled(&self) -> Option<&Fled> {
+        self.troubles.as_ref()?.fled.as_ref()
+    }
+
+    /// Somebody is to have it. What it flees from decides for whom, and a leader that comes later must know.
+    pub(super) fn flee(&mut self) {
+        let from = self.freed().and_then(Freed::avoid).cloned();
+        let at = self.since;
+        self.trouble(|troubles| troubles.fled = from.map(|from| Fled { from, at }));
+    }
+
     /// Puts back what a snapshot holds.
-    pub(super) fn set_kept(&mut self, run: Option<RunReport>, restarts_asked: u32, failures: u32) {
+    pub(super) fn set_kept(
+        &mut self,
+        run: Option<RunReport>,
+        restarts_asked: u32,
+        failures: u32,
+        fled: Option<Fled>,
+    ) {
         self.set_run(run);
-        if restarts_asked > 0 || failures > 0 {
-            self.trouble(|troubles| {
-                troubles.restarts_asked = restarts_asked;
-                troubles.failures = failures;
-            });
-        }
+        self.trouble(|troubles| {
+            troubles.restarts_asked = restarts_asked;
+            troubles.failures = failures;
+            troubles.fled = fled;
+        });
     }
 
     /// Its process has ended, and how, if that is known.

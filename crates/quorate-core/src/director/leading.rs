@@ -67,7 +67,7 @@ impl Director {
 
     fn take_office(&mut self, now: Now) {
         self.role = Role::Leader;
-        let planner = Planner::new(self.config.planner);
+        let planner = Planner::new(self.config.planner, now.wall);
         self.planning = Some(Planning::new(planner));
         self.renewals.clear();
         self.reports.clear();

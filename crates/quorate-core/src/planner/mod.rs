@@ -34,13 +34,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use crate::director::event::Now;
 use crate::history::{Change, What};
 use crate::ids::{AgentName, PartitionId, Position, ServiceId, ServiceName, SessionId, Token};
 use crate::placement::{AgentIndex, GroupIndex, Layout, PartitionIndex};
 use crate::record::{Containment, MoveReason, Schedulable};
 use crate::spec::backoff::BackoffRange;
 use crate::spec::constraint::Constraint;
-use crate::time::Moment;
+use crate::time::{Moment, WallTime};
 
 pub use explain::{AgentVerdict, Why, given_up};
 pub use rest::Settling;
@@ -106,6 +107,8 @@ impl Decision {
 #[derive(Clone, Debug)]
 pub struct Planner {
     config: PlannerConfig,
+    /// When this leadership looked at the cluster first, and what its wall clock said when it began.
+    began: (Moment, WallTime),
     layout: Layout,
     agents: BTreeMap<AgentName, AgentRow>,
     names: Vec<AgentName>,
@@ -279,11 +282,13 @@ fn advances(what: &What) -> bool {
 }
 
 impl Planner {
-    /// A planner that has seen nothing: its first decision looks at the whole cluster.
+    /// A planner that has seen nothing: its first decision looks at the whole cluster. `begins` is what the wall clock
+    /// of the leader says now.
     #[must_use]
-    pub fn new(config: PlannerConfig) -> Self {
+    pub fn new(config: PlannerConfig, begins: WallTime) -> Self {
         Self {
             config,
+            began: (Moment::default(), begins),
             layout: Layout::new(),
             agents: BTreeMap::new(),
             names: Vec::new(),
@@ -464,17 +469,17 @@ impl Planner {
     #[must_use]
     pub fn view(
         config: PlannerConfig,
-        now: Moment,
+        now: Now,
         cluster: &Cluster,
         silent: &BTreeSet<SessionId>,
     ) -> Self {
-        let mut planner = Self::new(config);
+        let mut planner = Self::new(config, now.wall);
         planner.silent.clone_from(silent);
         let services = cluster.services();
         planner.foreseen = services
             .map(|(_, service)| service.spec().lease_class())
             .collect();
-        planner.sync(now, cluster);
+        planner.sync(now.moment, cluster);
         planner
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::agent;
-use crate::cluster::{self, Cluster, Freed, Service, State};
+use crate::cluster::{self, Cluster, Fled, Freed, Service, State};
 use crate::ids::{AgentName, PartitionId, ServiceId};
 use crate::placement::{self, AgentIndex, PartitionIndex, Rules, Standing};
 use crate::record::{CloseReason, ReleaseOutcome, RunPhase, Schedulable};
@@ -32,6 +32,9 @@ impl Planner {
     /// Looks at everything that has changed.
     pub(super) fn sync(&mut self, now: Moment, cluster: &Cluster) {
         self.find_slow(now, cluster);
+        if self.fresh {
+            self.began.0 = now;
+        }
         let changed = (self.fresh || self.dirty_agents) && self.sync_agents(now, cluster);
         // What a new leader finds uneven may come from anything: it need not hurry.
         let by_agents = changed && !self.fresh;
@@ -289,7 +292,7 @@ impl Planner {
             return;
         };
         let group = service.index;
-        if self.exile(now, id, partition) {
+        if self.exile(now, cluster, id, partition) {
             self.layout.take(index);
             return;
         }
@@ -316,7 +319,13 @@ impl Planner {
 
     /// Keeps a partition away from the agent on which it failed, when another one can take it. True
     /// when it is placed by itself.
-    fn exile(&mut self, now: Moment, id: PartitionId, partition: &cluster::Partition) -> bool {
+    fn exile(
+        &mut self,
+        now: Moment,
+        cluster: &Cluster,
+        id: PartitionId,
+        partition: &cluster::Partition,
+    ) -> bool {
         let avoid = partition.freed().and_then(Freed::avoid);
         let avoid = avoid
             .and_then(|name| self.agents.get(name))
@@ -331,7 +340,7 @@ impl Planner {
             self.recall(id);
         }
         let Some(avoid) = avoid else {
-            return false;
+            return self.stay_exiled(now, cluster, id);
         };
         self.layout.take(PartitionIndex(id.0));
         let others = self.agents.values().filter(|row| row.index != avoid);
@@ -346,10 +355,43 @@ impl Planner {
             return false;
         };
         let weight = partition.weight();
-        self.layout.add_ballast(to, weight);
-        let until = now + self.config.exile;
-        self.exiled.insert(id, Exile { to, weight, until });
+        self.exile_to(id, to, weight, now + self.config.exile);
         true
+    }
+
+    /// Until when a partition that is held counts apart from the balance because it failed elsewhere. By the wall
+    /// clock, since the leader before this one has to mean the same moment: otherwise each new leader would move
+    /// something for it.
+    fn fled_until(&self, fled: &Fled) -> Moment {
+        let (began, wall) = self.began;
+        let from_here = began + self.config.exile;
+        (from_here + fled.at.since(wall)).before(wall.since(fled.at))
+    }
+
+    /// A partition that is held and fled stays where it is, and counts apart, for the rest of its time.
+    fn stay_exiled(&mut self, now: Moment, cluster: &Cluster, id: PartitionId) -> bool {
+        let partition = cluster.partition(id);
+        let Some((partition, fled, holder)) =
+            partition.and_then(|p| Some((p, p.fled()?, p.holder()?)))
+        else {
+            return false;
+        };
+        // A clock that was set makes it no longer than it ever is.
+        let until = self.fled_until(fled).min(now + self.config.exile);
+        let from = self.agents.get(&fled.from).map(|row| row.index);
+        let to = self.index_of(holder.session, cluster);
+        let to = to.filter(|to| until > now && Some(*to) != from);
+        let Some(to) = to.filter(|to| self.may_take(partition, *to, true)) else {
+            return false;
+        };
+        self.layout.take(PartitionIndex(id.0));
+        self.exile_to(id, to, partition.weight(), until);
+        true
+    }
+
+    fn exile_to(&mut self, id: PartitionId, to: AgentIndex, weight: u32, until: Moment) {
+        self.layout.add_ballast(to, weight);
+        self.exiled.insert(id, Exile { to, weight, until });
     }
 
     /// What has run elsewhere for long enough counts like any other again.

@@ -404,6 +404,37 @@ fn what_keeps_failing_goes_to_another_agent_and_stays_there_for_a_while() {
 }
 
 #[test]
+fn a_new_leader_leaves_what_fled_and_everything_else_where_it_is() {
+    let mut world = running(&["a1", "a2", "a3"], 12, |_| {});
+    let id = PartitionId(5);
+    let token = world.cluster.partition(id).unwrap().holder().unwrap().token;
+    world.fold(vec![released(id, token, ReleaseOutcome::Move)]);
+    assert_eq!(world.run(), 1);
+    let holders = |world: &World| {
+        let ids = (0..12).map(PartitionId);
+        ids.map(|id| world.holder(id).unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let uneven = holders(&world);
+    let fled_at = world.cluster.partition(id).unwrap().fled().unwrap().at;
+    let after = |seconds: i64| WallTime(fled_at.0 + seconds * 1000);
+    world.planner = Planner::new(PlannerConfig::default(), after(400));
+    assert_eq!(world.run(), 0);
+    assert_eq!(holders(&world), uneven);
+    // For what the leader before has left of its time.
+    world.wait(201);
+    assert_eq!(world.run(), 1);
+    let even = holders(&world);
+    assert_eq!(
+        world.counts(),
+        BTreeMap::from([("a1", 4), ("a2", 4), ("a3", 4)])
+    );
+    world.planner = Planner::new(PlannerConfig::default(), after(601));
+    assert_eq!(world.run(), 0);
+    assert_eq!(holders(&world), even);
+}
+
+#[test]
 fn what_failed_and_moves_waits_as_long_as_it_would_have_where_it_was() {
     let mut world = running(&["a1", "a2"], 2, |spec| {
         spec.restart.backoff = "1s..1m".to_owned();
@@ -678,7 +709,7 @@ fn a_plan_tells_the_moves_starts_stops_and_what_would_wait() {
     let plan = |records| {
         what_if(
             PlannerConfig::default(),
-            world.now,
+            world.now(),
             &world.cluster,
             &world.silent,
             records,
@@ -745,7 +776,7 @@ fn a_plan_foresees_that_agents_open_the_lease_class_that_a_new_service_needs() {
     };
     let plan = |world: &World, records| {
         let config = PlannerConfig::default();
-        what_if(config, world.now, &world.cluster, &world.silent, records)
+        what_if(config, world.now(), &world.cluster, &world.silent, records)
     };
     let new = plan(&world, put("new", vec![partition("x"), partition("y")]));
     assert_eq!((new.starts.len(), new.waiting.len()), (2, 0), "{new:?}");

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::cluster::Cluster;
+use crate::director::event::Now;
 use crate::ids::{AgentName, BatchId, PartitionId, PartitionKey, ServiceName, SessionId};
 use crate::record::{Entry, Header, Record};
-use crate::time::{Moment, WallTime};
+use crate::time::WallTime;
 
 use super::{Planner, PlannerConfig};
 
@@ -47,7 +48,7 @@ impl Plan {
 #[must_use]
 pub fn what_if(
     config: PlannerConfig,
-    now: Moment,
+    now: Now,
     cluster: &Cluster,
     silent: &BTreeSet<SessionId>,
     records: Vec<Record>,
@@ -86,7 +87,7 @@ pub fn what_if(
             (Some(from), None) => plan.stops.push((name.0, name.1, from.clone())),
             (None, Some(to)) => plan.starts.push((name.0, name.1, to.clone())),
             (None, None) if after.wanted(partition) => {
-                let reason = planner.waiting(now, &after, id).unwrap_or_default();
+                let reason = planner.waiting(now.moment, &after, id).unwrap_or_default();
                 plan.waiting.push((name.0, name.1, reason));
             }
             (None, None) => {}

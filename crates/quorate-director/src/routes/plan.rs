@@ -15,11 +15,11 @@ use quorate_api::routes;
 use quorate_core::access::Verb;
 use quorate_core::agent::Service as HowToRun;
 use quorate_core::cluster::{Cluster, Service};
+use quorate_core::director::event::Now;
 use quorate_core::ids::{AgentName, PartitionKey, ServiceName, SessionId};
 use quorate_core::planner::{self, what_if};
 use quorate_core::record::{Record, Schedulable};
 use quorate_core::spec::{File, OnChange, PartitionSpec, ServiceSpec, expand};
-use quorate_core::time::Moment;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -63,7 +63,7 @@ async fn plan(
             let sessions = cluster.sessions().keys().copied();
             let silent = sessions.filter(|id| reading.director.silent(*id));
             let silent: BTreeSet<SessionId> = silent.collect();
-            (cluster.clone(), silent, reading.now.moment)
+            (cluster.clone(), silent, reading.now)
         })
         .await?;
     let index = cluster.position().0;
@@ -137,7 +137,7 @@ fn unreadable(at: String, message: String) -> Failure {
 
 fn planned(
     config: planner::PlannerConfig,
-    now: Moment,
+    now: Now,
     cluster: &Cluster,
     silent: &BTreeSet<SessionId>,
     wanted: &BTreeMap<ServiceName, Wanted>,

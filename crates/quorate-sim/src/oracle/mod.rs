@@ -112,8 +112,8 @@ pub struct Oracle {
     clocks: drift::Clocks,
     /// How many processes have ever started.
     pub starts: u64,
-    /// Something was given back to run elsewhere, because it kept failing where it was. Whoever led then keeps
-    /// it away from there, and the next leader does not know.
+    /// Something was given back to run elsewhere, because it kept failing where it was. It counts apart from the
+    /// balance for a while, by the wall clocks of the leaders.
     pub(crate) failed_somewhere: bool,
     /// Starts and ends since somebody began to watch.
     pub(crate) motions: Option<Vec<Motion>>,

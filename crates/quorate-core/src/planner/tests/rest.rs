@@ -9,6 +9,8 @@ use crate::record::{CloseReason, Desired, Exit, ExitClass, Record, ReleaseOutcom
 use crate::record::{RunReport, Schedulable};
 use crate::spec::{PartitionSource, ServiceSpec, Span};
 
+use crate::time::WallTime;
+
 use super::world::*;
 
 fn settling(world: &World) -> Settling {
@@ -83,7 +85,7 @@ fn from_an_apply_until_the_last_run_is_ready_nothing_is_settled() {
 #[test]
 fn a_new_leader_has_not_settled_before_it_has_looked() {
     let mut world = running(&["a1"], 2, |_| {});
-    world.planner = Planner::new(PlannerConfig::default());
+    world.planner = Planner::new(PlannerConfig::default(), WallTime::default());
     assert!(!is_settled(&world));
     world.decide();
     assert_eq!(settling(&world), SETTLED);

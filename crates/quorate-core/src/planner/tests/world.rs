@@ -50,10 +50,18 @@ impl World {
         Self::with(PlannerConfig::default())
     }
 
+    /// The moment, of a world whose wall clock stands still.
+    pub(super) fn now(&self) -> Now {
+        Now {
+            moment: self.now,
+            wall: WallTime::default(),
+        }
+    }
+
     pub(super) fn with(config: PlannerConfig) -> Self {
         let mut world = Self {
             cluster: Cluster::default(),
-            planner: Planner::new(config),
+            planner: Planner::new(config, WallTime::default()),
             now: Moment::from_millis(1_000_000),
             silent: BTreeSet::new(),
             sessions: BTreeMap::new(),
