@@ -2,8 +2,10 @@
 //! anything else begins.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use quorate_api::client::Client;
 use quorate_core::agent::{Event, FoundRun, WardenId};
 use quorate_core::ids::Token;
 use quorate_core::time::Moment;
@@ -13,9 +15,11 @@ use super::files::Job;
 use super::last_will::LastWill;
 use super::link::{self, Descriptors, Link};
 use super::{Blob, Holder, Shell};
-use crate::warden::PROVEN_DEAD;
 use crate::warden::client::{self as warden_client, TalkError};
-use crate::warden::group;
+use crate::warden::{LAST_WILL, PROVEN_DEAD, group, timekeeper};
+
+/// Between two looks at a warden that is about to end.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// A living warden and what it holds.
 struct Living {
@@ -25,7 +29,7 @@ struct Living {
     told: Result<(Vec<FoundRun>, Vec<Descriptors>), TalkError>,
 }
 
-/// `None` when it does not answer; its deadline ends it.
+/// `None` when it does not answer: it ends what it holds as if no agent had come.
 async fn ask(dir: PathBuf) -> Option<Living> {
     let warden = warden_of(&dir)?;
     match warden_client::Client::connect(&dir).await {
@@ -39,49 +43,78 @@ async fn ask(dir: PathBuf) -> Option<Living> {
             })
         }
         Err(error) => {
-            tracing::warn!(%error, "a warden is left to its deadline");
+            tracing::warn!(%error, "a warden does not answer; it ends what it holds, as if no agent had come");
             None
         }
     }
 }
 
-/// Ends what a dead warden has left, and removes its folder; answers with that and its last will where it
-/// is proven that nothing of it executes and the directors may not know yet.
-async fn end(dir: PathBuf) -> Option<(PathBuf, LastWill)> {
-    let ended = tokio::task::spawn_blocking(move || {
-        let emptied = link::clear_group(&dir).ok()?;
-        let proof = dir.join(PROVEN_DEAD);
-        // The group is gone: what it proved has to be noted for a process after this one.
-        let proven = proof.exists() || (emptied && std::fs::write(proof, []).is_ok());
-        match LastWill::read(&dir) {
-            Ok(will) if proven => Some((dir, will)),
-            Ok(_) | Err(_) => {
-                // Left behind it would only be in the way of people.
-                let _left = std::fs::remove_dir_all(&dir);
-                None
-            }
+/// What is found in the folder of a warden in which nobody listens.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// Nothing of it executes, and the directors may not know yet.
+    Will(Box<LastWill>),
+    /// Its processes still end what it held, or tell of that.
+    Ending,
+    /// Something of it cannot be killed: the next agent process looks again.
+    StillThere,
+    /// It was removed.
+    Nothing,
+}
+
+/// Ends what a dead warden has left. Its folder is removed once nobody needs it: what is in it may be the only proof
+/// that nothing executes any more, and the only word of that.
+fn look(dir: &Path) -> Found {
+    // First: who ends after this has noted its proof by the next look.
+    let alone = timekeeper::lock(dir).ok();
+    let Ok(emptied) = link::clear_group(dir) else {
+        return Found::StillThere;
+    };
+    let proof = dir.join(PROVEN_DEAD);
+    // The group is gone: what it proved has to be noted for a process after this one.
+    let proven = proof.exists() || (emptied && std::fs::write(proof, []).is_ok());
+    match (LastWill::read(dir), alone) {
+        (Ok(will), _) if proven => Found::Will(Box::new(will)),
+        (Ok(_) | Err(_), None) => Found::Ending,
+        (Ok(_) | Err(_), Some(_lock)) => {
+            // Left behind it would only be in the way of people.
+            let _left = std::fs::remove_dir_all(dir);
+            Found::Nothing
         }
-    });
+    }
+}
+
+async fn looked(dir: PathBuf) -> Found {
+    let found = tokio::task::spawn_blocking(move || look(&dir));
     // It cannot panic.
-    ended.await.ok().flatten()
+    found.await.unwrap_or(Found::StillThere)
+}
+
+/// Sees to a warden that nobody can speak to any more, until its folder is gone: closes its session when its end is
+/// proven. That may be as late as whatever it waits for, say a disk.
+async fn settle(dir: PathBuf, client: Client) {
+    loop {
+        match looked(dir.clone()).await {
+            Found::Nothing | Found::StillThere => return,
+            Found::Ending => {}
+            Found::Will(will) => match will.execute(&client, "warden_died").await {
+                Ok(()) => {
+                    tracing::info!(session = will.session, "a dead warden's session is closed");
+                    let _told = tokio::fs::remove_file(dir.join(LAST_WILL)).await;
+                    continue;
+                }
+                // The next process tries again, with the proof that is in the folder.
+                Err(error) => {
+                    tracing::warn!(session = will.session, %error);
+                    return;
+                }
+            },
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
 }
 
 impl Shell {
-    /// Closes the session of a dead warden in the background. Until that is done its folder stays.
-    fn execute(&mut self, dir: PathBuf, will: LastWill) {
-        let client = self.client.clone();
-        self.tasks.spawn(async move {
-            match will.execute(&client, "warden_died").await {
-                Ok(()) => {
-                    tracing::info!(session = will.session, "a dead warden's session is closed");
-                    let _left = tokio::fs::remove_dir_all(dir).await;
-                }
-                // The next process tries again, with the proof that is in the folder.
-                Err(error) => tracing::warn!(session = will.session, %error),
-            }
-        });
-    }
-
     /// Takes over what lives of earlier agent processes.
     pub(super) async fn adopt(&mut self) {
         let dir = self.data.wardens();
@@ -93,9 +126,12 @@ impl Shell {
             .map(|entry| entry.path())
             .filter(|path| !living.contains(path));
         // Before any work is taken: what a dead warden left executes without a right.
-        let ended = futures::future::join_all(stale.map(end)).await;
-        for (dir, will) in ended.into_iter().flatten() {
-            self.execute(dir, will);
+        let stale: Vec<PathBuf> = stale.collect();
+        let ended = futures::future::join_all(stale.iter().cloned().map(looked)).await;
+        for (dir, found) in stale.into_iter().zip(ended) {
+            if matches!(found, Found::Will(_) | Found::Ending) {
+                self.tasks.spawn(settle(dir, self.client.clone()));
+            }
         }
         // Of other agents, too: beside what follows, which it is never in the way of. Not before, because an
         // own group that is gone proves nothing any more.
@@ -177,5 +213,51 @@ impl Shell {
             deadline,
             runs,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn will(dir: &Path) -> LastWill {
+        let will = LastWill {
+            session: 7,
+            secret: "s".to_owned(),
+            directors: Vec::new(),
+            token: None,
+            tls: None,
+            expiry_ms: 1000,
+        };
+        std::fs::write(dir.join(LAST_WILL), serde_json::to_vec(&will).unwrap()).unwrap();
+        will
+    }
+
+    #[test]
+    fn the_folder_of_a_warden_that_still_kills_stays_until_it_has_proven_its_end() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("3");
+        std::fs::create_dir(&dir).unwrap();
+        let will = Box::new(will(&dir));
+        let killing = timekeeper::lock(&dir).unwrap();
+        assert_eq!(look(&dir), Found::Ending);
+        assert!(dir.join(LAST_WILL).exists());
+        std::fs::write(dir.join(PROVEN_DEAD), []).unwrap();
+        assert_eq!(look(&dir), Found::Will(will.clone()));
+        drop(killing);
+        assert_eq!(look(&dir), Found::Will(will));
+        std::fs::remove_file(dir.join(LAST_WILL)).unwrap();
+        assert_eq!(look(&dir), Found::Nothing);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_warden_that_died_without_a_proof_leaves_its_session_to_the_lease() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("3");
+        std::fs::create_dir(&dir).unwrap();
+        will(&dir);
+        assert_eq!(look(&dir), Found::Nothing);
+        assert!(!dir.exists());
     }
 }

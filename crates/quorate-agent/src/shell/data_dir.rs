@@ -1,7 +1,7 @@
 //! The agent's folder: held by one process at a time, with its identity, wardens, runs and logs.
 //!
 //! ```text
-//! agent.lock  agent_id  directors  era
+//! agent.lock  agent_id  directors  era  last_warden
 //! wardens/<n>/           socket, log and last will of a warden
 //! leases/<n>             deadline of a session, where there is no memory to keep it in
 //! runs/<token>/          what a run needs: its data, its checkpoint, its sockets, where its output goes
@@ -16,6 +16,7 @@ use std::os::unix::fs::{
 };
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_core::agent::WardenId;
 use quorate_core::ids::Token;
@@ -30,6 +31,8 @@ use crate::planted::{self, Planted};
 const IDENTITY: &str = "agent_id";
 /// Where the directors were last, a line for each.
 const DIRECTORS: &str = "directors";
+/// The highest number of a warden that there has been.
+const WARDEN: &str = "last_warden";
 
 /// A folder that this process holds.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub(crate) struct DataDir {
     folder: u64,
     /// The folder of the runs under a name that is short enough for their sockets.
     short_runs: PathBuf,
+    highest_warden: Arc<Mutex<u64>>,
     _lock: File,
     /// Held beside the file lock, which network file systems may not keep and copies do not share.
     _name: UnixListener,
@@ -80,6 +84,7 @@ impl DataDir {
         Ok(Self {
             folder,
             short_runs: short::way_to(&root.join("runs"), folder).map_err(fail)?,
+            highest_warden: Arc::new(Mutex::new(noted_warden(&root))),
             root,
             agent_id,
             _lock: lock,
@@ -109,15 +114,34 @@ impl DataDir {
         self.wardens().join(warden.0.to_string())
     }
 
-    /// A number that no warden of this folder has had, as far as is still to be seen.
+    /// A number that no warden of this folder has had.
     pub(crate) fn first_warden(&self) -> WardenId {
-        let last = fs::read_dir(self.wardens())
+        let noted = *locked(&self.highest_warden);
+        let there = fs::read_dir(self.wardens())
             .into_iter()
             .flatten()
             .filter_map(Result::ok)
-            .filter_map(|entry| warden_of(&entry.path()))
+            .filter_map(|entry| warden_of(&entry.path()).map(|warden| warden.0))
             .max();
-        last.map_or(WardenId(1), |last| WardenId(last.0 + 1))
+        WardenId(noted.max(there.unwrap_or(0)) + 1)
+    }
+
+    /// Notes the number of a warden that is about to be, so that no later process gives it to another: a warden may
+    /// outlive its folder, and knows that only by its path.
+    pub(crate) fn note_warden(&self, warden: WardenId) -> impl FnOnce() + Send + 'static {
+        let highest = Arc::clone(&self.highest_warden);
+        let path = self.root.join(WARDEN);
+        move || {
+            let mut highest = locked(&highest);
+            if warden.0 <= *highest {
+                return;
+            }
+            *highest = warden.0;
+            let text = format!("{}\n", warden.0);
+            if let Err(error) = write_whole(&path, 0o600, text.as_bytes()) {
+                tracing::warn!(%error, path = %path.display(), "the number of a warden was not noted");
+            }
+        }
     }
 
     /// Where the directors were when this agent last heard of them; none when that cannot be read.
@@ -169,6 +193,19 @@ impl Drop for DataDir {
             let _ = fs::remove_file(&self.short_runs);
         }
     }
+}
+
+/// The highest number that an earlier process noted; none when that cannot be read.
+fn noted_warden(root: &Path) -> u64 {
+    let text = fs::read_to_string(root.join(WARDEN));
+    text.ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// A number is whole whoever panics.
+fn locked(number: &Mutex<u64>) -> MutexGuard<'_, u64> {
+    number.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The number of the warden in this folder.
@@ -299,12 +336,18 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_a_warden_is_not_used_again_while_its_folder_is_there() {
+    fn the_number_of_a_warden_is_never_used_again() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         assert_eq!(data.first_warden(), WardenId(1));
         make_dir(&data.warden(WardenId(10)), 0o700).unwrap();
         make_dir(&data.warden(WardenId(9)), 0o700).unwrap();
         assert_eq!(data.first_warden(), WardenId(11));
+        data.note_warden(WardenId(12))();
+        data.note_warden(WardenId(11))();
+        fs::remove_dir_all(data.wardens()).unwrap();
+        drop(data);
+        let again = DataDir::open(dir.path()).unwrap();
+        assert_eq!(again.first_warden(), WardenId(13));
     }
 }

@@ -22,6 +22,12 @@ pub(crate) fn followed(options: Options, data: &DataDir) -> Options {
     }
 }
 
+/// What the agent has seen whose warden has this folder.
+pub(crate) fn seen(warden: &Path) -> Eras {
+    let root = warden.ancestors().nth(2);
+    Eras::seen(root.map_or(0, |root| read(&root.join(FILE))))
+}
+
 /// One that cannot be read is taken for the first: then directors of any are heard, as by a new agent.
 fn read(path: &Path) -> u16 {
     let text = fs::read_to_string(path);

@@ -6,11 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quorate_api::client::{AddressError, Client};
+use quorate_api::client::{AddressError, Client, Options};
 use quorate_api::session::CloseRequest;
 use serde::{Deserialize, Serialize};
 
 use super::calls::is_over;
+use super::eras;
 use super::files::Job;
 use super::tls::{self, Tls};
 use crate::warden::LAST_WILL;
@@ -112,7 +113,11 @@ impl LastWill {
 pub async fn last_will(dir: &Path) -> Result<(), LastWillError> {
     let will = LastWill::read(dir)?;
     let loaded = will.tls.as_ref().map(Tls::load).transpose()?;
-    let options = tls::options(loaded.as_ref(), will.token.as_deref());
+    let options = Options {
+        // A director whose quorum was given up takes anything for closed.
+        eras: Some(eras::seen(dir)),
+        ..tls::options(loaded.as_ref(), will.token.as_deref())
+    };
     let client = Client::with(will.directors.clone(), options)?;
     will.execute(&client, "agent_died").await
 }

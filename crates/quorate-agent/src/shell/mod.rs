@@ -428,7 +428,10 @@ impl Shell {
             files: Some(self.files_of_runs),
         };
         let inputs = self.inputs.clone();
+        let note = self.data.note_warden(warden);
         self.tasks.spawn(async move {
+            // It cannot panic.
+            let _noted = tokio::task::spawn_blocking(note).await;
             let spawned = warden_client::Client::spawn(&program, &dir, terms).await;
             let input = match spawned {
                 Ok(client) => Input::Linked {

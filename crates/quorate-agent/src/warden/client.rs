@@ -495,9 +495,11 @@ impl Proof {
             let mut ready = scanned.readable().await?;
             let mut byte = [0];
             match ready.try_io(|pipe| Ok(rustix::io::read(pipe.get_ref(), &mut byte)?)) {
+                // There is one byte, and another task may have been the one that read it.
+                Ok(Ok(0)) if self.proven.load(Ordering::Acquire) => return Ok(()),
                 Ok(Ok(0)) => return Err(Unproven::NoProof),
                 Ok(Ok(_)) => {
-                    self.proven.store(true, Ordering::Relaxed);
+                    self.proven.store(true, Ordering::Release);
                     return Ok(());
                 }
                 Ok(Err(cause)) if cause.kind() == io::ErrorKind::Interrupted => {}

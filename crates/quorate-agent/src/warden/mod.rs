@@ -13,7 +13,7 @@ mod init;
 mod job;
 pub mod protocol;
 mod scan;
-mod timekeeper;
+pub(crate) mod timekeeper;
 mod trial;
 mod wire;
 

@@ -35,8 +35,9 @@ use crate::sys::{
     Alarm, KillTimer, SingleThreaded, block_signals, boot_nanos, standard_output, take_signals,
 };
 
-/// How long the last will may take: a handful of attempts to reach a director.
-const LAST_WILL_WITHIN: Duration = Duration::from_secs(20);
+/// How long the last will may take: a little longer than it tries of its own accord, which is as long as the lease
+/// lasts and a day at most. Nobody else waits for it.
+const LAST_WILL_WITHIN: Duration = Duration::from_secs(24 * 3600 + 60);
 /// Between two passes over the process table.
 const SCAN_EVERY: Duration = Duration::from_millis(10);
 /// How long an empty control group may take to be removed.
@@ -66,8 +67,9 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     holder.bury(code, options, &signals)
 }
 
-/// Keeps a second warden out of the folder.
-fn lock(dir: &Path) -> io::Result<File> {
+/// Keeps a second warden out of the folder, and the folder where it is: whoever holds this is a warden that lives.
+/// The holder of the runs shares it, and both keep it to their end.
+pub(crate) fn lock(dir: &Path) -> io::Result<File> {
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -261,7 +263,7 @@ impl Holder {
             None => say(format_args!(
                 "the holder of the runs was killed, and they with it"
             )),
-            Some(holder::ABANDONED) => execute_last_will(options)?,
+            Some(holder::ABANDONED) => execute_last_will(options, signals)?,
             Some(_) => {}
         }
         // Kept to the end: a SIGTERM from here on finds nothing to end.
@@ -278,7 +280,7 @@ fn waitpid_any() -> io::Result<Option<(Pid, rustix::process::WaitStatus)>> {
     }
 }
 
-fn execute_last_will(options: &Options) -> io::Result<()> {
+fn execute_last_will(options: &Options, signals: &OwnedFd) -> io::Result<()> {
     if !options.dir.join(LAST_WILL).exists() {
         return Ok(());
     }
@@ -293,17 +295,38 @@ fn execute_last_will(options: &Options) -> io::Result<()> {
         return Ok(());
     };
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let mut waits = [PollFd::new(&pidfd, PollFlags::IN)];
-    if poll(
-        &mut waits,
-        Timespec::try_from(LAST_WILL_WITHIN).ok().as_ref(),
-    )? == 0
-    {
-        say(format_args!(
-            "the last will takes longer than {LAST_WILL_WITHIN:?} and is given up"
-        ));
+    if !ends_in_time(&pidfd, signals)? {
+        say(format_args!("the last will is left to the next agent"));
         child.kill()?;
     }
     child.wait()?;
     Ok(())
+}
+
+/// Whether a process ends by itself, before its time is over and before somebody wants this one to end.
+fn ends_in_time(pidfd: &OwnedFd, signals: &OwnedFd) -> io::Result<bool> {
+    let until = boot_nanos().saturating_add(super::nanos(LAST_WILL_WITHIN));
+    loop {
+        let left = Duration::from_nanos(until.saturating_sub(boot_nanos()));
+        let mut waits = [
+            PollFd::new(pidfd, PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
+        ];
+        match poll(&mut waits, Timespec::try_from(left).ok().as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(cause) => return Err(cause.into()),
+        }
+        let [ended, signalled] = waits.map(|wait| !wait.revents().is_empty());
+        if ended {
+            return Ok(true);
+        }
+        let mut terminate = false;
+        if signalled {
+            take_signals(signals, |signal| terminate |= signal == libc::SIGTERM)?;
+        }
+        if terminate {
+            return Ok(false);
+        }
+    }
 }
