@@ -2,6 +2,7 @@
 //! hits whoever leads then.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
@@ -10,8 +11,12 @@ use crate::clock::boot_nanos;
 use crate::faults::{BOTH, OnDirectors, Whom};
 use crate::judge::Promise;
 use crate::net::swallow_own;
+use crate::process::within;
 use crate::random::Random;
 use crate::scene::{Active, Scene, fill};
+
+/// How long a director may take to catch up with the leader before it leads in its place.
+const TRANSFERRED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Scene {
     /// Does something to directors.
@@ -180,12 +185,18 @@ impl Scene {
         Ok(small)
     }
 
+    /// On a machine that is late one that is to lead may not have caught up yet: it is asked again.
     fn transfer(&self, to: &[usize]) -> Result<()> {
         let all = &self.cluster.quorum.directors;
         let first = to.first().and_then(|&at| all.get(at));
         let name = &first.context("no such director")?.name;
         let args = ["cluster", "transfer-leader", "--to", name];
-        self.cluster.quorate(&args)?;
+        let mut said = String::new();
+        let transferred = within(TRANSFERRED_WITHIN, "the leadership is handed over", || {
+            let answer = self.cluster.quorate(&args);
+            answer.map_err(|error| said = error.to_string()).ok()
+        });
+        transferred.with_context(|| said)?;
         Ok(())
     }
 
