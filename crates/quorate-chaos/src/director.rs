@@ -15,8 +15,9 @@ use crate::net::{Network, own};
 use crate::process::{Held, run};
 use crate::stage::{Stage, command, inside_group};
 
-/// The data folder of a director with a small disk: it has room for two pieces of its ledger.
-const SMALL_DISK: &str = "size=48m";
+/// The data folder of a director with a small disk: it has room for two pieces of its ledger and for all the history that
+/// it keeps, which is full after an hour of hundreds of partitions.
+const SMALL_DISK: &str = "size=112m";
 /// Numbers of networks of directors begin so much above those of their agents.
 const NUMBERS: u8 = 50;
 
