@@ -4,6 +4,7 @@
 mod alarms;
 mod checkpoints;
 mod classes;
+mod table;
 
 use std::collections::BTreeSet;
 
@@ -182,94 +183,6 @@ fn name(effect: &Effect) -> String {
         Effect::WakeAt(_) => "wake".to_owned(),
         Effect::Done => "done".to_owned(),
     }
-}
-
-const PHASES: [Phase; 9] = [
-    Phase::Spawning,
-    Phase::Opening,
-    Phase::Resuming,
-    Phase::Open,
-    Phase::Live,
-    Phase::Draining,
-    Phase::Leaving,
-    Phase::Closing,
-    Phase::Over,
-];
-
-fn events() -> Vec<(&'static str, Duration, Event)> {
-    // Later than every moment at which a phase was reached, earlier than every deadline.
-    let soon = Duration::from_millis(8_600);
-    let warden = W;
-    vec![
-        ("spawned", soon, Event::Spawned { warden }),
-        (
-            "opened",
-            soon,
-            Event::Opened {
-                warden,
-                opened: opened(),
-            },
-        ),
-        ("open failed", soon, Event::OpenFailed { warden }),
-        (
-            "renewed",
-            soon,
-            Event::Renewed {
-                warden,
-                sent: NOW + soon,
-            },
-        ),
-        ("work", Duration::ZERO, work(vec![item(2, Wanted::Running)])),
-        ("deadline-grace", soon, Event::Woke),
-        (
-            "deadline",
-            LEASE,
-            Event::Renewed {
-                warden,
-                sent: NOW + LEASE,
-            },
-        ),
-        ("lost", Duration::ZERO, Event::Lost { warden }),
-        (
-            "gone, proven",
-            Duration::ZERO,
-            Event::WardenGone {
-                warden,
-                proven: true,
-            },
-        ),
-        (
-            "gone",
-            Duration::ZERO,
-            Event::WardenGone {
-                warden,
-                proven: false,
-            },
-        ),
-        ("closed", Duration::ZERO, Event::Closed { warden }),
-        ("shutdown", Duration::ZERO, Event::Shutdown),
-    ]
-}
-
-#[test]
-fn every_cell_of_the_table_is_as_documented() {
-    let mut table = String::new();
-    for phase in PHASES {
-        for (event_name, after, event) in events() {
-            let mut agent = agent_in(phase);
-            assert_eq!(phase_of(&agent, W), phase);
-            let effects = take(&mut agent, NOW + after, event);
-            let names: Vec<String> = effects.iter().map(name).collect();
-            let to = phase_of(&agent, W);
-            if to != phase || !names.is_empty() {
-                table.push_str(&format!(
-                    "{phase:?} · {event_name} → {to:?} [{}]\n",
-                    names.join("; ")
-                ));
-            }
-        }
-    }
-    insta::assert_snapshot!(table);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Every event in every role.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// A director in each role; a candidate and a leader with an append that is not answered yet, and without.
@@ -73,6 +75,31 @@ fn election_of_another(world: &World) -> Vec<u8> {
     .encode()
 }
 
+/// The snapshot of a director that has folded one more entry than anybody here: another's election.
+fn newer_snapshot(world: &World) -> Event {
+    let mut cluster = world.cluster().clone();
+    cluster.fold(&election_of_another(world)).unwrap();
+    let next = cluster.position().next();
+    let bytes = cluster.encode();
+    Event::Reset { next, bytes }
+}
+
+/// The place of an event's variant among all. A new one does not compile here before it has its place, and
+/// then the table wants a row of it.
+const fn variant(event: &Event) -> usize {
+    match event {
+        Event::Hint { .. } => 0,
+        Event::ReadAnswered { .. } => 1,
+        Event::Reset { .. } => 2,
+        Event::AppendAnswered { .. } => 3,
+        Event::TailAnswered { .. } => 4,
+        Event::Asked { .. } => 5,
+        Event::Renewed { .. } => 6,
+        Event::Fenced { .. } => 7,
+        Event::Woke => 8,
+    }
+}
+
 fn events(world: &World) -> Vec<(&'static str, Event)> {
     let (next, epoch) = world.tail();
     let hint = |should_lead| Event::Hint {
@@ -115,6 +142,21 @@ fn events(world: &World) -> Vec<(&'static str, Event)> {
         ),
         ("read: too old", read(ReadOutcome::Trimmed)),
         ("read: failed", read(ReadOutcome::Failed)),
+        ("reset: newer", newer_snapshot(world)),
+        (
+            "reset: older",
+            Event::Reset {
+                next: world.cluster().position().next(),
+                bytes: world.cluster().encode(),
+            },
+        ),
+        (
+            "reset: no snapshot of ours",
+            Event::Reset {
+                next: next.next(),
+                bytes: b"?".to_vec(),
+            },
+        ),
         ("append: appended", answered(AppendOutcome::Appended)),
         (
             "append: position taken",
@@ -177,6 +219,13 @@ fn kind(text: &str) -> &str {
 
 fn role(world: &World) -> String {
     kind(&format!("{:?}", world.nodes[0].director.role())).to_lowercase()
+}
+
+#[test]
+fn no_event_is_left_out_of_the_table() {
+    let all = events(&World::new(1)).into_iter();
+    let all: BTreeSet<usize> = all.map(|(_, event)| variant(&event)).collect();
+    assert_eq!(all, BTreeSet::from_iter(0..=variant(&Event::Woke)));
 }
 
 #[test]
