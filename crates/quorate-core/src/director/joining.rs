@@ -90,11 +90,10 @@ impl Director {
             if known.sessions().is_empty() {
                 return Ok(());
             }
-            return Err(Refusal::Conflict(format!(
-                "an agent named {0} is alive with another identity; give this one another --name, or end \
-                 {0} and wait for its lease",
-                agent.name
-            )));
+            let heard = self
+                .sessions_of(known)
+                .any(|session| self.fresh(now, session).is_some());
+            return Err(Refusal::Conflict(name_taken(agent, heard)));
         }
         if known.process() == process {
             return Ok(());
@@ -241,6 +240,23 @@ fn own_labels(agent: &AgentInfo) -> Result<(), Refusal> {
     let hint =
         format!("leave it out; the field \"{CONTAINMENT_LABEL}\" says the grade that was proven");
     Err(Refusal::Invalid(problem.hint(hint)))
+}
+
+/// Why an agent may not have a name whose work may still be running somewhere.
+fn name_taken(agent: &AgentInfo, heard: bool) -> String {
+    let name = &agent.name;
+    if heard {
+        format!(
+            "an agent named {name} is alive with another identity; give this one another --name, or stop that \
+             one first"
+        )
+    } else {
+        format!(
+            "an agent named {name} with another identity is not heard, and its work may still be running; give \
+             this one another --name, or wait for its lease, which work that is kept has not. When its machine \
+             is certainly dead, `quorate evict {name}` ends it (see its --help)"
+        )
+    }
 }
 
 fn copied(agent: &AgentInfo, other: &Place, ago: Duration) -> String {

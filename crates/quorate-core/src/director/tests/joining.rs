@@ -112,6 +112,42 @@ fn one_that_is_not_heard_any_more_is_replaced_and_what_it_holds_ends_by_its_leas
     );
 }
 
+#[test]
+fn the_name_of_another_identity_is_free_once_that_is_stopped_or_evicted_and_each_is_told_in_its_time()
+ {
+    let another = || {
+        let Call::Register { mut agent, .. } = register("a", 2, "") else {
+            panic!()
+        };
+        agent.place = place("uuid:2", "b2", 9);
+        Call::Register {
+            agent,
+            lease: LeaseTimes::of(Duration::from_secs(10)),
+            secret_hash: "another".to_owned(),
+            process: 2,
+        }
+    };
+    let mut world = World::led();
+    world.ask(joins(1, place("uuid:1", "b1", 7)));
+    let answer = world.ask(another());
+    let why = refused(&answer);
+    assert!(
+        why.contains("is alive") && why.contains("stop that"),
+        "{why}"
+    );
+    assert!(!why.contains("evict"), "{why}");
+    world.pass(Duration::from_secs(6));
+    let answer = world.ask(another());
+    let why = refused(&answer);
+    assert!(
+        why.contains("is not heard") && why.contains("`quorate evict a`"),
+        "{why}"
+    );
+    world.ask(evict("a"));
+    let answer = world.ask(another());
+    assert!(matches!(answer, Answer::Opened { .. }), "{answer:?}");
+}
+
 /// A renewal of this session by the process that opened it.
 fn renews(world: &mut World, session: u64) -> RenewalAnswer {
     let session = SessionId(session);
