@@ -9,7 +9,8 @@ use crate::spec::template::{ARGUMENT_BYTES_MAX, Template};
 /// Most bytes of a command and its environment together, as written.
 pub(super) const COMMAND_BYTES_MAX: usize = 128 * 1024;
 
-/// Variables that every run gets from quorate.
+/// Variables that quorate sets for runs, or may one day: a specification that had one now would change its
+/// meaning then.
 const OWN_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "TRACEPARENT"];
 
 pub(super) fn check(found: &mut Found, spec: &ServiceSpec) {
@@ -171,7 +172,7 @@ fn variable(found: &mut Found, name: &str) {
     } else if name.starts_with("QUORATE_") || BTreeSet::from(OWN_VARIABLES).contains(name) {
         found.add(
             &field,
-            "this variable is set by quorate for every run",
+            "this variable is reserved for quorate",
             "choose another name",
         );
     }

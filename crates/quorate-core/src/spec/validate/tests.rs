@@ -135,12 +135,12 @@ fn every_bad_value_is_told_with_its_place_and_its_next_step() {
         (
             "env",
             json!({ "QUORATE_KEY": "x" }),
-            "env.QUORATE_KEY: this variable is set by quorate for every run; choose another name",
+            "env.QUORATE_KEY: this variable is reserved for quorate; choose another name",
         ),
         (
             "env",
             json!({ "NOTIFY_SOCKET": "x" }),
-            "env.NOTIFY_SOCKET: this variable is set by quorate",
+            "env.NOTIFY_SOCKET: this variable is reserved for quorate",
         ),
         (
             "env",
