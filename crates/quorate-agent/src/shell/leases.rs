@@ -3,7 +3,8 @@
 //! They are kept in memory, so that neither a renewal nor a run that looks ever waits for a disk; where
 //! there is no memory that programs share, in the data folder. What is in one is a promise to programs
 //! (`docs/fencing.md`): lines are added, never changed. A file must never tell a later deadline than the
-//! warden has.
+//! warden was asked to keep. One that is slow or stopped may still keep the earlier one, and then kills
+//! earlier than a run has read, which takes nothing from exclusivity.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

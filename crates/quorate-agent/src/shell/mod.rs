@@ -553,7 +553,8 @@ impl Shell {
     }
 
     fn arm(&mut self, warden: WardenId, deadline: Moment) -> Option<Event> {
-        // The warden first: a run must not read a deadline that is not armed.
+        // The warden first: a run should not read a deadline that is not armed. It is only asked for here;
+        // a warden that is slow may still have the earlier one when a run reads this.
         let lost = self.order(
             warden,
             Order::Arm {
