@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use super::validate::Problem;
 use super::{PartitionSource, PartitionSpec, ServiceSpec};
-use crate::ids::{PartitionKey, ServiceName};
+use crate::ids::{NameError, PartitionKey, ServiceName};
 
 /// Most partitions of one service.
 pub const PARTITIONS_MAX: usize = 1_000_000;
+
+/// So many things that are wrong with one list are told at once.
+const LIST_PROBLEMS_MAX: usize = 20;
 
 /// The partitions of a service whose specification names them; `None` when a file does.
 ///
@@ -49,9 +52,11 @@ pub(super) fn no_source(path: String) -> Problem {
 }
 
 fn key(path: &str, text: &str) -> Result<PartitionKey, Problem> {
-    PartitionKey::new(text).map_err(|error| {
-        Problem::new(path, error.to_string()).hint("write another key, such as \"eu-1\"")
-    })
+    PartitionKey::new(text).map_err(|error| bad_key(path.to_owned(), &error))
+}
+
+fn bad_key(path: String, error: &NameError) -> Problem {
+    Problem::new(path, error.to_string()).hint("write another key, such as \"eu-1\"")
 }
 
 pub(super) fn too_many(path: &str, count: u64) -> Problem {
@@ -63,21 +68,43 @@ pub(super) fn too_many(path: &str, count: u64) -> Problem {
 }
 
 fn list_keys(path: &str, list: &[String]) -> Result<Vec<PartitionKey>, Problem> {
+    let (keys, problems) = read_list(path, list, 1);
+    problems.into_iter().next().map_or(Ok(keys), Err)
+}
+
+/// What is wrong with a list: the first so many, each with its place.
+pub(super) fn list_problems(path: &str, list: &[String]) -> Vec<Problem> {
+    read_list(path, list, LIST_PROBLEMS_MAX).1
+}
+
+fn read_list(path: &str, list: &[String], most: usize) -> (Vec<PartitionKey>, Vec<Problem>) {
+    let mut problems = Vec::new();
     if list.len() > PARTITIONS_MAX {
-        return Err(too_many(path, list.len() as u64));
+        problems.push(too_many(path, list.len() as u64));
+        return (Vec::new(), problems);
     }
     let mut seen = BTreeMap::new();
     let mut keys = Vec::with_capacity(list.len());
     for (at, text) in list.iter().enumerate() {
-        let key = key(&format!("{path}[{at}]"), text)?;
+        if problems.len() == most {
+            break;
+        }
+        let here = || format!("{path}[{at}]");
+        let key = match PartitionKey::new(text) {
+            Ok(key) => key,
+            Err(error) => {
+                problems.push(bad_key(here(), &error));
+                continue;
+            }
+        };
         if let Some(first) = seen.insert(key.clone(), at) {
             let message = format!("the key {text:?} is already at {path}[{first}]");
-            return Err(Problem::new(format!("{path}[{at}]"), message)
-                .hint("a key names one partition; remove one of the two"));
+            let hint = "a key names one partition; remove one of the two";
+            problems.push(Problem::new(here(), message).hint(hint));
         }
         keys.push(key);
     }
-    Ok(keys)
+    (keys, problems)
 }
 
 fn range_keys(path: &str, range: &str) -> Result<Vec<PartitionKey>, Problem> {

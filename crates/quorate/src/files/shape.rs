@@ -10,6 +10,10 @@ use serde_json::{Map, Number, Value};
 use super::text::{Spans, Text, join};
 use crate::failure::{Code, Problem};
 
+/// How a message ends that tells of a second key.
+const TWICE: &str = "is there twice";
+/// What stands for NaN and infinity.
+const NOT_FINITE: &str = "not a finite number";
 /// More unknown keys than this in one file are not worth listing.
 const UNKNOWN_KEYS_MAX: usize = 20;
 
@@ -74,12 +78,55 @@ fn toml(text: &Text) -> Result<(Value, Spans), Problem> {
             code: Code::FileSyntax,
             sentence: message,
             place: error.span().map(|range| text.place(range)),
-            next: "write NAME = VALUE, with text in quotes and tables as [service.NAME]".to_owned(),
+            next: toml_next(error.message()).to_owned(),
         }
     })?;
+    if let Some(problem) = not_finite(text, document.as_table()) {
+        return Err(problem);
+    }
     let spans = Spans::of_toml(document.as_table());
     let tree = toml_table(document.as_table());
     Ok((tree, spans))
+}
+
+/// What helps with a mistake that the TOML library finds.
+fn toml_next(message: &str) -> &'static str {
+    if message.starts_with("duplicate key") {
+        "it is there twice: remove one of the two, or give it another name"
+    } else if message.contains("overflow") {
+        "write a smaller number"
+    } else {
+        "write NAME = VALUE, with text in quotes and tables as [service.NAME]"
+    }
+}
+
+/// The first NaN or infinity: TOML has them, and no key takes them, not even as text.
+fn not_finite(text: &Text, table: &dyn toml_edit::TableLike) -> Option<Problem> {
+    fn of_value(text: &Text, value: &toml_edit::Value) -> Option<Problem> {
+        match value {
+            toml_edit::Value::Float(number) if !number.value().is_finite() => Some(Problem {
+                code: Code::FileValue,
+                sentence: format!("{} is no finite number", number.value()),
+                place: value.span().map(|range| text.place(range)),
+                next: "write a number".to_owned(),
+            }),
+            toml_edit::Value::Array(items) => items.iter().find_map(|item| of_value(text, item)),
+            toml_edit::Value::InlineTable(table) => not_finite(text, table),
+            toml_edit::Value::Float(_)
+            | toml_edit::Value::String(_)
+            | toml_edit::Value::Integer(_)
+            | toml_edit::Value::Boolean(_)
+            | toml_edit::Value::Datetime(_) => None,
+        }
+    }
+    table.iter().find_map(|(_, item)| match item {
+        toml_edit::Item::None => None,
+        toml_edit::Item::Value(value) => of_value(text, value),
+        toml_edit::Item::Table(table) => not_finite(text, table),
+        toml_edit::Item::ArrayOfTables(tables) => {
+            tables.iter().find_map(|table| not_finite(text, table))
+        }
+    })
 }
 
 fn toml_table(table: &dyn toml_edit::TableLike) -> Value {
@@ -101,9 +148,10 @@ fn toml_value(value: &toml_edit::Value) -> Value {
     match value {
         toml_edit::Value::String(text) => Value::String(text.value().clone()),
         toml_edit::Value::Integer(number) => Value::from(*number.value()),
-        // NaN and infinity have no place in any key: as text they are refused wherever a number belongs.
-        toml_edit::Value::Float(number) => Number::from_f64(*number.value())
-            .map_or_else(|| Value::from("not a finite number"), Value::Number),
+        // NaN and infinity have no place in any key, and were refused before.
+        toml_edit::Value::Float(number) => {
+            Number::from_f64(*number.value()).map_or_else(|| Value::from(NOT_FINITE), Value::Number)
+        }
         toml_edit::Value::Boolean(flag) => Value::Bool(*flag.value()),
         toml_edit::Value::Datetime(time) => Value::String(time.value().to_string()),
         toml_edit::Value::Array(items) => Value::Array(items.iter().map(toml_value).collect()),
@@ -120,11 +168,18 @@ fn json(text: &Text) -> Result<(Value, Spans), Problem> {
             // serde_json ends its text with the place, which is shown with the line instead.
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
+            let next = if message.ends_with(TWICE) {
+                "remove one of the two, or give it another name"
+            } else if message.contains("out of range") {
+                "write a smaller number"
+            } else {
+                "write {\"service\": {\"NAME\": {\"command\": [\"PROGRAM\"]}}}"
+            };
             Problem {
                 code: Code::FileSyntax,
                 sentence: message.to_owned(),
                 place: Some(text.place_at(error.line(), error.column())),
-                next: "write {\"service\": {\"NAME\": {\"command\": [\"PROGRAM\"]}}}".to_owned(),
+                next: next.to_owned(),
             }
         })?;
     Ok((tree, Spans::of_json(&text.content)))
@@ -184,9 +239,7 @@ impl<'de> Visitor<'de> for NoDuplicates {
         let mut object = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if object.contains_key(&key) {
-                return Err(serde::de::Error::custom(format!(
-                    "the key {key:?} is there twice"
-                )));
+                return Err(serde::de::Error::custom(format!("the key {key:?} {TWICE}")));
             }
             let value = entries.next_value_seed(Self)?;
             object.insert(key, value);
@@ -494,6 +547,10 @@ fn explain(message: &str, found: Option<&Value>) -> (String, String) {
         .split_once(", expected ")
         .map(|(_, expected)| wanted(expected));
     match (found, expected) {
+        (Some(Value::String(text)), Some(expected)) if text == NOT_FINITE => (
+            format!("expected {expected}, found {NOT_FINITE}"),
+            format!("write {expected}"),
+        ),
         (Some(Value::String(text)), Some(expected))
             if expected.contains("number") && text.parse::<f64>().is_ok() =>
         {

@@ -65,7 +65,13 @@ fn expanded(found: &mut Found, name: &ServiceName, spec: &ServiceSpec) {
             "name at least one key; `quorate stop` stops a service and keeps it",
         ),
         Ok(_) => {}
-        Err(problem) => found.problems.push(problem),
+        Err(problem) => match spec.partitions.as_ref().and_then(|of| of.list.as_ref()) {
+            Some(list) => {
+                let path = format!("{}.partitions.list", found.at);
+                found.problems.extend(expand::list_problems(&path, list));
+            }
+            None => found.problems.push(problem),
+        },
     }
 }
 
