@@ -94,3 +94,21 @@ impl App {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_beyond_the_longest_is_cut_and_one_that_is_not_said_is_a_minute() {
+        let wait = |asked| Blocking::new(Some(1), asked).wait;
+        let longest = Duration::from_secs(WAIT_SECONDS_MAX);
+        assert_eq!(wait(Some(Duration::MAX)), longest);
+        assert_eq!(wait(Some(longest + Duration::from_millis(1))), longest);
+        assert_eq!(
+            wait(Some(Duration::from_millis(1))),
+            Duration::from_millis(1)
+        );
+        assert_eq!(wait(None), WAIT_DEFAULT);
+    }
+}

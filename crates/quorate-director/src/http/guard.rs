@@ -102,10 +102,10 @@ fn host(request: &Request, channel: &Channel) -> Result<String, Failure> {
     let mut named = request.headers().get_all(header::HOST).iter();
     let header = named.next();
     if named.next().is_some() {
-        return Err(Failure::new(
-            Code::MalformedRequest,
-            "the request names two hosts",
-        ));
+        return Err(
+            Failure::new(Code::MalformedRequest, "the request names two hosts")
+                .next_step("send one Host header"),
+        );
     }
     let authority = request.uri().authority().map(ToString::to_string);
     let header = header.map(lossy);

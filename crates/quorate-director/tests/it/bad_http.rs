@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::desk::{Desk, PATIENCE};
-use crate::wire::{problem, raw};
+use crate::wire::{problem, problem_in, raw};
 
 #[tokio::test]
 async fn a_body_that_is_too_large_or_too_slow_is_refused() {
@@ -33,7 +33,12 @@ async fn a_body_that_is_too_large_or_too_slow_is_refused() {
           Content-Length: 100\r\nConnection: close\r\n\r\n{\"spec\":",
     )
     .await;
-    assert!(slow.starts_with("HTTP/1.1 408"), "{slow}");
+    let told = problem_in(&slow);
+    assert_eq!((told.status, told.code), (408, Code::SlowRequest));
+    assert!(
+        told.detail.starts_with("the body took longer than "),
+        "{told}"
+    );
     desk.stop().await;
 }
 
@@ -160,6 +165,37 @@ async fn requests_that_could_be_understood_in_two_ways_are_refused() {
                 || answer.starts_with(&format!("HTTP/1.0 {status}")),
             "{request:?}: {answer}"
         );
+    }
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_for_another_host_or_for_two_is_told_in_words() {
+    let desk = Desk::start().await;
+    for (start, hosts, code, detail) in [
+        (
+            "GET /livez",
+            "Host: localhost\r\nHost: evil.example\r\n",
+            Code::MalformedRequest,
+            "the request names two hosts",
+        ),
+        (
+            "GET http://evil.example/livez",
+            "Host: localhost\r\n",
+            Code::Forbidden,
+            "this director is not \"evil.example\"",
+        ),
+        (
+            "GET /livez",
+            "",
+            Code::MalformedRequest,
+            "the request names no host",
+        ),
+    ] {
+        let request = format!("{start} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        let told = problem_in(&raw(&desk, request.as_bytes()).await);
+        assert_eq!((told.code, told.detail.as_str()), (code, detail));
+        assert!(told.next_step.is_some(), "{told:?}");
     }
     desk.stop().await;
 }

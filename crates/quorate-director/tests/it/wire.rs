@@ -22,6 +22,22 @@ pub(crate) async fn get(desk: &Desk, path: &str) -> Problem {
     problem(response).await
 }
 
+/// The problem in an answer as it came.
+pub(crate) fn problem_in(answer: &str) -> Problem {
+    let (head, body) = answer.split_once("\r\n\r\n").expect(answer);
+    let head = head.to_ascii_lowercase();
+    assert!(
+        head.contains("content-type: application/problem+json"),
+        "{answer}"
+    );
+    let problem: Problem = serde_json::from_str(body).expect(answer);
+    assert!(
+        head.starts_with(&format!("http/1.1 {}", problem.status)),
+        "{answer}"
+    );
+    problem
+}
+
 pub(crate) async fn problem(response: reqwest::Response) -> Problem {
     let status = response.status().as_u16();
     assert_eq!(
