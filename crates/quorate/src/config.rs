@@ -1,5 +1,5 @@
-//! The configuration files of the daemons. Every key is also a flag and an environment variable; the
-//! flag wins, then the variable, then the file.
+//! The configuration files of the daemons. Every key but the hooks of `director.fence` is also a flag and an
+//! environment variable; the flag wins, then the variable, then the file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -160,7 +160,7 @@ pub(crate) fn read(path: Option<&Path>) -> Result<ConfigFile, Failure> {
     let Some(path) = path else {
         return Ok(ConfigFile::default());
     };
-    let next = "every key is also a flag: quorate director --help, quorate agent --help";
+    let next = "every key but director.fence is also a flag: quorate director --help, quorate agent --help";
     let name = path.display().to_string();
     let content = std::fs::read_to_string(path).map_err(|error| {
         Failure::new(

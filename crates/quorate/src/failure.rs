@@ -71,7 +71,9 @@ impl Exit {
             Self::Unhealthy => "it worked, and what it checked is not healthy",
             Self::OutcomeUnknown => "whether it was done is not known; it is safe to repeat",
             Self::Changes => "`--exit-code` found changes",
-            Self::Interrupted => "ended at once, by a second Ctrl-C; the first leaves in order",
+            Self::Interrupted => {
+                "ended by Ctrl-C, a daemon by the second; what was asked of a cluster goes on there"
+            }
         }
     }
 
@@ -234,7 +236,7 @@ codes! {
         "The ledger of the cluster has a format that this director does not read, so it stopped before it misread anything; what it has on its disk is as it was. Install the version that the other directors run (`quorate cluster status` shows it) and start it again. The ledger goes over to a new format once every director reads it, and no version from before takes part after that. A director with hold_format reads no later format than that one: leave it out.";
     /// The configuration file of a daemon is wrong.
     Config = "config", Usage,
-        "The daemon's configuration file cannot be read or says something that cannot be. Every key is also a flag and an environment variable.";
+        "The daemon's configuration file cannot be read or says something that cannot be. Every key but the hooks of director.fence is also a flag and an environment variable.";
     /// A file is no backup that can be restored.
     BackupInvalid = "backup_invalid", Usage,
         "The file is not a whole backup that this version can restore: it is something else, is cut off, has a bit that was flipped, or was written by a newer version. Nothing of it was used. `quorate cluster backup --check FILE` tells which backups are whole; check each one when it is made.";

@@ -60,8 +60,7 @@ pub(crate) struct Global {
         global = true,
         env = "QUORATE_API_TOKEN",
         hide_env_values = true,
-        value_name = "TOKEN",
-        hide = true
+        value_name = "TOKEN"
     )]
     pub(crate) token: Option<String>,
     /// A file that holds the API token; --token and QUORATE_API_TOKEN come before it
@@ -70,8 +69,7 @@ pub(crate) struct Global {
         global = true,
         env = "QUORATE_API_TOKEN_FILE",
         hide_env_values = true,
-        value_name = "FILE",
-        hide = true
+        value_name = "FILE"
     )]
     pub(crate) token_file: Option<PathBuf>,
     /// File with the certificates of the cluster's authority; addresses without a scheme then mean https
@@ -609,7 +607,7 @@ pub(crate) struct ManArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// An error code, an exit code, a key of a service file, or service-file; all codes when absent
+    /// An error code, an exit code, a key of a service file, service-file, or schema; all codes when absent
     #[arg(value_name = "CODE")]
     pub(crate) code: Option<String>,
 }

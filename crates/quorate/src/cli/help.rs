@@ -3,9 +3,9 @@
 //! A table beside the declarations, so that a test can try every example. **Never** the place where an
 //! option is declared; that is [`super::args`].
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Subcommand as _};
 
-use super::args::Root;
+use super::args::{Ask, Root};
 use crate::failure::Exit;
 
 /// What a person reads below the options of one command.
@@ -16,34 +16,20 @@ pub(super) struct Help {
     pub(super) examples: &'static [&'static str],
     /// More that has to be known; may be empty.
     pub(super) note: &'static str,
-    /// How it can end, besides 0, 1 and 2, with which every command can.
+    /// How it can end, besides 0, 1 and 2, with which every command can, and [`ASKS`].
     pub(super) exits: &'static [Exit],
 }
 
-/// How a command can end that only reads what the cluster says.
-const READS: &[Exit] = &[Exit::Unreachable];
-/// The same of something that is named.
-const READS_NAMED: &[Exit] = &[Exit::NotFound, Exit::Unreachable];
+/// How everything can end that asks the cluster, besides 0, 1 and 2. A director with tokens may refuse each.
+const ASKS: [Exit; 3] = [Exit::NotAllowed, Exit::Unreachable, Exit::Interrupted];
+/// How a command can end that reads of something that is named.
+const READS_NAMED: &[Exit] = &[Exit::NotFound];
 /// How a command can end that changes something that is named.
-const CHANGES_NAMED: &[Exit] = &[
-    Exit::NotFound,
-    Exit::Conflict,
-    Exit::Unreachable,
-    Exit::OutcomeUnknown,
-];
-/// How a command can end that says who may do what.
-const TOKENS: &[Exit] = &[
-    Exit::NotFound,
-    Exit::Conflict,
-    Exit::NotAllowed,
-    Exit::Unreachable,
-    Exit::OutcomeUnknown,
-];
+const CHANGES_NAMED: &[Exit] = &[Exit::NotFound, Exit::Conflict, Exit::OutcomeUnknown];
 /// The same when it also waits.
 const CHANGES_AND_WAITS: &[Exit] = &[
     Exit::NotFound,
     Exit::Conflict,
-    Exit::Unreachable,
     Exit::WaitRanOut,
     Exit::OutcomeUnknown,
 ];
@@ -62,8 +48,8 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate up feeds.toml --agents 3",
             "quorate up feeds.toml --data-dir /var/lib/feeds --listen 127.0.0.1:7500",
         ],
-        note: "Ctrl-C leaves in order, and a second Ctrl-C at once. The same command goes on from there. Where the\n\
-               terminal is closed it ends like one that was killed: what it has started ends with its leases.",
+        note: "Ctrl-C leaves in order, and a second Ctrl-C at once. The same command goes on from there. Closing\n\
+               the terminal lets it leave in order, too; `nohup quorate up FILE &` stays when you log out.",
         exits: DAEMON,
     },
     Help {
@@ -75,7 +61,7 @@ pub(super) const COMMANDS: &[Help] = &[
         note: "It founds a cluster and starts nothing: it makes the cluster's certificate authority, the papers of its\n\
                first director, a commented quorate.toml, and the token of the first admin, which is on standard\n\
                output and nowhere else. A director whose folder has papers serves TLS and asks everybody who he is.",
-        exits: &[Exit::Failed],
+        exits: &[],
     },
     Help {
         name: "join",
@@ -87,7 +73,6 @@ pub(super) const COMMANDS: &[Help] = &[
                believe. The key is made here and stays here. Interrupted, the same command goes on. It starts\n\
                nothing. A machine that was off until its certificate ended joins again in the same way.",
         exits: &[
-            Exit::Failed,
             Exit::Conflict,
             Exit::NotAllowed,
             Exit::Unreachable,
@@ -109,7 +94,9 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate agent --name a1 --data-dir /var/lib/quorate/a1 --join 127.0.0.1:7400 --label zone=eu-1a",
             "quorate agent --config /var/lib/quorate/quorate.toml",
         ],
-        note: LEAVES,
+        note: "Ctrl-C or SIGTERM lets it leave in order (exit code 0), a second one ends it at once.\n\
+               While no director answers, runs end with their lease, or go on, as their service says:\n\
+               `quorate explain isolation`.",
         exits: DAEMON,
     },
     Help {
@@ -118,10 +105,10 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate apply feeds.toml --wait 2m",
             "cat feeds.toml | quorate apply -",
         ],
-        note: "",
+        note: "What becomes of runs while no director answers is the service's `isolation`, stop or keep:\n\
+               `quorate explain isolation`.",
         exits: &[
             Exit::Conflict,
-            Exit::Unreachable,
             Exit::WaitRanOut,
             Exit::Unhealthy,
             Exit::OutcomeUnknown,
@@ -134,7 +121,7 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate plan feeds.toml --exit-code",
         ],
         note: "",
-        exits: &[Exit::Unreachable, Exit::Changes],
+        exits: &[Exit::Changes],
     },
     Help {
         name: "rm",
@@ -164,7 +151,7 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate ls partitions -l customer=acme --watch",
         ],
         note: "",
-        exits: READS,
+        exits: READS_NAMED,
     },
     Help {
         name: "why",
@@ -265,8 +252,6 @@ pub(super) const COMMANDS: &[Help] = &[
         exits: &[
             Exit::NotFound,
             Exit::Conflict,
-            Exit::NotAllowed,
-            Exit::Unreachable,
             Exit::WaitRanOut,
             Exit::Unhealthy,
             Exit::OutcomeUnknown,
@@ -279,12 +264,7 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate wait --settled --service feeds",
         ],
         note: "",
-        exits: &[
-            Exit::NotFound,
-            Exit::Unreachable,
-            Exit::WaitRanOut,
-            Exit::Unhealthy,
-        ],
+        exits: &[Exit::NotFound, Exit::WaitRanOut, Exit::Unhealthy],
     },
     Help {
         name: "token",
@@ -294,7 +274,7 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate token revoke 4be1c07a52",
         ],
         note: "A token is shown once. Keep it in a file of mode 0600 and name that in QUORATE_API_TOKEN_FILE.",
-        exits: TOKENS,
+        exits: CHANGES_NAMED,
     },
     Help {
         name: "join-token",
@@ -304,13 +284,13 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate join-token revoke 4be1c07a52",
         ],
         note: "Whoever has it may let machines in until it is used up, so it counts for a short time.",
-        exits: TOKENS,
+        exits: CHANGES_NAMED,
     },
     Help {
         name: "audit",
         examples: &["quorate audit", "quorate audit -o json"],
         note: "It shows the newest thousand changes that the director that answers has kept in its history.",
-        exits: &[Exit::NotAllowed, Exit::Unreachable],
+        exits: &[],
     },
     Help {
         name: "api",
@@ -364,8 +344,9 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate explain 6",
             "quorate explain restart.backoff",
             "quorate explain service-file",
+            "quorate explain schema > quorate.schema.json",
         ],
-        note: "`service-file` shows the reference of all keys.",
+        note: "`service-file` shows the reference of all keys, `schema` a JSON Schema for editors.",
         exits: &[Exit::NotFound],
     },
 ];
@@ -400,6 +381,10 @@ const fn meaningless(
 const NO_CLUSTER: &str = "leave it out: no cluster is asked";
 /// Where it listens is said otherwise.
 const LISTENS: &str = "--listen ADDR says where its API listens";
+/// Who is asked for a token shows none.
+const NO_TOKEN: &str = "leave it out: it asks nobody who wants one";
+/// A machine that is not in yet has another one.
+const JOIN_TOKEN: &str = "--join-token-file FILE names the join token";
 /// What gives no results takes no format of them.
 const NO_RESULTS: &str = "leave it out; --log-format json is for what is logged";
 /// What is made for another program has its own format.
@@ -425,6 +410,24 @@ pub(super) const MEANINGLESS: &[Meaningless] = &[
     meaningless("address", "man", NO_CLUSTER),
     meaningless("address", "version", NO_CLUSTER),
     meaningless("address", "explain", NO_CLUSTER),
+    meaningless("token", "up", NO_TOKEN),
+    meaningless("token", "init", NO_TOKEN),
+    meaningless("token", "join", JOIN_TOKEN),
+    meaningless("token", "director", NO_TOKEN),
+    meaningless("token", "validate", NO_CLUSTER),
+    meaningless("token", "completion", NO_CLUSTER),
+    meaningless("token", "man", NO_CLUSTER),
+    meaningless("token", "version", NO_CLUSTER),
+    meaningless("token", "explain", NO_CLUSTER),
+    meaningless("token_file", "up", NO_TOKEN),
+    meaningless("token_file", "init", NO_TOKEN),
+    meaningless("token_file", "join", JOIN_TOKEN),
+    meaningless("token_file", "director", NO_TOKEN),
+    meaningless("token_file", "validate", NO_CLUSTER),
+    meaningless("token_file", "completion", NO_CLUSTER),
+    meaningless("token_file", "man", NO_CLUSTER),
+    meaningless("token_file", "version", NO_CLUSTER),
+    meaningless("token_file", "explain", NO_CLUSTER),
     meaningless("output", "up", NO_RESULTS),
     meaningless("output", "director", NO_RESULTS),
     meaningless("output", "agent", NO_RESULTS),
@@ -470,11 +473,25 @@ fn text(help: &Help) -> String {
         text.push_str(&format!("\n{}\n", help.note));
     }
     text.push_str("\nExit codes (`quorate explain CODE` says more):\n");
-    let always = [Exit::Done, Exit::Failed, Exit::Usage];
-    for exit in always.iter().chain(help.exits) {
+    for exit in exits(help) {
         text.push_str(&format!("  {:>3}  {}\n", exit.number(), exit.short()));
     }
     text
+}
+
+/// Every way in which a command can end, in order.
+fn exits(help: &Help) -> impl Iterator<Item = Exit> {
+    let asks: &[Exit] = if Ask::has_subcommand(help.name) {
+        &ASKS
+    } else {
+        &[]
+    };
+    let always = [Exit::Done, Exit::Failed, Exit::Usage];
+    Exit::ALL.into_iter().filter(move |exit| {
+        [&always, asks, help.exits]
+            .iter()
+            .any(|of| of.contains(exit))
+    })
 }
 
 #[cfg(test)]
@@ -524,6 +541,29 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, COMMANDS.len());
+    }
+
+    #[test]
+    fn everything_that_asks_the_cluster_may_be_refused_find_nobody_and_be_interrupted() {
+        let mut seen = 0;
+        for help in COMMANDS {
+            let shown = text(help);
+            let asks = Ask::has_subcommand(help.name);
+            for exit in ASKS {
+                let line = format!("\n  {:>3}  {}\n", exit.number(), exit.short());
+                assert!(!asks || shown.contains(&line), "{shown}");
+            }
+            let lines: Vec<&str> = shown.lines().collect();
+            for exit in Exit::ALL {
+                let head = format!("  {:>3}  ", exit.number());
+                let times = lines.iter().filter(|line| line.starts_with(&head)).count();
+                assert!(times < 2, "{head}: {shown}");
+            }
+            seen += usize::from(asks);
+        }
+        assert!(seen > 20, "{seen}");
+        let ls = COMMANDS.iter().find(|help| help.name == "ls").unwrap();
+        assert!(exits(ls).any(|exit| exit == Exit::NotFound));
     }
 
     #[test]

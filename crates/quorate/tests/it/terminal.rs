@@ -67,10 +67,17 @@ fn another_server_at_the_address_is_not_taken_for_a_director() {
 
 #[test]
 fn addresses_that_are_none_are_usage_errors() {
-    for address in ["", "ftp://d1", "a b", "d1:99999", "d1/v1"] {
+    for (address, why) in [
+        ("ftp://d1", "write host:port"),
+        ("a b", "write host:port"),
+        ("d1:99999", "write host:port"),
+        ("d1/v1", "write host:port"),
+    ] {
         let done = run(&["status", "--address", address], here());
-        let expected = if address.is_empty() { 6 } else { 2 };
-        assert_eq!(done.code, Some(expected), "{address:?}: {}", done.err);
+        assert_eq!(done.code, Some(2), "{address:?}: {}", done.err);
+        let told = format!("error[usage]: {address:?} is not the address of a director: {why}\n");
+        let next = "  next: write --address HOST:PORT, or several with commas\n";
+        assert_eq!(done.err, told + next);
     }
 }
 
@@ -213,7 +220,8 @@ fn what_is_wrong_in_a_configuration_is_shown_with_its_line() {
         );
         assert!(done.err.contains(shown), "{}", done.err);
         assert!(
-            done.err.contains("; every key is also a flag"),
+            done.err
+                .contains("; every key but director.fence is also a flag"),
             "{}",
             done.err
         );

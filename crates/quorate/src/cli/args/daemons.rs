@@ -113,7 +113,8 @@ pub(crate) struct AgentArgs {
     /// Whether a run may be that of root [default: true]
     #[arg(long, env = "QUORATE_AGENT__ALLOW__ROOT", action = clap::ArgAction::Set, value_name = "true|false", help_heading = ALLOW)]
     pub(crate) allow_root: Option<bool>,
-    /// How long a warden waits for the next agent process before it ends its runs
+    /// How long a warden waits for the next agent process before it ends its runs [default: 0s; 5s as a
+    /// service of systemd]
     #[arg(long, env = "QUORATE_AGENT__ADOPT_WITHIN", value_name = "TIME")]
     pub(crate) adopt_within: Option<Span>,
     /// End when standard input ends, leaving the runs to their wardens; `up` starts its agents so
