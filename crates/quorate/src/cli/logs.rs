@@ -26,6 +26,12 @@ const PIECES_MAX: usize = 64;
 /// Of several partitions, a line that is longer is shown in pieces.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// How long `status` waits for the last lines: whoever looks at a partition may do so because its agent does not
+/// answer.
+const LAST_LINES_WITHIN: Duration = Duration::from_secs(2);
+/// What `status` keeps of them.
+const LAST_LINES_BYTES: usize = 16 * 1024;
+
 /// A piece of one partition's log, or why there is none.
 type Piece = (String, Result<Vec<u8>, Failure>);
 
@@ -243,6 +249,33 @@ async fn read(
         filter.since = None;
         agent = now;
     }
+}
+
+/// The last lines that a partition has printed; nothing when its log cannot be had soon.
+pub(super) async fn last_lines(
+    client: &Client,
+    service: &str,
+    key: &str,
+    lines: u32,
+) -> Vec<String> {
+    let filter = LogFilter {
+        lines: Some(lines),
+        ..LogFilter::default()
+    };
+    let read = async {
+        let mut stream = client.logs(service, key, filter).await.ok()?;
+        let mut kept = Vec::new();
+        while let Some(bytes) = stream.next().await {
+            kept.extend(bytes);
+            let beyond = kept.len().saturating_sub(LAST_LINES_BYTES);
+            kept.drain(..beyond);
+        }
+        Some(kept)
+    };
+    let read = tokio::time::timeout(LAST_LINES_WITHIN, read).await;
+    let kept = read.ok().flatten().unwrap_or_default();
+    let text = String::from_utf8_lossy(&kept);
+    text.lines().map(str::to_owned).collect()
 }
 
 async fn agent_of(client: &Client, service: &str, key: &str) -> Option<String> {

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::args::{PartitionArgs, StatusArgs, Target};
 use super::list::{state_style, state_word};
+use super::logs;
 use super::remote::{Remote, failure_of};
 use super::settle::{counted, summary};
 use crate::failure::{Exit, Failure};
@@ -21,6 +22,10 @@ use crate::output::{Cell, Column, Row, Style, ago, one_line, partitions};
 
 /// Steps of a partition's life that `status` shows.
 const LAST_EVENTS: usize = 5;
+/// Lines of a partition's log that `status` shows.
+const LAST_LOG_LINES: u32 = 5;
+/// Characters that it shows of each.
+const LOG_LINE_SHOWN: usize = 200;
 /// Problems that `status` names.
 const PROBLEMS_SHOWN: usize = 10;
 
@@ -241,6 +246,8 @@ struct OfPartition {
     #[serde(flatten)]
     partition: PartitionView,
     last_events: Vec<HistoryEntry>,
+    /// Empty also when its agent does not tell them in time.
+    last_log_lines: Vec<String>,
 }
 
 async fn of_partition(
@@ -264,6 +271,7 @@ async fn of_partition(
     let all = OfPartition {
         partition,
         last_events,
+        last_log_lines: logs::last_lines(&remote.client, name, key, LAST_LOG_LINES).await,
     };
     let color = remote.output.color;
     remote.output.one(&all, &all.partition.name(), || {
@@ -328,6 +336,13 @@ fn describe_partition(all: &OfPartition, color: bool) -> String {
                 ago(&entry.at),
                 one_line(&entry.text)
             );
+        }
+    }
+    if !all.last_log_lines.is_empty() {
+        let _ = writeln!(text, "  last log lines");
+        for line in &all.last_log_lines {
+            let shown: String = line.chars().take(LOG_LINE_SHOWN).collect();
+            let _ = writeln!(text, "    {}", one_line(&shown));
         }
     }
     let name = partition.name();
