@@ -49,18 +49,30 @@ pub struct FieldError {
 
 /// Declares the codes with the status and title that belong to each.
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $status:literal $title:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $status:literal $title:literal;)*) => {
         /// Stable names of the kinds of problems.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum Code {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $name,)*
             /// A code that this build does not know yet.
             #[serde(other)]
             Other,
         }
 
         impl Code {
+            /// All that this build knows, in the order of the document.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What it means, a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),*).trim_ascii(),)*
+                    Self::Other => "A code that this build does not know yet.",
+                }
+            }
+
             /// The HTTP status that goes with it.
             #[must_use]
             pub const fn status(self) -> u16 {
@@ -101,6 +113,8 @@ codes! {
     MethodNotAllowed = 405 "method not allowed";
     /// The body came too slowly.
     SlowRequest = 408 "request too slow";
+    /// The request came over plain HTTP to a port that speaks TLS; nothing of it was read.
+    TlsRequired = 400 "TLS required";
     /// The request contradicts what is in force.
     Conflict = 409 "conflict";
     /// The caller's session, incarnation or token is over.
@@ -203,6 +217,21 @@ mod tests {
                 "next_step": "did you mean \"feeds\"?",
             })
         );
+    }
+
+    #[test]
+    fn every_code_has_a_name_of_its_own_and_a_sentence() {
+        let names: std::collections::BTreeSet<String> =
+            Code::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            let meaning = code.meaning();
+            assert!(
+                meaning.ends_with('.') && !meaning.starts_with(' '),
+                "{meaning:?}"
+            );
+            assert!((400..600).contains(&code.status()), "{meaning}");
+        }
     }
 
     #[test]

@@ -377,6 +377,7 @@ async fn judge(response: Response) -> Outcome {
         | Code::Fenced
         | Code::Gone
         | Code::SlowRequest
+        | Code::TlsRequired
         | Code::TooLarge
         | Code::UriTooLong
         | Code::HeadTooLarge

@@ -122,7 +122,7 @@ async fn handshake(
 
 /// Tells a client of plain HTTP what this is. It takes no part of the request in.
 async fn explain(stream: &mut TcpStream) -> io::Result<()> {
-    let problem = Problem::new(Code::MalformedRequest, "this port speaks TLS")
+    let problem = Problem::new(Code::TlsRequired, "this port speaks TLS")
         .next_step("write https:// before the address, and name the cluster's CA file");
     let body = serde_json::to_string(&problem)?;
     let head = format!(

@@ -155,7 +155,7 @@ async fn plain_http_at_a_port_of_tls_and_tls_at_one_of_http_are_told() {
     let address = format!("http://{}", secured.desk.address);
     let answer = http().get(format!("{address}/v1/agents")).send().await;
     let told = problem(answer.unwrap()).await;
-    assert_eq!(told.code, Code::MalformedRequest);
+    assert_eq!(told.code, Code::TlsRequired);
     assert_eq!(told.detail, "this port speaks TLS");
     assert!(told.next_step.unwrap().contains("https://"));
     let client = secured.with(None, &address);

@@ -5,15 +5,18 @@ use serde_json::Value;
 
 use super::args::{ApiArgs, ExplainArgs, ManArgs, Method};
 use super::help;
-use super::remote::{Remote, failure_of};
+use super::remote::{Remote, code_of, failure_of};
 use crate::failure::{Code, Exit, Failure};
 use crate::output::{Cell, Column, Output, Row, say};
 use crate::reference::{self, Entry};
+use quorate_api::problem::{self, Problem};
 use quorate_core::format::FORMATS;
 use quorate_core::spec::suggest::closest;
 
 /// What `explain` calls the reference of all keys.
 const SERVICE_FILE: &str = "service-file";
+/// And its JSON Schema.
+const SCHEMA: &str = "schema";
 
 pub(super) fn man(args: &ManArgs) -> Result<Exit, Failure> {
     let written = std::fs::create_dir_all(&args.dir)
@@ -56,16 +59,27 @@ pub(super) fn version(output: Output) -> Result<Exit, Failure> {
 #[derive(Serialize)]
 struct Explained {
     code: String,
+    /// How the program ends after it.
     exit: u8,
     meaning: &'static str,
+    /// The HTTP status of a problem of the API that has this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    /// As what the command line shows such a problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shown_as: Option<&'static str>,
 }
 
 impl Explained {
     fn of_code(code: Code) -> Self {
+        let mut problems = problem::Code::ALL.iter();
+        let same = problems.find(|problem| problem.name() == code.name());
         Self {
             code: code.name().to_owned(),
             exit: code.exit().number(),
             meaning: code.meaning(),
+            status: same.map(|problem| problem.status()),
+            shown_as: same.map(|&problem| shown_as(problem).name()),
         }
     }
 
@@ -74,8 +88,63 @@ impl Explained {
             code: exit.number().to_string(),
             exit: exit.number(),
             meaning: exit.meaning(),
+            status: None,
+            shown_as: None,
         }
     }
+
+    /// A problem of the API that has no namesake among the codes of the command line.
+    fn of_problem(problem: problem::Code) -> Self {
+        let shown = shown_as(problem);
+        Self {
+            code: problem.name(),
+            exit: shown.exit().number(),
+            meaning: problem.meaning(),
+            status: Some(problem.status()),
+            shown_as: Some(shown.name()),
+        }
+    }
+
+    /// For people.
+    fn text(&self) -> String {
+        let Self {
+            code,
+            exit,
+            meaning,
+            ..
+        } = self;
+        let head = match (Code::named(code), self.status) {
+            (Some(_), _) => format!("{code} (exit code {exit})"),
+            (None, Some(_)) => format!("{code} (problem of the API)"),
+            (None, None) => format!("exit code {code}"),
+        };
+        let api = match (self.status, self.shown_as) {
+            (Some(status), Some(shown)) => {
+                format!(
+                    "  Over HTTP it has status {status}; a command shows it as error[{shown}], exit code {exit}.\n"
+                )
+            }
+            _ => String::new(),
+        };
+        format!("{head}\n  {meaning}\n{api}")
+    }
+}
+
+/// As what the command line shows a problem of the API.
+fn shown_as(problem: problem::Code) -> Code {
+    code_of(&Problem::new(problem, ""))
+}
+
+/// Everything that has a code: how the program ends, what it shows, and what the API answers.
+fn explained() -> Vec<Explained> {
+    let exits = Exit::ALL.iter().copied().map(Explained::of_exit);
+    let codes = Code::ALL.iter().copied().map(Explained::of_code);
+    let problems = problem::Code::ALL.iter().copied();
+    let problems = problems.filter(|problem| Code::named(&problem.name()).is_none());
+    exits
+        .chain(codes)
+        .chain(problems.map(Explained::of_problem))
+        .collect()
 }
 
 impl Row for Explained {
@@ -108,9 +177,7 @@ impl Row for Explained {
 }
 
 pub(super) fn explain(args: &ExplainArgs, output: Output) -> Result<Exit, Failure> {
-    let exits = Exit::ALL.iter().copied().map(Explained::of_exit);
-    let codes = Code::ALL.iter().copied().map(Explained::of_code);
-    let all: Vec<Explained> = exits.chain(codes).collect();
+    let all = explained();
     let Some(asked) = &args.code else {
         output.list(&all)?;
         if output.terminal && !output.is_json() {
@@ -130,14 +197,12 @@ pub(super) fn explain(args: &ExplainArgs, output: Output) -> Result<Exit, Failur
         output.one(&entries, bare, reference::document)?;
         return Ok(Exit::Done);
     }
+    if bare == SCHEMA {
+        output.one(&reference::schema(), bare, reference::schema_document)?;
+        return Ok(Exit::Done);
+    }
     if let Some(explained) = all.iter().find(|explained| explained.code == bare) {
-        output.one(explained, &explained.code, || {
-            let head = match Code::named(bare) {
-                Some(code) => format!("{bare} (exit code {})", code.exit().number()),
-                None => format!("exit code {bare}"),
-            };
-            format!("{head}\n  {}\n", explained.meaning)
-        })?;
+        output.one(explained, &explained.code, || explained.text())?;
         return Ok(Exit::Done);
     }
     let keys = reference::named(bare);
@@ -179,4 +244,40 @@ pub(super) async fn api(args: &ApiArgs, remote: &Remote) -> Result<Exit, Failure
         Err(_) => remote.output.one(&answer, &args.path, || answer.clone())?,
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_the_program_and_of_the_api_is_explained_once() {
+        let all = explained();
+        let named = |name: &str| {
+            let found: Vec<&Explained> = all.iter().filter(|one| one.code == name).collect();
+            assert_eq!(found.len(), 1, "{name}");
+            found[0].text()
+        };
+        for code in Code::ALL {
+            let text = named(code.name());
+            assert!(text.contains(code.meaning()), "{text}");
+        }
+        for problem in problem::Code::ALL {
+            let text = named(&problem.name());
+            let shown = shown_as(*problem);
+            let status = format!("status {}", problem.status());
+            let becomes = format!(
+                "error[{}], exit code {}",
+                shown.name(),
+                shown.exit().number()
+            );
+            assert!(text.contains(&status) && text.contains(&becomes), "{text}");
+        }
+        let fenced = named("fenced");
+        assert_eq!(
+            fenced,
+            "fenced (problem of the API)\n  The caller's session, incarnation or token is over.\n  \
+             Over HTTP it has status 409; a command shows it as error[conflict], exit code 4.\n"
+        );
+    }
 }

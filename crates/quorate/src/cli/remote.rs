@@ -288,7 +288,8 @@ fn refused(problem: &ApiProblem) -> Failure {
     failure
 }
 
-fn code_of(problem: &ApiProblem) -> Code {
+/// What a problem of the API becomes here.
+pub(super) fn code_of(problem: &ApiProblem) -> Code {
     match problem.code {
         problem::Code::InvalidSpecification
         | problem::Code::MalformedRequest
@@ -299,6 +300,7 @@ fn code_of(problem: &ApiProblem) -> Code {
         | problem::Code::HeadTooLarge
         | problem::Code::UnsupportedMediaType => Code::Invalid,
         problem::Code::Unauthenticated | problem::Code::Forbidden => Code::NotAllowed,
+        problem::Code::TlsRequired => Code::Tls,
         problem::Code::NotFound | problem::Code::UnknownPath | problem::Code::Gone => {
             Code::NotFound
         }

@@ -378,7 +378,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 kind: "one of `balanced`, `static`",
                 default: r#""balanced""#,
                 limits: "",
-                meaning: "`balanced`: evenly by weight, moving the least. `static`: nothing moves unless its agent is gone.",
+                meaning: "`balanced`: evenly by weight, moving the least. With equal weights no agent that may take them holds more than one partition more than another. With weights nothing moves while every agent is within 5 % of the mean; beyond that those outside are brought to within a thousandth of it, or as near as single heavy partitions allow. `static`: nothing moves unless its agent is gone.",
                 example: r#""static""#,
                 refused: &[r#""random""#],
             },

@@ -4,12 +4,15 @@
 //! **Never** what decides: the parser and the validator do, and a test holds this against them.
 
 mod keys;
+mod schema;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
+
+pub(crate) use schema::{document as schema_document, schema};
 
 /// One table of a service.
 struct Section {
@@ -132,7 +135,8 @@ const HEAD: &str = r#"# The service file
 
 One TOML file, or JSON of the same shape, describes any number of services. `quorate validate FILE` checks
 it without a cluster, `quorate explain KEY` shows an entry of this page (`quorate explain restart.backoff`),
-and a key that is not on this page is an error with a suggestion, never ignored.
+and a key that is not on this page is an error with a suggestion, never ignored. `quorate explain schema` prints a
+[JSON Schema](service-file.schema.json) of it, for editors that complete and check while you write.
 
 ```toml
 [service.feeds]

@@ -159,6 +159,84 @@ fn the_document_holds_these_words() {
     assert_eq!(there, document(), "run this test with UPDATE_GOLDEN=1");
 }
 
+/// Whether a value fits a schema, as far as ours goes.
+fn fits(schema: &Value, value: &Value) -> bool {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let of_kind = schema["type"] == kind;
+    let of_enum = schema["enum"]
+        .as_array()
+        .is_none_or(|values| values.contains(value));
+    let mut items = value.as_array().into_iter().flatten();
+    let mut fields = value.as_object().into_iter().flatten();
+    let required = schema["required"].as_array().into_iter().flatten();
+    let mut required = required.filter_map(Value::as_str);
+    of_kind
+        && of_enum
+        && items.all(|item| fits(&schema["items"], item))
+        && required.all(|name| value.get(name).is_some())
+        && fields.all(|(name, field)| match schema["properties"].get(name) {
+            Some(property) => fits(property, field),
+            None => {
+                schema["additionalProperties"].is_object()
+                    && fits(&schema["additionalProperties"], field)
+            }
+        })
+}
+
+#[test]
+fn the_schema_takes_every_example_and_no_unknown_key_and_knows_every_kind_and_default() {
+    let schema = schema();
+    for section in keys::SECTIONS {
+        for key in section.keys {
+            let name = path(section, key);
+            let file = with(&name, value(key.example));
+            assert!(fits(&schema, &file), "{name}: {file}");
+            let default = match key.default {
+                "none" | "required" => Value::Null,
+                toml => value(toml),
+            };
+            let pointer = format!("/{}", name.replace('.', "/properties/"));
+            let service = &schema["properties"]["service"]["additionalProperties"];
+            let property = service["properties"].pointer(&pointer).unwrap();
+            assert_eq!(property["default"], default, "{name}");
+            assert!(property["type"].is_string(), "{name}");
+            assert!(default.is_null() || fits(property, &default), "{name}");
+            let odd = json!({ "neither": [null] });
+            assert!(!fits(property, &odd), "{name}");
+        }
+        let inside = [section.table, NO_KEY].join(".");
+        let file = with(inside.trim_start_matches('.'), json!(1));
+        assert!(!fits(&schema, &file), "{file}");
+    }
+    for file in [json!({}), json!({ "service": { "a": {} } }), json!([])] {
+        assert!(!fits(&schema, &file), "{file}");
+    }
+}
+
+#[test]
+fn the_schema_is_published() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../docs/service-file.schema.json"
+    );
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, schema_document()).unwrap();
+    }
+    let there = std::fs::read_to_string(path).unwrap();
+    assert_eq!(
+        there,
+        schema_document(),
+        "run this test with UPDATE_GOLDEN=1"
+    );
+}
+
 #[test]
 fn the_four_lists_of_the_document_are_one() {
     let source = json!({ "file": "/x/feeds.jsonl", "key": "feed_id", "weight": "weight" });

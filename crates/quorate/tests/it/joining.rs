@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use quorate_pki::{Authority, PAPERS, Papers, Validity};
 
 use crate::quorum::Quorum;
-use crate::support::eventually;
+use crate::support::{done, eventually};
 
 fn args(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
@@ -66,6 +66,20 @@ fn a_cluster_is_founded_once_and_its_secrets_are_for_their_owner() {
         .output()
         .expect("it starts");
     assert_eq!(output.status.code(), Some(5));
+    // Who speaks plain HTTP to it is told what to write, and nothing was asked.
+    let plain = std::process::Command::new(env!("CARGO_BIN_EXE_quorate"))
+        .args(["ls", "agents", "--address"])
+        .arg(format!("http://{}", quorum.address("d1")))
+        .env_clear()
+        .output()
+        .expect("it starts");
+    let plain = done(&plain);
+    assert_eq!(plain.code, Some(6), "{}", plain.err);
+    assert_eq!(
+        plain.err,
+        "error[tls]: this port speaks TLS\n  \
+         next: write https:// before the address, and name the cluster's CA file\n"
+    );
     let other = quorum.run(&args(&["director", "--name", "d9", "--data-dir", "d1"]));
     assert!(
         other.err.contains("those of director \"d1\""),
