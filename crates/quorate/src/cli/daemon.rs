@@ -12,6 +12,7 @@ use quorate_core::spec::constraint::CONTAINMENT_LABEL;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{AgentArgs, DirectorArgs, Global};
+use super::doctor::warn_at_start;
 use super::remote::{DEFAULT_ADDRESS, addresses};
 use crate::config::{self, AllowSection, LogSection};
 use crate::daemon;
@@ -103,7 +104,10 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
     }
     daemon::threads()?.block_on(async {
         let leave = daemon::leave_on_signal(|| ())?;
-        Director::open(config, peering).await?.run(leave).await
+        let data_dir = config.data_dir.clone();
+        let director = Director::open(config, peering).await?;
+        warn_at_start(&data_dir);
+        director.run(leave).await
     })?;
     Ok(Exit::Done)
 }
@@ -175,6 +179,10 @@ pub(super) fn agent(args: AgentArgs, global: &Global) -> Result<Exit, Failure> {
         program: daemon::program()?,
         token: global.token.clone(),
     };
+    if !tied {
+        // Of one machine `up` says it once.
+        warn_at_start(&config.data_dir);
+    }
     let runtime = daemon::threads()?;
     let ended = runtime.block_on(async {
         let stops = quorate_agent::Stops {

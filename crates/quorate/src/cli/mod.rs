@@ -36,6 +36,7 @@ pub(crate) use apply::request;
 use args::{Ask, Command, Root};
 pub(crate) use args::{Global, LogFormat, UpArgs};
 pub(crate) use daemon::warden;
+pub(crate) use doctor::warn_at_start;
 pub(crate) use events::line as event_line;
 use remote::Remote;
 pub(crate) use remote::{DEFAULT_ADDRESS, failure_of};

@@ -21,7 +21,7 @@ use quorate_api::resources::{AgentState, AgentView, PartitionView, Progress};
 use quorate_core::ids::DirectorName;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Global, Goal, UpArgs, event_line, failure_of, request};
+use crate::cli::{Global, Goal, UpArgs, event_line, failure_of, request, warn_at_start};
 use crate::daemon;
 use crate::director::Director;
 use crate::failure::{Code, Exit, Failure, chain};
@@ -78,6 +78,7 @@ async fn everything(args: &UpArgs, loaded: &Loaded, output: Output) -> Result<Ex
         say("left at once; what still runs ends by itself when its lease is over");
     })?;
     let director = open_director(args, loaded, &data_dir).await?;
+    warn_at_start(&data_dir);
     let address = director.address().to_string();
     let client = Client::new(vec![address.clone()], None).map_err(|error| {
         Failure::new(

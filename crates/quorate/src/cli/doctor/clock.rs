@@ -55,7 +55,7 @@ fn source(named: Option<&str>) -> Finding {
     }
 }
 
-fn wall(now: Timestamp) -> Finding {
+pub(super) fn wall(now: Timestamp) -> Finding {
     const CHECK: &str = "wall clock";
     if now.as_second() < EPOCH_MIN {
         return Finding::warn(

@@ -124,6 +124,14 @@ pub(super) fn findings(data_dir: Option<&Path>) -> Vec<Finding> {
     findings
 }
 
+/// The file system of a folder that is or will be there; nothing when that cannot be found out.
+pub(super) fn file_system(data_dir: &Path) -> Option<Finding> {
+    let folder = existing(data_dir)?;
+    let system = rustix::fs::statfs(&folder).ok()?;
+    let shown = data_dir.display().to_string();
+    Some(kind(&shown, u64::try_from(system.f_type).unwrap_or(0)))
+}
+
 /// The folder, or the nearest one above it that is there.
 fn existing(folder: &Path) -> Option<PathBuf> {
     let whole = std::path::absolute(folder).ok()?;

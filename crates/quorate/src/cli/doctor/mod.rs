@@ -9,6 +9,9 @@ mod disk;
 mod kill_path;
 mod limits;
 
+use std::path::Path;
+
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{DoctorArgs, Global};
@@ -130,6 +133,21 @@ impl Row for Finding {
     }
 }
 
+/// Logs what is odd about the folder and the clock of a daemon that starts, as `doctor` tells it: who starts a
+/// daemon has not always asked before.
+pub(crate) fn warn_at_start(data_dir: &Path) {
+    for Finding { found, next, .. } in odd_at_start(data_dir, Timestamp::now()) {
+        tracing::warn!(next, "{found}");
+    }
+}
+
+fn odd_at_start(data_dir: &Path, now: Timestamp) -> Vec<Finding> {
+    let looked = [disk::file_system(data_dir), Some(clock::wall(now))];
+    let mut found: Vec<Finding> = looked.into_iter().flatten().collect();
+    found.retain(|finding| finding.state == State::Warn);
+    found
+}
+
 pub(super) async fn doctor(
     args: &DoctorArgs,
     global: &Global,
@@ -157,4 +175,29 @@ pub(super) async fn doctor(
         say("nothing is bad");
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_is_warned_of_a_folder_that_forgets_and_of_a_clock_before_2020() {
+        let memory = Path::new("/dev/shm/not/there/yet");
+        let odd = odd_at_start(memory, Timestamp::UNIX_EPOCH);
+        let odd: Vec<&str> = odd.iter().map(|finding| finding.found.as_str()).collect();
+        assert_eq!(
+            odd,
+            [
+                "/dev/shm/not/there/yet is on tmpfs: it is gone when the machine restarts",
+                "1970-01-01T00:00:00Z is before 2020"
+            ]
+        );
+        let disk = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let odd = odd_at_start(disk, Timestamp::now());
+        assert!(
+            odd.iter().all(|finding| finding.check != "wall clock"),
+            "{odd:?}"
+        );
+    }
 }
