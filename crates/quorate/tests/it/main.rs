@@ -27,6 +27,7 @@ mod recorder;
 mod recovery;
 mod referee;
 mod repeats;
+mod slips;
 mod support;
 mod terminal;
 mod up;

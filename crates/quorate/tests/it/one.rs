@@ -163,6 +163,12 @@ impl Following {
         eventually(what, || self.lines.try_iter().find(|line| is(line)))
     }
 
+    /// Whether a line with this text has come since the last look.
+    pub(crate) fn seen(&self, text: &str) -> Option<()> {
+        let mut lines = self.lines.try_iter();
+        lines.any(|line| line.contains(text)).then_some(())
+    }
+
     /// Ends it with Ctrl-C; how it ended, and what it has said on standard error.
     pub(crate) fn interrupt(mut self) -> (Option<i32>, String) {
         signal(self.child.id(), Signal::INT);
