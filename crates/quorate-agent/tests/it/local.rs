@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::agent::{deadline, read, reported, script, start, until};
 use crate::director::Director;
-use crate::support::SOON;
+use crate::support::{SOON, lacks};
 
 /// Sends bytes as they are and reads until the agent closes.
 fn raw(socket: &Path, bytes: &[u8]) -> String {
@@ -335,7 +335,7 @@ async fn a_run_that_floods_its_socket_holds_up_nobody_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_socket_is_for_the_user_of_the_run_alone() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: only root starts runs of other users");
+        lacks("only root starts runs of other users");
         return;
     }
     let (director, dir) = (Director::start().await, tempfile::tempdir().unwrap());

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -331,4 +331,16 @@ pub(crate) fn again(test: &str, prefix: &[&str], folder: &Path) {
 /// Whether this is a test that runs again.
 pub(crate) fn is_again() -> bool {
     std::env::var_os(AGAIN).is_some()
+}
+
+/// Says that a test cannot run because this machine lacks something; a failure where everything is asked
+/// for (`QUORATE_TEST_REQUIRE=all`), so that nothing is left out unseen where changes are judged.
+pub(crate) fn lacks(why: &str) {
+    let required = std::env::var_os("QUORATE_TEST_REQUIRE").is_some_and(|value| value == "all");
+    assert!(!required, "not run: {why}");
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    // Past the capture of output, which would show it for failed tests only.
+    let told = writeln!(std::io::stderr(), "{test}: not run: {why}");
+    told.unwrap();
 }

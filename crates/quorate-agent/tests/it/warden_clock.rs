@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_agent::warden::{KERNEL, SCAN};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::{Rig, again, is_again};
+use crate::support::{Rig, again, is_again, lacks};
 use crate::warden_faults::{
     all_dies_at_the_deadline_though_stopped, is_proven_dead_by, start_trees,
 };
@@ -28,7 +28,7 @@ async fn the_deadline_is_kept_by_the_clock_that_counts_while_the_machine_is_susp
         let (unshare, words) = SUSPENDED.split_first().unwrap();
         let possible = Command::new(unshare).args(words).arg("true").status();
         if !possible.is_ok_and(|status| status.success()) {
-            eprintln!("not run: this host lets nobody move a clock in a time namespace");
+            lacks("this host lets nobody move a clock in a time namespace");
             return;
         }
         let folder = tempfile::tempdir().unwrap();

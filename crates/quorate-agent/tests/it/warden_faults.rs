@@ -12,7 +12,7 @@ use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
 use rustix::process::Signal;
 
 use crate::support::{
-    Rig, SOON, boot_nanos, children, eventually, kill, program, run, state, text,
+    Rig, SOON, boot_nanos, children, eventually, kill, lacks, program, run, state, text,
 };
 
 /// Three trees with daemons that hid, all up.
@@ -424,7 +424,7 @@ impl Freezer {
         let path = std::path::Path::new("/sys/fs/cgroup/freezer").join(format!("quorate{name}"));
         let made = std::fs::create_dir(&path);
         if made.is_err() || !path.join("freezer.state").exists() {
-            eprintln!("not run: this host has no freezer of version 1 that may be used");
+            lacks("this host has no freezer of version 1 that may be used");
             return None;
         }
         Some(Self(path))
@@ -520,7 +520,7 @@ async fn a_tree_that_forks_without_end_dies_in_every_grade() {
     for grade in [KERNEL, CGROUP, SCAN] {
         let mut rig = Rig::of_grade(grade).await;
         if rig.client.state.containment != grade {
-            eprintln!("not run: this host allows no {grade}");
+            lacks(&format!("this host allows no {grade}"));
             continue;
         }
         rig.arm_in(Duration::from_secs(600)).await;

@@ -11,7 +11,8 @@ use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
 use rustix::process::Signal;
 
 use crate::support::{
-    Rig, SOON, again, children, eventually, is_again, kill, processes_with, program, run, text,
+    Rig, SOON, again, children, eventually, is_again, kill, lacks, processes_with, program, run,
+    text,
 };
 use crate::warden_faults::{is_proven_dead, start_trees};
 
@@ -118,7 +119,7 @@ fn folder_of_other_user() -> Option<tempfile::TempDir> {
         .arg(program())
         .status();
     if !reachable.is_ok_and(|status| status.success()) {
-        eprintln!("not run: another user cannot read the programs under test");
+        lacks("another user cannot read the programs under test");
         return None;
     }
     std::os::unix::fs::chown(folder.path(), Some(65_533), Some(65_533)).unwrap();
@@ -141,7 +142,7 @@ async fn an_ordinary_user_gets_the_kernels_containment_where_user_namespaces_are
     }
     let mut rig = Rig::new(Duration::from_secs(60)).await;
     if rig.client.state.containment != KERNEL {
-        eprintln!("not run: this host allows no user namespaces");
+        lacks("this host allows no user namespaces");
         return;
     }
     rig.arm_in(Duration::from_secs(600)).await;
@@ -175,10 +176,10 @@ async fn keeps_its_promise(wanted: &str) {
     let mut rig = Rig::new(Duration::from_secs(60)).await;
     let state = rig.client.state.clone();
     if state.containment != wanted {
-        eprintln!(
-            "not run: the grade here is {}: {:?}",
+        lacks(&format!(
+            "the grade here is {}: {:?}",
             state.containment, state.shortfalls
-        );
+        ));
         return;
     }
     let told = |begin: &str| state.shortfalls.iter().any(|text| text.starts_with(begin));
@@ -209,7 +210,7 @@ async fn an_ordinary_user_without_namespaces_has_a_scan_and_is_told_why() {
         let name = "an_ordinary_user_without_namespaces_has_a_scan_and_is_told_why";
         again(&format!("warden_grades::{name}"), &prefix, folder.path());
     } else {
-        eprintln!("not run: only root can become another user");
+        lacks("only root can become another user");
     }
 }
 
@@ -220,7 +221,7 @@ async fn an_ordinary_user_without_namespaces_has_a_control_group_where_one_is_de
         return;
     }
     let Some((folder, delegated)) = folder_of_other_user().zip(Delegated::new()) else {
-        eprintln!("not run: no control group can be delegated here");
+        lacks("no control group can be delegated here");
         return;
     };
     let join = format!(

@@ -9,7 +9,7 @@ use quorate_agent::warden::protocol::Order;
 use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
 use rustix::process::Signal;
 
-use crate::support::{Rig, SOON, boot_nanos, children, eventually, kill, run, state};
+use crate::support::{Rig, SOON, boot_nanos, children, eventually, kill, lacks, run, state};
 
 /// Leaves nothing that a scan could tell it by.
 const HIDE: &str = "(env -i setsid sh -c '(setsid sleep 1000 &) ; exec sleep 1000' &)";
@@ -19,7 +19,7 @@ pub(crate) fn group(dir: &Path) -> Option<PathBuf> {
     let named = std::fs::read_to_string(dir.join("group")).ok();
     let group = named.map(PathBuf::from).filter(|path| path.exists());
     if group.is_none() {
-        eprintln!("not run: this host allows no control groups of version 2");
+        lacks("this host allows no control groups of version 2");
     }
     group
 }
@@ -197,7 +197,7 @@ async fn without_namespaces_either_process_of_a_warden_ends_all_at_the_deadline_
         for stopped in ["timekeeper", "holder", "both"] {
             let mut rig = Rig::of_grade(grade).await;
             if rig.client.state.containment != grade {
-                eprintln!("not run: this host allows no {grade}");
+                lacks(&format!("this host allows no {grade}"));
                 continue;
             }
             let deadline = rig.arm_in(Duration::from_millis(2500)).await;

@@ -9,7 +9,7 @@ use quorate_agent::warden::protocol::{Order, Reply};
 use quorate_agent::warden::{KERNEL, SCAN};
 use rustix::process::Signal;
 
-use crate::support::{Rig, children, eventually, run, state, text};
+use crate::support::{Rig, children, eventually, lacks, run, state, text};
 
 #[tokio::test]
 async fn a_command_has_exactly_the_environment_folder_streams_and_limits_it_was_given() {
@@ -198,7 +198,7 @@ async fn a_fork_bomb_is_gone_when_its_end_is_told() {
 #[tokio::test]
 async fn a_command_runs_as_the_user_it_was_told_without_a_way_back() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: needs root to become another user");
+        lacks("needs root to become another user");
         return;
     }
     let mut rig = Rig::armed().await;
@@ -401,7 +401,7 @@ fn has_bytes(pipe: impl std::os::fd::AsFd) -> bool {
 #[tokio::test]
 async fn root_runs_nothing_where_that_is_not_allowed() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: only root can start runs of root");
+        lacks("only root can start runs of root");
         return;
     }
     let mut rig = Rig::new(Duration::from_secs(60)).await;
