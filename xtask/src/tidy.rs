@@ -10,12 +10,14 @@ use anyhow::{Context, Result};
 use crate::teeth;
 
 /// A crate and the crates of this workspace that it may use. An arrow that is not here is a wall.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("quorate-core", &[]),
     ("quorate-api", &[]),
     ("quorate-ledger", &["quorate-core"]),
     ("quorate-raft", &["quorate-core", "quorate-ledger"]),
     ("quorate-pki", &["quorate-core"]),
+    // Servers of others, for tests and benches.
+    ("quorate-servers", &[]),
     (
         "quorate-director",
         &[

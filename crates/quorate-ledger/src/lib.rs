@@ -3,9 +3,13 @@
 //! A ledger is a log on some consistent store. Nothing else is asked of the store: leadership, epochs,
 //! sessions, leases and tokens are entries, derived in `quorate-core`. Entries are opaque bytes here.
 
+pub mod address;
 pub mod conformance;
 pub mod faulty;
+#[cfg(any(feature = "etcd", feature = "zookeeper", feature = "consul"))]
+mod keyed;
 pub mod memory;
+pub mod shared;
 
 use std::future::Future;
 

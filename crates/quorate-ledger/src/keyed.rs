@@ -1,0 +1,341 @@
+//! The ledger on any store of keys and values that can create one key only if another exists.
+//!
+//! What stores have in common is written here once: which keys there are, snapshots in parts, trimming, and what an
+//! answer means. A store brings the few steps of [`KeyValue`]. Beside those nothing is asked of it: no lock, no
+//! lease and no session of a store is evidence of anything here.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `entries/00000000000000000007` | the entry at position 7, as it is |
+//! | `tail` | JSON: the first free position, the epoch of the entry before it; set in the step that creates that entry |
+//! | `snapshot` | JSON: the [`Pointer`] to the newest snapshot; only ever moved forward |
+//! | `parts/00000000000000000003-9f…/00000` | a part of the snapshot with serial number 3 |
+
+mod hints;
+mod pointer;
+mod snapshots;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use quorate_core::ids::{Epoch, Position};
+use quorate_core::record::ENTRY_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::{
+    AppendError, Appended, Cause, Committed, Hints, Ledger, READ_BYTES_MAX, ReadError, Snapshot,
+    Tail,
+};
+
+use hints::Follower;
+use pointer::Pointer;
+
+/// Where the end of the log is told.
+pub(crate) const TAIL: &str = "tail";
+
+/// How many entries a store is asked for at once. Most have a few KiB, the largest 256 KiB: an answer stays within
+/// 4 MiB.
+pub(crate) const CHUNK: usize = 16;
+
+/// The key of the entry at a position; keys are in the order of their positions.
+pub(crate) fn entry_key(at: Position) -> String {
+    format!("entries/{:020}", at.0)
+}
+
+/// Why a step of a store gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// Certainly not done, and never will be by this call.
+    #[error("the store refused")]
+    Refused(#[source] Cause),
+    /// It may be done now or later.
+    #[error("the store's answer is not known")]
+    Unknown(#[source] Cause),
+}
+
+impl StoreError {
+    fn cause(self) -> Cause {
+        match self {
+            Self::Refused(cause) | Self::Unknown(cause) => cause,
+        }
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.cause())
+    }
+}
+
+/// Whether a step that has a condition was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Done,
+    /// The condition did not hold. With a store that was asked twice it may be this very step that made it so.
+    NotSo,
+}
+
+/// A value, and what the store calls its version: equal versions of one key are the same value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Versioned {
+    pub(crate) value: Vec<u8>,
+    pub(crate) version: u64,
+}
+
+/// What makes an append right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After<'a> {
+    /// This key exists: the entry before.
+    Key(&'a str),
+    /// `tail` does not: this is the first entry of all.
+    Nothing,
+}
+
+/// An entry and the end that it makes, in one step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewEntry<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) value: &'a [u8],
+    pub(crate) after: After<'a>,
+    /// What [`TAIL`] is set to.
+    pub(crate) tail: &'a [u8],
+}
+
+/// The steps of a store. Keys are relative: the store puts the prefix of the cluster before them. Each step has its
+/// own time limit, and may be called from several tasks at once.
+pub(crate) trait KeyValue: Send + Sync + 'static {
+    /// Creates an entry and sets `tail`, both or neither, if its key is free and its condition holds.
+    fn create_entry(
+        &self,
+        entry: NewEntry<'_>,
+    ) -> impl Future<Output = Result<Done, StoreError>> + Send;
+
+    /// What a key has, linearizable: true at some moment after the call began.
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Versioned>, StoreError>> + Send;
+
+    /// The values of these keys, in their order; at most [`CHUNK`] of them. It may lag behind [`get`](Self::get), but
+    /// not behind what this client has seen.
+    fn get_all(
+        &self,
+        keys: &[String],
+    ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, StoreError>> + Send;
+
+    /// Sets a key, whatever it had.
+    fn put(&self, key: &str, value: &[u8]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Sets a key if it still has this version; `None`: if it is not there.
+    fn swap(
+        &self,
+        key: &str,
+        version: Option<u64>,
+        value: &[u8],
+    ) -> impl Future<Output = Result<Done, StoreError>> + Send;
+
+    /// Deletes entries from `from` up to `to`, exclusive, none of which is missing before one that is left: a
+    /// position whose predecessor is still there must never become free. Entries that are not there are passed over.
+    fn delete_entries(
+        &self,
+        from: Position,
+        to: Position,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The names below `folder/`, one level, without it, in any order.
+    fn list(&self, folder: &str) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+
+    /// Deletes `folder/name` and all below it; no error where nothing is.
+    fn delete_folder(
+        &self,
+        folder: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Tells each value of `tail` that it sees, at once and after every change, until it can no longer; values may be
+    /// passed over. It waits for ever while nothing changes and the store answers.
+    fn follow(
+        &self,
+        told: &(dyn Fn(&[u8]) + Send + Sync),
+    ) -> impl Future<Output = StoreError> + Send;
+}
+
+/// The ledger on a store `S`.
+#[derive(Debug)]
+pub(crate) struct Keyed<S> {
+    store: Arc<S>,
+    hints: watch::Sender<Hints>,
+    _follower: Follower,
+}
+
+/// What `tail` has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct End {
+    next: u64,
+    epoch: u64,
+}
+
+impl End {
+    const NONE: Self = Self { next: 1, epoch: 0 };
+
+    fn last(self) -> Position {
+        Position(self.next - 1)
+    }
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    match serde_json::to_vec(value) {
+        Ok(json) => json,
+        Err(error) => unreachable!("numbers and text are always JSON: {error}"),
+    }
+}
+
+fn from_json<'a, T: Deserialize<'a>>(key: &str, json: &'a [u8]) -> Result<T, ReadError> {
+    serde_json::from_slice(json).map_err(|error| {
+        let cause = format!(
+            "key {key} is not what this version of quorate writes there ({error}); is the prefix used by something \
+             else?"
+        );
+        ReadError::Unavailable(cause.into())
+    })
+}
+
+/// `count` positions from `passed` after `from` on; fewer at the end of all numbers.
+fn positions(from: Position, passed: usize, count: usize) -> Vec<Position> {
+    let steps = (passed..passed + count).map_while(|step| u64::try_from(step).ok());
+    let numbers = steps.map_while(|step| from.0.checked_add(step));
+    numbers.map(Position).collect()
+}
+
+impl<S: KeyValue> Keyed<S> {
+    /// The ledger in this store. Must be called within a Tokio runtime, which runs the task that follows the end.
+    pub(crate) fn new(store: S) -> Self {
+        let store = Arc::new(store);
+        let hints = watch::Sender::new(Hints::default());
+        let follower = Follower::spawn(Arc::clone(&store), hints.clone());
+        Self {
+            store,
+            hints,
+            _follower: follower,
+        }
+    }
+
+    async fn end(&self) -> Result<End, ReadError> {
+        match self.store.get(TAIL).await? {
+            Some(tail) => from_json(TAIL, &tail.value),
+            None => Ok(End::NONE),
+        }
+    }
+
+    /// Why a step that creates an entry found its condition not to hold.
+    async fn not_created(&self, at: Position) -> Result<Appended, AppendError> {
+        let refused = |cause: Cause| AppendError::Refused { at, cause };
+        match self.end().await {
+            Ok(end) if at.0 < end.next => Ok(Appended::PositionTaken),
+            // Who was free a moment ago may have been trimmed since: it is free no more, and asking again tells so.
+            Ok(end) => Err(refused(
+                format!("position {} before it is still free", end.next).into(),
+            )),
+            Err(ReadError::Unavailable(cause)) => Err(refused(cause)),
+            Err(error @ ReadError::Trimmed { .. }) => Err(refused(error.into())),
+        }
+    }
+
+    /// What is left of a log in which nothing was found at `from`.
+    async fn nothing_at(&self, from: Position) -> Result<Vec<Committed>, ReadError> {
+        let pointer = self.pointer().await?;
+        let first = pointer.map_or(Position(1), |(pointer, _)| pointer.first());
+        if from < first {
+            return Err(ReadError::Trimmed { first });
+        }
+        Ok(Vec::new())
+    }
+}
+
+impl<S: KeyValue> Ledger for Keyed<S> {
+    async fn append(
+        &self,
+        at: Position,
+        epoch: Epoch,
+        entry: Vec<u8>,
+    ) -> Result<Appended, AppendError> {
+        if entry.len() > ENTRY_BYTES_MAX {
+            let cause = format!(
+                "an entry has at most {ENTRY_BYTES_MAX} bytes, this one has {}",
+                entry.len()
+            );
+            let cause = cause.into();
+            return Err(AppendError::Refused { at, cause });
+        }
+        let before = entry_key(Position(at.0.saturating_sub(1)));
+        let after = if at <= Position(1) {
+            After::Nothing
+        } else {
+            After::Key(&before)
+        };
+        let tail = to_json(&End {
+            next: at.0.saturating_add(1),
+            epoch: epoch.0,
+        });
+        let new = NewEntry {
+            key: &entry_key(at),
+            value: &entry,
+            after,
+            tail: &tail,
+        };
+        match self.store.create_entry(new).await {
+            Ok(Done::Done) => {
+                hints::occupied(&self.hints, at);
+                Ok(Appended::Appended)
+            }
+            Ok(Done::NotSo) => self.not_created(at).await,
+            Err(StoreError::Refused(cause)) => Err(AppendError::Refused { at, cause }),
+            Err(StoreError::Unknown(cause)) => Err(AppendError::OutcomeUnknown { at, cause }),
+        }
+    }
+
+    async fn tail(&self) -> Result<Tail, ReadError> {
+        let end = self.end().await?;
+        Ok(Tail {
+            next: Position(end.next),
+            epoch: Epoch(end.epoch),
+        })
+    }
+
+    async fn read(&self, from: Position, limit: usize) -> Result<Vec<Committed>, ReadError> {
+        let from = from.max(Position(1));
+        let mut found: Vec<Committed> = Vec::new();
+        let mut bytes = 0;
+        while found.len() < limit && bytes < READ_BYTES_MAX {
+            let positions = positions(from, found.len(), CHUNK.min(limit - found.len()));
+            let keys: Vec<String> = positions.iter().map(|at| entry_key(*at)).collect();
+            let values = self.store.get_all(&keys).await?;
+            let present = values.into_iter().map_while(|value| value);
+            let before = found.len();
+            for (position, entry) in positions.iter().copied().zip(present) {
+                bytes += entry.len();
+                if bytes > READ_BYTES_MAX && !found.is_empty() {
+                    return Ok(found);
+                }
+                found.push(Committed { position, entry });
+            }
+            if found.len() - before < CHUNK {
+                break;
+            }
+        }
+        if found.is_empty() && limit > 0 {
+            return self.nothing_at(from).await;
+        }
+        Ok(found)
+    }
+
+    async fn save_snapshot(&self, next: Position, snapshot: Vec<u8>) -> Result<(), ReadError> {
+        self.keep(next, &snapshot).await
+    }
+
+    async fn load_snapshot(&self) -> Result<Option<Snapshot>, ReadError> {
+        self.load().await
+    }
+
+    fn hints(&self) -> watch::Receiver<Hints> {
+        self.hints.subscribe()
+    }
+}
