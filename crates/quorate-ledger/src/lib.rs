@@ -5,11 +5,19 @@
 
 pub mod address;
 pub mod conformance;
+#[cfg(feature = "consul")]
+mod consul;
+#[cfg(feature = "etcd")]
+mod etcd;
 pub mod faulty;
+#[cfg(any(feature = "etcd", feature = "consul"))]
+mod http;
 #[cfg(any(feature = "etcd", feature = "zookeeper", feature = "consul"))]
 mod keyed;
 pub mod memory;
 pub mod shared;
+#[cfg(any(feature = "etcd", feature = "consul"))]
+mod tls;
 
 use std::future::Future;
 

@@ -109,6 +109,11 @@ impl Server {
         self
     }
 
+    /// Other arguments, from the next start on.
+    pub fn set_arguments(&mut self, arguments: Vec<String>) {
+        self.arguments = arguments;
+    }
+
     /// Under this account if we are root, which some servers refuse to be.
     #[must_use]
     pub fn as_account(mut self, account: &'static str) -> Self {
