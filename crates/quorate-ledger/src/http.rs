@@ -4,6 +4,7 @@
 //! been done: only if it changes nothing is it made again. What an answer means is for the store to say.
 
 use std::error::Error;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -325,11 +326,19 @@ fn silent(server: &Server, limit: Duration) -> Missed {
 }
 
 fn missed(server: &Server, error: &reqwest::Error) -> Missed {
+    let over_tls = server.base.starts_with("https");
     let what = match tls::trouble(error) {
         Some(trouble) => trouble,
         None if error.is_connect() && error.is_timeout() => {
             format!("no connection within {} s", CONNECT_TIME.as_secs())
         }
+        None if error.is_connect() && over_tls && was_ended(error) => String::from(
+            "it ended the connection instead of a handshake: if it does not speak TLS, leave tls, ca, cert and key out \
+             of the address",
+        ),
+        None if !error.is_connect() && !over_tls && was_ended(error) => String::from(
+            "it ended the connection without an answer: if it speaks TLS, write ?tls=true or ?ca=FILE in the address",
+        ),
         None => root(error),
     };
     let why = format!("{}: {what}", server.name);
@@ -343,9 +352,23 @@ fn missed(server: &Server, error: &reqwest::Error) -> Missed {
 
 /// What it comes down to.
 fn root(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
+    causes(error)
+        .last()
+        .map_or_else(String::new, |cause| cause.to_string())
+}
+
+/// An error, and what it comes from.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// Whether the other end has closed the connection, for whatever reason.
+fn was_ended(error: &reqwest::Error) -> bool {
+    let kinds = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
+    causes(error).any(|cause| {
+        let ended = cause.downcast_ref::<io::Error>();
+        ended.is_some_and(|cause| kinds.contains(&cause.kind()))
+            // Of hyper, which has its own word for it.
+            || cause.to_string().contains("closed before message completed")
+    })
 }

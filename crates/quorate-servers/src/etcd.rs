@@ -72,7 +72,7 @@ impl Member {
 
 /// A cluster of our own. It ends with this guard, and with the thread that started it.
 #[derive(Debug)]
-pub struct Etcd {
+pub struct EtcdCluster {
     options: Options,
     members: Vec<Member>,
     /// What the root user is asked for, once there is one.
@@ -81,7 +81,20 @@ pub struct Etcd {
     folder: tempfile::TempDir,
 }
 
-impl Drop for Etcd {
+/// Whether etcd can be started here; if not, says so as the test that asks.
+///
+/// # Panics
+/// Where everything is asked for, as [`lacks`] does.
+#[must_use]
+pub fn is_installed() -> bool {
+    let found = find("etcd").is_some() && find("etcdctl").is_some();
+    if !found {
+        lacks("etcd is not installed (Debian: etcd-server, etcd-client)");
+    }
+    found
+}
+
+impl Drop for EtcdCluster {
     fn drop(&mut self) {
         // What they have goes with their folder: no member need hand anything over.
         for member in &mut self.members {
@@ -90,7 +103,7 @@ impl Drop for Etcd {
     }
 }
 
-impl Etcd {
+impl EtcdCluster {
     /// Starts so many members; `None`, and a word why, where etcd is not installed.
     ///
     /// # Errors
@@ -106,8 +119,7 @@ impl Etcd {
     /// When it does not come up.
     #[must_use]
     pub fn start_with(options: Options) -> Option<io::Result<Self>> {
-        if find("etcd").is_none() || find("etcdctl").is_none() {
-            lacks("etcd is not installed (Debian: etcd-server, etcd-client)");
+        if !is_installed() {
             return None;
         }
         let mut started = Self::try_start(&options);
@@ -227,6 +239,15 @@ impl Etcd {
         self.folder.path()
     }
 
+    /// Starts a member that was killed, and waits until it answers, which takes a quorum.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart(&mut self, member: usize) -> io::Result<()> {
+        self.begin(member)?;
+        self.wait_for(member)
+    }
+
     /// Starts a member, without waiting for it.
     ///
     /// # Errors
@@ -267,7 +288,7 @@ impl Etcd {
     ///
     /// # Errors
     /// When it does not run.
-    pub fn stop(&mut self, member: usize) -> io::Result<()> {
+    pub fn pause(&mut self, member: usize) -> io::Result<()> {
         self.member(member)?.server.signal(Signal::STOP)
     }
 
@@ -275,7 +296,7 @@ impl Etcd {
     ///
     /// # Errors
     /// When it does not run.
-    pub fn go_on(&mut self, member: usize) -> io::Result<()> {
+    pub fn resume(&mut self, member: usize) -> io::Result<()> {
         self.member(member)?.server.signal(Signal::CONT)
     }
 

@@ -1,5 +1,6 @@
 //! Who we are to etcd: a token for a name and a password, renewed when etcd no longer knows it.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use reqwest::Method;
@@ -16,11 +17,18 @@ use super::wire::{self, Authenticated};
 const AUTHENTICATE: &str = "/v3/auth/authenticate";
 
 /// A user, and the newest token.
-#[derive(Debug)]
 pub(super) struct Login {
     user: String,
     password: Secret,
     token: Mutex<Option<String>>,
+}
+
+/// Without what proves who we are.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Login");
+        shown.field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 impl Login {
