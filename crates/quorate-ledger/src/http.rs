@@ -3,7 +3,6 @@
 //! A call that was never sent is refused, and another server may be asked. One that was sent and not answered may have
 //! been done: only if it changes nothing is it made again. What an answer means is for the store to say.
 
-use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -352,20 +351,15 @@ fn missed(server: &Server, error: &reqwest::Error) -> Missed {
 
 /// What it comes down to.
 fn root(error: &reqwest::Error) -> String {
-    causes(error)
+    tls::causes(error)
         .last()
         .map_or_else(String::new, |cause| cause.to_string())
-}
-
-/// An error, and what it comes from.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
 }
 
 /// Whether the other end has closed the connection, for whatever reason.
 fn was_ended(error: &reqwest::Error) -> bool {
     let kinds = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
-    causes(error).any(|cause| {
+    tls::causes(error).any(|cause| {
         let ended = cause.downcast_ref::<io::Error>();
         ended.is_some_and(|cause| kinds.contains(&cause.kind()))
             // Of hyper, which has its own word for it.

@@ -142,20 +142,22 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
     .contains(&alert)
 }
 
-/// An error of I/O hides the one that it holds from `source`.
 fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// An error and what it comes from, also what an error of I/O holds and hides from `source`.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
         let held = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
-        next = match held {
-            Some(held) => Some(held),
+        match held {
+            Some(held) => Some(held as &(dyn Error + 'static)),
             None => error.source(),
-        };
-    }
-    None
+        }
+    })
 }

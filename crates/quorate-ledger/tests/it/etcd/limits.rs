@@ -9,7 +9,6 @@ use quorate_servers::etcd::{EtcdCluster, Options};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use super::support::{
@@ -20,62 +19,58 @@ fn start(options: Options) -> Option<EtcdCluster> {
     Some(EtcdCluster::start_with(options)?.expect("it comes up"))
 }
 
-/// A way to etcd on which watches wait at a gate.
-struct Gate {
+/// A way to etcd on which the first watch is made to begin with what etcd had first.
+struct Detour {
     host: String,
-    opened: watch::Sender<bool>,
-    /// A watch has come to the gate.
-    waits: Arc<AtomicBool>,
-    /// Etcd has said that it no longer has what a watch was to begin with.
+    /// Etcd has said that it no longer has that.
     compacted: Arc<AtomicBool>,
 }
 
-impl Gate {
-    async fn before(etcd: String) -> Self {
+impl Detour {
+    async fn to(etcd: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let host = listener.local_addr().expect("a port").to_string();
-        let opened = watch::Sender::new(false);
-        let (waits, compacted) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
-        let (gate, waiting, seen) = (opened.clone(), Arc::clone(&waits), Arc::clone(&compacted));
+        let (changed, compacted) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let seen = Arc::clone(&compacted);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&etcd).await.expect("it listens");
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                let (gate, waiting) = (gate.subscribe(), Arc::clone(&waiting));
-                tokio::spawn(forth(from_client, to_server, gate, waiting));
+                tokio::spawn(forth(from_client, to_server, Arc::clone(&changed)));
                 tokio::spawn(back(from_server, to_client, Arc::clone(&seen)));
             }
         });
-        Self {
-            host,
-            opened,
-            waits,
-            compacted,
-        }
+        Self { host, compacted }
     }
 }
 
-async fn forth(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut gate: watch::Receiver<bool>,
-    waits: Arc<AtomicBool>,
-) {
+async fn forth(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, changed: Arc<AtomicBool>) {
     let mut bytes = Vec::with_capacity(64 * 1024);
     while let Ok(1..) = from.read_buf(&mut bytes).await {
         // A request begins with what is read: nothing is asked before the answer to what was asked before.
-        if bytes.starts_with(b"POST /v3/watch") {
-            waits.store(true, Ordering::SeqCst);
-            gate.wait_for(|opened| *opened)
-                .await
-                .expect("the gate is there");
+        if bytes.starts_with(b"POST /v3/watch") && !changed.load(Ordering::SeqCst) {
+            let Some(older) = from_the_first_on(&bytes) else {
+                // There is more of it to come.
+                continue;
+            };
+            changed.store(true, Ordering::SeqCst);
+            bytes = older;
         }
         if to.write_all(&bytes).await.is_err() {
             return;
         }
         bytes.clear();
     }
+}
+
+/// A request for a watch that begins with revision 1, as long as it was.
+fn from_the_first_on(request: &[u8]) -> Option<Vec<u8>> {
+    let request = std::str::from_utf8(request).ok()?;
+    let (before, after) = request.split_once("\"start_revision\":\"")?;
+    let (number, after) = after.split_once('"')?;
+    let spaces = " ".repeat(number.len() - 1);
+    Some(format!("{before}\"start_revision\":{spaces}\"1\"{after}").into_bytes())
 }
 
 async fn back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, compacted: Arc<AtomicBool>) {
@@ -100,18 +95,19 @@ async fn hints_come_when_what_the_watch_was_to_begin_with_is_compacted() {
     };
     let prefix = prefix();
     let writer = open(&cluster.hosts(), &prefix);
-    let gate = Gate::before(cluster.hosts().swap_remove(0)).await;
-    let watcher = open(std::slice::from_ref(&gate.host), &prefix);
-    eventually("a watch", || gate.waits.load(Ordering::SeqCst)).await;
     fill(&writer, 1..=20).await;
     block_in_place(|| {
         let revision = cluster.revision()?.to_string();
         cluster.etcdctl(&["compaction", &revision])
     })
     .expect("it is compacted");
-    gate.opened.send_replace(true);
+    let detour = Detour::to(cluster.hosts().swap_remove(0)).await;
+    let watcher = open(std::slice::from_ref(&detour.host), &prefix);
     hinted(&watcher, 20).await;
-    assert!(gate.compacted.load(Ordering::SeqCst), "nothing was missed");
+    eventually("a word of the compaction", || {
+        detour.compacted.load(Ordering::SeqCst)
+    })
+    .await;
     fill(&writer, 21..=22).await;
     hinted(&watcher, 22).await;
 }
@@ -138,7 +134,7 @@ async fn fill_up(ledger: &impl Ledger) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_etcd_refuses_appends_and_says_how_to_go_on() {
-    let quota = Options::members(1).argument("--quota-backend-bytes=16777216");
+    let quota = Options::members(1).argument("--quota-backend-bytes=8388608");
     let Some(cluster) = start(quota) else { return };
     let ledger = open(&cluster.hosts(), &prefix());
     let at = fill_up(&ledger).await;
