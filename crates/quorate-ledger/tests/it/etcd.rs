@@ -1,6 +1,7 @@
 //! The ledger in etcd keeps the rules of every ledger: on one member, on three, and behind a bad network.
 
 mod access;
+mod detour;
 mod faults;
 mod limits;
 mod support;
