@@ -28,6 +28,8 @@ use crate::{
     Tail,
 };
 
+pub(crate) use crate::store::StoreError;
+
 use hints::Follower;
 use pointer::Pointer;
 
@@ -41,31 +43,6 @@ pub(crate) const CHUNK: usize = 16;
 /// The key of the entry at a position; keys are in the order of their positions.
 pub(crate) fn entry_key(at: Position) -> String {
     format!("entries/{:020}", at.0)
-}
-
-/// Why a step of a store gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// Certainly not done, and never will be by this call.
-    #[error("the store refused")]
-    Refused(#[source] Cause),
-    /// It may be done now or later.
-    #[error("the store's answer is not known")]
-    Unknown(#[source] Cause),
-}
-
-impl StoreError {
-    fn cause(self) -> Cause {
-        match self {
-            Self::Refused(cause) | Self::Unknown(cause) => cause,
-        }
-    }
-}
-
-impl From<StoreError> for ReadError {
-    fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.cause())
-    }
 }
 
 /// Whether a step that has a condition was done.

@@ -15,8 +15,17 @@ mod http;
 #[cfg(any(feature = "etcd", feature = "zookeeper", feature = "consul"))]
 mod keyed;
 pub mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod shared;
-#[cfg(any(feature = "etcd", feature = "consul"))]
+#[cfg(any(
+    feature = "etcd",
+    feature = "zookeeper",
+    feature = "consul",
+    feature = "postgres"
+))]
+mod store;
+#[cfg(any(feature = "etcd", feature = "consul", feature = "postgres"))]
 mod tls;
 
 use std::future::Future;

@@ -44,6 +44,8 @@ enum Store {
     Etcd(Keyed<crate::etcd::Etcd>),
     #[cfg(feature = "consul")]
     Consul(Keyed<crate::consul::Consul>),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<crate::postgres::Postgres>),
 }
 
 /// The same call on whichever store it is.
@@ -54,6 +56,8 @@ macro_rules! on {
             Store::Etcd(ref $ledger) => $call,
             #[cfg(feature = "consul")]
             Store::Consul(ref $ledger) => $call,
+            #[cfg(feature = "postgres")]
+            Store::Postgres(ref $ledger) => $call,
         }
     };
 }
@@ -74,6 +78,11 @@ impl SharedLedger {
         if address.scheme == Scheme::Consul {
             let store = crate::consul::Consul::new(address)?;
             return Ok(Self(Store::Consul(Keyed::new(store))));
+        }
+        #[cfg(feature = "postgres")]
+        if address.scheme == Scheme::Postgres {
+            let store = crate::postgres::Postgres::new(address)?;
+            return Ok(Self(Store::Postgres(Box::new(store))));
         }
         let name = address.scheme.name();
         Err(OpenError::Unfit(format!(

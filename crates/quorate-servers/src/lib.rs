@@ -2,4 +2,5 @@
 //! ports of this machine, ended with whoever started it. It knows nothing of quorate.
 
 pub mod etcd;
+pub mod postgres;
 pub mod process;

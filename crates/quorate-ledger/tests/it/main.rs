@@ -6,3 +6,12 @@ mod consul;
 mod etcd;
 mod faulty;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(
+    feature = "etcd",
+    feature = "zookeeper",
+    feature = "consul",
+    feature = "postgres"
+))]
+mod support;
