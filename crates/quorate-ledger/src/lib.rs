@@ -27,6 +27,8 @@ pub mod shared;
 mod store;
 #[cfg(any(feature = "etcd", feature = "consul", feature = "postgres"))]
 mod tls;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::future::Future;
 

@@ -46,6 +46,8 @@ enum Store {
     Consul(Keyed<crate::consul::Consul>),
     #[cfg(feature = "postgres")]
     Postgres(Box<crate::postgres::Postgres>),
+    #[cfg(feature = "zookeeper")]
+    Zookeeper(Keyed<crate::zookeeper::Zookeeper>),
 }
 
 /// The same call on whichever store it is.
@@ -58,6 +60,8 @@ macro_rules! on {
             Store::Consul(ref $ledger) => $call,
             #[cfg(feature = "postgres")]
             Store::Postgres(ref $ledger) => $call,
+            #[cfg(feature = "zookeeper")]
+            Store::Zookeeper(ref $ledger) => $call,
         }
     };
 }
@@ -83,6 +87,11 @@ impl SharedLedger {
         if address.scheme == Scheme::Postgres {
             let store = crate::postgres::Postgres::new(address)?;
             return Ok(Self(Store::Postgres(Box::new(store))));
+        }
+        #[cfg(feature = "zookeeper")]
+        if address.scheme == Scheme::Zookeeper {
+            let store = crate::zookeeper::Zookeeper::new(address)?;
+            return Ok(Self(Store::Zookeeper(Keyed::new(store))));
         }
         let name = address.scheme.name();
         Err(OpenError::Unfit(format!(

@@ -15,3 +15,5 @@ mod postgres;
     feature = "postgres"
 ))]
 mod support;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;

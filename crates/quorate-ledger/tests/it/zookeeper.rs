@@ -1,0 +1,111 @@
+//! The ledger in `ZooKeeper` keeps the rules of every ledger: on one server, on three, and behind a bad network.
+
+mod access;
+mod faults;
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use quorate_ledger::conformance::{DurableStand, Stand};
+use quorate_ledger::ledger_conformance;
+use quorate_ledger::shared::SharedLedger;
+use quorate_servers::zookeeper::ZookeeperCluster;
+
+use support::{Kept, ensemble, eventually, lock, open, prefix, single};
+
+/// Servers that all tests share, a prefix for each ledger, and a server for each client in turn.
+struct Servers(Arc<Kept>);
+
+impl Stand for Servers {
+    type Ledger = SharedLedger;
+
+    async fn fresh(&self, clients: usize) -> Vec<Arc<SharedLedger>> {
+        let prefix = prefix();
+        let hosts = self.0.hosts.iter().cycle().take(clients);
+        hosts.map(|host| Arc::new(open(host, &prefix))).collect()
+    }
+}
+
+ledger_conformance!(match single() {
+    Some(kept) => Servers(kept),
+    None => return,
+});
+
+mod on_three_servers {
+    use super::{Servers, ensemble};
+
+    quorate_ledger::ledger_conformance!(match ensemble() {
+        Some(kept) => Servers(kept),
+        None => return,
+    });
+}
+
+mod behind_a_bad_network {
+    use quorate_ledger::faulty::{Faults, FaultyLedger};
+
+    use super::{Arc, Servers, SharedLedger, Stand, single};
+
+    struct BadNetwork(Servers);
+
+    impl Stand for BadNetwork {
+        type Ledger = FaultyLedger<SharedLedger>;
+
+        async fn fresh(&self, clients: usize) -> Vec<Arc<Self::Ledger>> {
+            let within = self.0.fresh(clients).await;
+            (7..)
+                .zip(within)
+                .map(|(seed, ledger)| Arc::new(FaultyLedger::new(ledger, Faults::rough(), seed)))
+                .collect()
+        }
+    }
+
+    quorate_ledger::ledger_conformance!(match single() {
+        Some(kept) => BadNetwork(Servers(kept)),
+        None => return,
+    });
+}
+
+/// A server of its own, which is killed and started again.
+struct OnDisk {
+    server: Mutex<ZookeeperCluster>,
+    prefix: String,
+}
+
+impl OnDisk {
+    fn start() -> Option<Self> {
+        Some(Self {
+            server: Mutex::new(ZookeeperCluster::start(1).expect("it comes up")?),
+            prefix: prefix(),
+        })
+    }
+
+    fn open(&self) -> Arc<SharedLedger> {
+        Arc::new(open(&lock(&self.server).hosts(), &self.prefix))
+    }
+}
+
+impl Stand for OnDisk {
+    type Ledger = SharedLedger;
+
+    async fn fresh(&self, clients: usize) -> Vec<Arc<SharedLedger>> {
+        (0..clients).map(|_| self.open()).collect()
+    }
+}
+
+impl DurableStand for OnDisk {
+    async fn reopen(&self, ledger: Arc<SharedLedger>) -> Arc<SharedLedger> {
+        drop(ledger);
+        {
+            let mut server = lock(&self.server);
+            server.kill(0).expect("it runs");
+            server.restart(0).expect("it starts again");
+        }
+        eventually("the server", || lock(&self.server).serves(0)).await;
+        self.open()
+    }
+}
+
+ledger_conformance!(durable match OnDisk::start() {
+    Some(stand) => stand,
+    None => return,
+});
