@@ -33,6 +33,7 @@ mod notify;
 mod renewal;
 mod secret;
 mod short;
+mod spawn;
 mod tail;
 mod times;
 mod tls;
@@ -61,7 +62,6 @@ use crate::warden::protocol::{Order, StartRun};
 use crate::warden::{self, client as warden_client};
 use calls::Caller;
 pub use config::{Allow, Config, RunError};
-use containment::tell_containment;
 use data_dir::DataDir;
 pub use data_dir::is_running;
 use files::{Done, Files, Job, Pending};
@@ -416,53 +416,6 @@ impl Shell {
             Effect::Done => self.done = true,
         }
         None
-    }
-
-    fn spawn_warden(&mut self, warden: WardenId, lease: Duration) {
-        self.holders.insert(warden, Holder::new());
-        let dir = self.data.warden(warden);
-        let program = self.config.program.clone();
-        let terms = warden_client::Terms {
-            adopt_within: self.config.adopt_within,
-            lease,
-            files: Some(self.files_of_runs),
-        };
-        let inputs = self.inputs.clone();
-        let note = self.data.note_warden(warden);
-        self.tasks.spawn(async move {
-            // It cannot panic.
-            let _noted = tokio::task::spawn_blocking(note).await;
-            let spawned = warden_client::Client::spawn(&program, &dir, terms).await;
-            let input = match spawned {
-                Ok(client) => Input::Linked {
-                    warden,
-                    client: Box::new(client),
-                },
-                Err(error) => {
-                    tracing::error!(%error, "no warden");
-                    Input::Event(Event::WardenGone {
-                        warden,
-                        proven: false,
-                    })
-                }
-            };
-            // Nobody listens when the agent has left meanwhile; the warden ends by itself.
-            let _left = inputs.send(input).await;
-        });
-    }
-
-    fn linked(&mut self, warden: WardenId, client: warden_client::Client) {
-        let dir = self.data.warden(warden);
-        tell_containment(warden, &client.state);
-        let link = Link::new(warden, dir, client, &self.inputs, &mut self.tasks);
-        match self.holders.get_mut(&warden) {
-            Some(holder) => {
-                holder.link = Some(link);
-                self.step(Event::Spawned { warden });
-            }
-            // It was given up before it was up.
-            None => link.end(&mut self.tasks),
-        }
     }
 
     fn open(&mut self, warden: WardenId, lease: Duration) {
