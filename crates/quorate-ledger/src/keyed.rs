@@ -11,7 +11,6 @@
 //! | `snapshot` | JSON: the [`Pointer`] to the newest snapshot; only ever moved forward |
 //! | `parts/00000000000000000003-9f…/00000` | a part of the snapshot with serial number 3 |
 
-mod hints;
 mod pointer;
 mod snapshots;
 
@@ -23,6 +22,7 @@ use quorate_core::record::ENTRY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::hints::{Followed, Follower, occupied};
 use crate::{
     AppendError, Appended, Cause, Committed, Hints, Ledger, READ_BYTES_MAX, ReadError, Snapshot,
     Tail,
@@ -30,7 +30,6 @@ use crate::{
 
 pub(crate) use crate::store::StoreError;
 
-use hints::Follower;
 use pointer::Pointer;
 
 /// Where the end of the log is told.
@@ -133,6 +132,18 @@ pub(crate) trait KeyValue: Send + Sync + 'static {
         &self,
         told: &(dyn Fn(&[u8]) + Send + Sync),
     ) -> impl Future<Output = StoreError> + Send;
+}
+
+impl<S: KeyValue> Followed for S {
+    async fn follow(&self, hints: &watch::Sender<Hints>) -> Cause {
+        let told = |value: &[u8]| {
+            // What cannot be read is told by those who ask for the tail.
+            if let Ok(end) = serde_json::from_slice::<End>(value) {
+                occupied(hints, end.last());
+            }
+        };
+        KeyValue::follow(self, &told).await.cause()
+    }
 }
 
 /// The ledger on a store `S`.
@@ -260,7 +271,7 @@ impl<S: KeyValue> Ledger for Keyed<S> {
         };
         match self.store.create_entry(new).await {
             Ok(Done::Done) => {
-                hints::occupied(&self.hints, at);
+                occupied(&self.hints, at);
                 Ok(Appended::Appended)
             }
             Ok(Done::NotSo) => self.not_created(at).await,

@@ -10,6 +10,13 @@ mod consul;
 #[cfg(feature = "etcd")]
 mod etcd;
 pub mod faulty;
+#[cfg(any(
+    feature = "etcd",
+    feature = "zookeeper",
+    feature = "consul",
+    feature = "postgres"
+))]
+mod hints;
 #[cfg(any(feature = "etcd", feature = "consul"))]
 mod http;
 #[cfg(any(feature = "etcd", feature = "zookeeper", feature = "consul"))]

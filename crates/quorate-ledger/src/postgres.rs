@@ -20,6 +20,8 @@ mod snapshots;
 mod sort;
 mod sql;
 
+use std::sync::Arc;
+
 use quorate_core::ids::{Epoch, Position};
 use quorate_core::record::ENTRY_BYTES_MAX;
 use tokio::sync::watch;
@@ -27,6 +29,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
 use crate::address::Address;
+use crate::hints::{Follower, occupied};
 use crate::shared::OpenError;
 use crate::store::StoreError;
 use crate::{
@@ -34,7 +37,7 @@ use crate::{
     Tail,
 };
 
-use follow::Follower;
+use follow::Log;
 use lane::{Lane, Parameter, Server};
 use sql::Sql;
 
@@ -85,7 +88,11 @@ impl Postgres {
         let server = Server::new(address)?;
         let sql = Sql::of(address.schema.as_deref());
         let hints = watch::Sender::new(Hints::default());
-        let follower = Follower::spawn(server.clone(), sql.clone(), hints.clone());
+        let log = Log {
+            server: server.clone(),
+            sql: sql.clone(),
+        };
+        let follower = Follower::spawn(Arc::new(log), hints.clone());
         Ok(Self {
             writes: Lane::new(server.clone(), sql.setup.clone()),
             reads: Lane::new(server, sql.setup.clone()),
@@ -150,7 +157,7 @@ impl Ledger for Postgres {
         let put = self.writes.ask(&self.sql.append, &parameters);
         match put.await {
             Ok(rows) if !rows.is_empty() => {
-                follow::occupied(&self.hints, at);
+                occupied(&self.hints, at);
                 Ok(Appended::Appended)
             }
             Ok(_) => self.not_appended(at).await,

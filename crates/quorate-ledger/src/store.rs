@@ -14,7 +14,7 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
-    fn cause(self) -> Cause {
+    pub(crate) fn cause(self) -> Cause {
         match self {
             Self::Refused(cause) | Self::Unknown(cause) => cause,
         }

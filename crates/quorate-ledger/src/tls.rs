@@ -123,6 +123,7 @@ fn of_certificate(reason: &CertificateError) -> String {
 
 /// Whether the other end has refused our certificate. In TLS 1.3 that is heard after the handshake, in place of an
 /// answer; nothing of the request was read.
+#[cfg(any(feature = "etcd", feature = "consul"))]
 pub(crate) fn is_refusal(error: &(dyn Error + 'static)) -> bool {
     matches!(find(error), Some(rustls::Error::AlertReceived(alert)) if is_about_certificates(*alert))
 }

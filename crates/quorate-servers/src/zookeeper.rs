@@ -41,6 +41,16 @@ struct Member {
     port: u16,
 }
 
+/// Whether it is; where not, that is told.
+#[must_use]
+pub fn is_installed() -> bool {
+    let found = find("java").is_some() && Path::new(JAR).is_file();
+    if !found {
+        lacks("ZooKeeper is not installed (Debian: zookeeperd)");
+    }
+    found
+}
+
 impl ZookeeperCluster {
     /// Starts so many members and waits until each serves; `None`, said with [`lacks`], where `ZooKeeper` is not
     /// installed.
@@ -48,9 +58,7 @@ impl ZookeeperCluster {
     /// # Errors
     /// When they do not come up.
     pub fn start(members: usize) -> io::Result<Option<Self>> {
-        let java = find("java").filter(|_| Path::new(JAR).is_file());
-        let Some(java) = java else {
-            lacks("ZooKeeper is not installed (Debian: zookeeperd)");
+        let Some(java) = find("java").filter(|_| is_installed()) else {
             return Ok(None);
         };
         let mut last = io::Error::other("not tried");

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use quorate_core::ids::Position;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_postgres::{AsyncMessage, Client};
 
-use crate::store::StoreError;
+use crate::hints::{Followed, occupied};
 use crate::{Cause, Hints};
 
 use super::lane::{Server, Wire};
@@ -22,57 +21,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A look that takes longer is of a connection that is lost.
 const LOOK_TIME: Duration = Duration::from_secs(5);
 
-/// Pause after the database could not be followed, which grows with every failure up to the longest.
-const PAUSE: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-
-/// The task that follows; it ends with this.
+/// Where the log is, and how it is asked.
 #[derive(Debug)]
-pub(super) struct Follower(AbortHandle);
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+pub(super) struct Log {
+    pub(super) server: Server,
+    pub(super) sql: Sql,
 }
 
-impl Follower {
-    pub(super) fn spawn(server: Server, sql: Sql, hints: watch::Sender<Hints>) -> Self {
-        let following = async move {
-            let mut pause = PAUSE;
-            loop {
-                let before = hints.borrow().occupied;
-                let error = follow(&server, &sql, &hints).await;
-                tracing::debug!(%error, "the end of the ledger could not be followed");
-                if hints.borrow().occupied > before {
-                    pause = PAUSE;
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
+impl Followed for Log {
+    async fn follow(&self, hints: &watch::Sender<Hints>) -> Cause {
+        let (client, wire) = match self.server.connect().await {
+            Ok(connected) => connected,
+            Err(error) => return error.cause(),
         };
-        Self(tokio::spawn(following).abort_handle())
-    }
-}
-
-/// Hints only ever grow.
-pub(super) fn occupied(hints: &watch::Sender<Hints>, at: Position) {
-    hints.send_if_modified(|hints| {
-        let news = at > hints.occupied;
-        hints.occupied = hints.occupied.max(at);
-        news
-    });
-}
-
-/// Follows as long as the connection lasts.
-async fn follow(server: &Server, sql: &Sql, hints: &watch::Sender<Hints>) -> Cause {
-    let (client, wire) = match server.connect().await {
-        Ok(connected) => connected,
-        Err(StoreError::Refused(cause) | StoreError::Unknown(cause)) => return cause,
-    };
-    tokio::select! {
-        cause = listen(wire, hints) => cause,
-        cause = look(&client, sql, hints) => cause,
+        tokio::select! {
+            cause = listen(wire, hints) => cause,
+            cause = look(&client, &self.sql, hints) => cause,
+        }
     }
 }
 
@@ -118,11 +83,7 @@ async fn in_time<T>(
 ) -> Result<T, Cause> {
     match timeout(LOOK_TIME, asked).await {
         Ok(Ok(told)) => Ok(told),
-        Ok(Err(error)) => {
-            let (StoreError::Refused(cause) | StoreError::Unknown(cause)) =
-                sort::of_statement(error).0;
-            Err(cause)
-        }
+        Ok(Err(error)) => Err(sort::of_statement(error).0.cause()),
         Err(_elapsed) => Err(format!("no answer within {LOOK_TIME:?}").into()),
     }
 }

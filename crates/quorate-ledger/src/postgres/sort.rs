@@ -1,6 +1,7 @@
 //! What an error of the database means: certainly not done, or perhaps; and what somebody can do about it.
 
 use std::error::Error as _;
+use std::io;
 
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
@@ -8,6 +9,10 @@ use tokio_postgres::error::SqlState;
 use crate::Cause;
 use crate::store::StoreError;
 use crate::tls;
+
+/// What to do where no server takes writes.
+const STANDBY: &str = "no server of the address takes writes: name all servers in the address of the ledger, and the \
+                       primary among them is used";
 
 /// What is to happen beside telling it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +60,11 @@ fn ends_connection(code: &SqlState) -> bool {
 
 /// A connection that did not come about: nothing was asked.
 pub(super) fn of_connection(error: Error) -> StoreError {
+    // So the client tells that a server takes no writes.
+    let source = error.source().and_then(|source| source.downcast_ref());
+    if source.is_some_and(|source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied) {
+        return StoreError::Refused(STANDBY.into());
+    }
     StoreError::Refused(cause(error))
 }
 
@@ -103,10 +113,7 @@ fn next_step(code: &SqlState) -> Option<&'static str> {
             SqlState::DISK_FULL,
             "free some space on the server; nothing is lost meanwhile",
         ),
-        (
-            SqlState::READ_ONLY_SQL_TRANSACTION,
-            "this server is a standby; name all servers in the address of the ledger, and the primary among them is used",
-        ),
+        (SqlState::READ_ONLY_SQL_TRANSACTION, STANDBY),
     ];
     let mut steps = steps.into_iter();
     steps.find_map(|(of, step)| (of == *code).then_some(step))

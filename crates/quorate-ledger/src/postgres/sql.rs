@@ -84,11 +84,14 @@ impl Sql {
     }
 }
 
-/// Room is left in the page of `head`, whose row is
+/// A schema that is there is not even asked to be made: that takes a right on the database which an owner of the schema
+/// need not have. Room is left in the page of `head`, whose row is
 /// written anew with every entry. Entries are not compressed: they are small, and the processor time is the leader's.
 fn setup(s: &str) -> String {
     format!(
-        "create schema if not exists {s}; \
+        "do $$ begin if not exists (select from pg_namespace where nspname = '{s}') then \
+             create schema {s}; \
+         end if; end $$; \
          create table if not exists {s}.head ( \
              id int primary key check (id = 1), \
              next bigint not null, epoch bigint not null, first bigint not null, \

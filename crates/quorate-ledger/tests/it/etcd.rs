@@ -13,17 +13,17 @@ use quorate_ledger::ledger_conformance;
 use quorate_ledger::shared::SharedLedger;
 use quorate_servers::etcd::EtcdCluster;
 
-use support::{Kept, open, prefix, quorum, single};
+use support::{Members, open, prefix, quorum, single};
 
 /// Servers that all tests share, a prefix for each ledger, and another member first for each client.
-struct Servers(Arc<Kept>);
+struct Servers(Arc<Members>);
 
 impl Stand for Servers {
     type Ledger = SharedLedger;
 
     async fn fresh(&self, clients: usize) -> Vec<Arc<SharedLedger>> {
         let prefix = prefix();
-        let mut hosts = self.0.hosts.clone();
+        let mut hosts = self.0.told.clone();
         let clients = (0..clients).map(|_| {
             hosts.rotate_left(1);
             Arc::new(open(&hosts, &prefix))

@@ -1,5 +1,7 @@
 //! Servers that tests share, clients of a ledger in a store, and how to wait for them.
 
+pub(crate) mod race;
+
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
@@ -127,11 +129,16 @@ pub(crate) async fn claim(ledger: &SharedLedger, position: u64, entry: &[u8]) ->
     .await
 }
 
+/// Appends [`text`] at a position.
+pub(crate) async fn append(ledger: &SharedLedger, position: u64) {
+    let mine = claim(ledger, position, &text(position)).await;
+    assert!(mine, "position {position} was taken");
+}
+
 /// Appends [`text`] at these positions, one after the other.
 pub(crate) async fn fill(ledger: &SharedLedger, positions: impl Iterator<Item = u64>) {
     for position in positions {
-        let mine = claim(ledger, position, &text(position)).await;
-        assert!(mine, "position {position} was taken");
+        append(ledger, position).await;
     }
 }
 

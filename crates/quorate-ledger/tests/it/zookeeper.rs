@@ -11,17 +11,17 @@ use quorate_ledger::ledger_conformance;
 use quorate_ledger::shared::SharedLedger;
 use quorate_servers::zookeeper::ZookeeperCluster;
 
-use support::{Kept, ensemble, eventually, lock, open, prefix, single};
+use support::{Members, ensemble, eventually, lock, open, prefix, single};
 
 /// Servers that all tests share, a prefix for each ledger, and a server for each client in turn.
-struct Servers(Arc<Kept>);
+struct Servers(Arc<Members>);
 
 impl Stand for Servers {
     type Ledger = SharedLedger;
 
     async fn fresh(&self, clients: usize) -> Vec<Arc<SharedLedger>> {
         let prefix = prefix();
-        let hosts = self.0.hosts.iter().cycle().take(clients);
+        let hosts = self.0.told.iter().cycle().take(clients);
         hosts.map(|host| Arc::new(open(host, &prefix))).collect()
     }
 }

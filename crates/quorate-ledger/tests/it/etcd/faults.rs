@@ -1,19 +1,15 @@
 //! Members are lost and stand still: the ledger goes on by itself, loses nothing and tells no lie.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use quorate_core::ids::{Epoch, Position};
 use quorate_ledger::Ledger;
-use quorate_ledger::shared::SharedLedger;
 use quorate_servers::etcd::EtcdCluster;
-use tokio::task::{JoinSet, block_in_place};
+use tokio::task::block_in_place;
 
-use super::support::{claim, entries, eventually, fill, hinted, next, open, prefix, text, within};
+use crate::support::race::{self, Race};
 
-const WRITERS: u64 = 3;
-const ENTRIES: u64 = 30;
+use super::support::{entries, eventually, fill, hinted, next, open, prefix, text, within};
 
 fn start(members: usize) -> Option<EtcdCluster> {
     Some(EtcdCluster::start(members)?.expect("they come up"))
@@ -37,64 +33,11 @@ async fn another_leader(cluster: &EtcdCluster, before: usize) {
     .await;
 }
 
-/// Writers that race for positions, each through another member first.
-struct Race {
-    writers: JoinSet<Vec<(u64, Vec<u8>)>>,
-    done: Arc<AtomicU64>,
-}
-
-impl Race {
-    fn start(cluster: &EtcdCluster, prefix: &str) -> Self {
-        let done = Arc::new(AtomicU64::new(0));
-        let mut writers = JoinSet::new();
-        for (number, writer) in (0..WRITERS).enumerate() {
-            let ledger = open(&hosts_from(cluster, number % cluster.count()), prefix);
-            let done = Arc::clone(&done);
-            writers.spawn(async move { write(&ledger, writer, &done).await });
-        }
-        Self { writers, done }
-    }
-
-    async fn reaches(&self, count: u64) {
-        eventually("appends", || self.done.load(Ordering::SeqCst) >= count).await;
-    }
-
-    /// Waits for the writers: what each of them was told is in the one history, once.
-    async fn assert_nothing_is_lost(mut self, ledger: &SharedLedger) {
-        let mut told = Vec::new();
-        while let Some(writer) = within("a writer", self.writers.join_next()).await {
-            told.extend(writer.expect("a writer does not fail"));
-        }
-        let count = WRITERS * ENTRIES;
-        assert_eq!(next(ledger).await, count + 1, "each entry is there once");
-        let log = entries(ledger, 1, told.len()).await;
-        told.sort_unstable();
-        for ((position, entry), (at, found)) in told.iter().zip((1..).zip(&log)) {
-            assert_eq!((position, entry), (&at, found));
-        }
-        assert_eq!(told.len() as u64, count);
-    }
-}
-
-async fn write(ledger: &SharedLedger, writer: u64, done: &AtomicU64) -> Vec<(u64, Vec<u8>)> {
-    let mut told = Vec::new();
-    for number in 0..ENTRIES {
-        let entry = format!("{writer}:{number}").into_bytes();
-        let mut at = next(ledger).await;
-        while !claim(ledger, at, &entry).await {
-            at = next(ledger).await.max(at + 1);
-        }
-        told.push((at, entry));
-        done.fetch_add(1, Ordering::SeqCst);
-    }
-    told
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_leaders_are_killed() {
     let Some(mut cluster) = start(3) else { return };
     let prefix = prefix();
-    let race = Race::start(&cluster, &prefix);
+    let race = Race::start(|writer| open(&hosts_from(&cluster, writer % cluster.count()), &prefix));
     for kill_at in [10, 40] {
         race.reaches(kill_at).await;
         let killed = leader(&cluster);
@@ -110,7 +53,7 @@ async fn nothing_is_lost_when_leaders_are_killed() {
 async fn nothing_is_lost_when_a_leader_stands_still_and_it_tells_no_old_tail() {
     let Some(mut cluster) = start(3) else { return };
     let prefix = prefix();
-    let race = Race::start(&cluster, &prefix);
+    let race = Race::start(|writer| open(&hosts_from(&cluster, writer % cluster.count()), &prefix));
     race.reaches(20).await;
     let stopped = leader(&cluster);
     // It speaks to nobody else, and has seen the ledger.
@@ -123,7 +66,7 @@ async fn nothing_is_lost_when_a_leader_stands_still_and_it_tells_no_old_tail() {
     race.assert_nothing_is_lost(&others).await;
     cluster.resume(stopped).expect("it stood still");
     // What it answers, at once or later, is what the others have decided.
-    assert_eq!(next(&stubborn).await, WRITERS * ENTRIES + 1);
+    assert_eq!(next(&stubborn).await, race::ALL + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

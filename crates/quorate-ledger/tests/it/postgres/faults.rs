@@ -1,21 +1,15 @@
 //! Servers that end, stand still, and are replaced: the ledger goes on by itself, loses nothing that was answered, and
 //! tells no lie.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use quorate_core::ids::{Epoch, Position};
-use quorate_ledger::shared::SharedLedger;
 use quorate_ledger::{AppendError, Ledger, ReadError};
 use quorate_servers::postgres::{Following, Postgres};
 use rustix::process::Signal;
-use tokio::task::{JoinSet, block_in_place};
+use tokio::task::block_in_place;
 
 use super::address;
-use crate::support::{claim, entries, eventually, fill, hinted, next, open_at, text, within};
-
-const WRITERS: u64 = 3;
-const ENTRIES: u64 = 30;
+use crate::support::race::{self, Race};
+use crate::support::{entries, eventually, fill, hinted, next, open_at, text, within};
 
 fn start() -> Option<Postgres> {
     Some(Postgres::start()?.expect("it comes up"))
@@ -27,67 +21,11 @@ fn either(one: &Postgres, other: &Postgres) -> String {
     format!("postgres://postgres@127.0.0.1:{one},127.0.0.1:{other}/quorate")
 }
 
-/// Writers that race for positions.
-struct Race {
-    writers: JoinSet<Vec<(u64, Vec<u8>)>>,
-    done: Arc<AtomicU64>,
-}
-
-impl Race {
-    fn start(address: &str) -> Self {
-        let done = Arc::new(AtomicU64::new(0));
-        let mut writers = JoinSet::new();
-        for writer in 0..WRITERS {
-            let ledger = open_at(address);
-            let done = Arc::clone(&done);
-            writers.spawn(async move { write(&ledger, writer, &done).await });
-        }
-        Self { writers, done }
-    }
-
-    async fn reaches(&self, count: u64) {
-        eventually("appends", || self.done.load(Ordering::SeqCst) >= count).await;
-    }
-
-    /// Waits for the writers: what each of them was told is in the one history, once.
-    async fn assert_nothing_is_lost(mut self, ledger: &SharedLedger) {
-        let mut told = Vec::new();
-        while let Some(writer) = within("a writer", self.writers.join_next()).await {
-            told.extend(writer.expect("a writer does not fail"));
-        }
-        assert_eq!(
-            next(ledger).await,
-            WRITERS * ENTRIES + 1,
-            "each is there once"
-        );
-        told.sort_unstable();
-        let log = entries(ledger, 1, told.len()).await;
-        for ((position, entry), (at, found)) in told.iter().zip((1..).zip(&log)) {
-            assert_eq!((position, entry), (&at, found));
-        }
-        assert_eq!(told.len() as u64, WRITERS * ENTRIES);
-    }
-}
-
-async fn write(ledger: &SharedLedger, writer: u64, done: &AtomicU64) -> Vec<(u64, Vec<u8>)> {
-    let mut told = Vec::new();
-    for number in 0..ENTRIES {
-        let entry = format!("{writer}:{number}").into_bytes();
-        let mut at = next(ledger).await;
-        while !claim(ledger, at, &entry).await {
-            at = next(ledger).await.max(at + 1);
-        }
-        told.push((at, entry));
-        done.fetch_add(1, Ordering::SeqCst);
-    }
-    told
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_the_server_is_killed_and_when_it_is_restarted() {
     let Some(mut server) = start() else { return };
     let address = address(server.port(), "quorate");
-    let race = Race::start(&address);
+    let race = Race::start(|_| open_at(&address));
     race.reaches(10).await;
     block_in_place(|| {
         server.kill().expect("it runs");
@@ -127,14 +65,14 @@ async fn nothing_is_lost_when_a_synchronous_standby_takes_over() {
     let standby = primary.standby(Following::Synchronous).expect("it follows");
     let address = either(&primary, &standby);
     let follower = open_at(&address);
-    let race = Race::start(&address);
+    let race = Race::start(|_| open_at(&address));
     race.reaches(30).await;
     block_in_place(|| {
         primary.kill().expect("it runs");
         standby.promote().expect("it can take over");
     });
     race.assert_nothing_is_lost(&open_at(&address)).await;
-    hinted(&follower, WRITERS * ENTRIES).await;
+    hinted(&follower, race::ALL).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,7 +54,7 @@ async fn a_standby_alone_is_told_to_be_one() {
     let primary = server.expect("it comes up");
     let standby = block_in_place(|| primary.standby(Following::Asynchronous)).expect("it follows");
     let told = refusal(&open_at(&address(standby.port(), "quorate")), 1).await;
-    assert!(told.contains("read only"), "{told}");
+    assert!(told.contains("takes writes: name all servers"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

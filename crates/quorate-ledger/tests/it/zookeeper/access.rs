@@ -8,13 +8,14 @@ use quorate_ledger::{AppendError, Ledger};
 use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, CreateOptions, Permission};
 
 use super::support::{
-    Kept, append, entries, eventually, fill, open, prefix, single, tail, text, whole, within,
+    Members, append, entries, eventually, fill, first, next, open, prefix, single, text, whole,
+    within,
 };
 
 const ANYBODY: CreateOptions<'static> = CreateMode::Persistent.with_acls(Acls::anyone_all());
 
-async fn client(kept: &Kept) -> Client {
-    let connected = Client::connect(kept.host());
+async fn client(kept: &Members) -> Client {
+    let connected = Client::connect(first(kept));
     within("a connection", connected).await.expect("it serves")
 }
 
@@ -30,7 +31,7 @@ async fn refusal(ledger: &SharedLedger, position: u64) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_user_of_the_ledger_may_use_it() {
     let Some(kept) = single() else { return };
-    let (prefix, host) = (prefix(), kept.host());
+    let (prefix, host) = (prefix(), first(&kept));
     // What is above the prefix of a user belongs to whoever made it first.
     let above = client(&kept).await;
     above.mkdir("/test", &ANYBODY).await.expect("it is made");
@@ -57,7 +58,7 @@ async fn only_the_user_of_the_ledger_may_use_it() {
     }
     let again = open(&format!("ann:secret@{host}"), &prefix);
     append(&again, 4).await;
-    assert_eq!(tail(&ledger).await.next, Position(5));
+    assert_eq!(next(&ledger).await, 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,7 +69,7 @@ async fn a_user_needs_no_right_but_to_create_below_its_prefix() {
     let above = format!("/{prefix}");
     admin.mkdir(&above, &ANYBODY).await.expect("it is made");
     let ann = Client::connector().with_auth("digest", b"ann:secret");
-    let ann = within("a connection", ann.connect(kept.host())).await;
+    let ann = within("a connection", ann.connect(first(&kept))).await;
     let ann = ann.expect("it serves");
     let create = [Acl::new(Permission::CREATE, AuthId::authed())];
     let hers = CreateMode::Persistent.with_acls(Acls::new(&create));
@@ -78,14 +79,14 @@ async fn a_user_needs_no_right_but_to_create_below_its_prefix() {
     let barred = admin.set_acl(&above, &read, None).await;
     barred.expect("it is set");
 
-    let user = format!("ann:secret@{}", kept.host());
+    let user = format!("ann:secret@{}", first(&kept));
     let ledger = open(&user, &format!("{prefix}/cluster"));
     fill(&ledger, 1..=9).await;
     for next in [4, 8] {
         let saved = ledger.save_snapshot(Position(next), b"state".to_vec());
         within("a snapshot", saved).await.expect("it is kept");
     }
-    assert_eq!(tail(&ledger).await.next, Position(10));
+    assert_eq!(next(&ledger).await, 10);
     let loaded = within("a snapshot", ledger.load_snapshot()).await;
     assert_eq!(
         loaded.expect("it serves").map(|loaded| loaded.next),
@@ -105,7 +106,7 @@ async fn what_others_put_below_the_prefix_is_told_or_left_alone() {
     let Some(kept) = single() else { return };
     let prefix = prefix();
     let others = client(&kept).await;
-    let ledger = open(kept.host(), &prefix);
+    let ledger = open(first(&kept), &prefix);
     fill(&ledger, 1..=6).await;
     let alien = [
         format!("/{prefix}/entries/alien"),
@@ -151,7 +152,7 @@ async fn what_two_directors_trim_at_once_is_trimmed_once_and_whole() {
     let Some(kept) = single() else { return };
     let prefix = prefix();
     let others = client(&kept).await;
-    let ledgers = [open(kept.host(), &prefix), open(kept.host(), &prefix)].map(Arc::new);
+    let ledgers = [open(first(&kept), &prefix), open(first(&kept), &prefix)].map(Arc::new);
     fill(&ledgers[0], 1..=260).await;
     // By hand: it is passed over as well.
     let hole = format!("/{prefix}/entries/{:020}", 130);
@@ -198,8 +199,8 @@ async fn what_two_directors_trim_at_once_is_trimmed_once_and_whole() {
 async fn parents_that_are_deleted_are_made_again_by_the_next_session() {
     let Some(kept) = single() else { return };
     let prefix = prefix();
-    let ledger = open(kept.host(), &prefix);
-    assert_eq!(tail(&ledger).await.next, Position(1));
+    let ledger = open(first(&kept), &prefix);
+    assert_eq!(next(&ledger).await, 1);
     let others = client(&kept).await;
     let probe = format!("/{prefix}/probe");
     others.delete(&probe, None).await.expect("it is deleted");
@@ -207,13 +208,13 @@ async fn parents_that_are_deleted_are_made_again_by_the_next_session() {
         .await
         .expect_err("it cannot be proved");
     assert!(whole(&told).contains(&probe), "{}", whole(&told));
-    let again = open(kept.host(), &prefix);
+    let again = open(first(&kept), &prefix);
     append(&again, 1).await;
     eventually("the hint", || {
         again.hints().borrow().occupied == Position(1)
     })
     .await;
-    assert_eq!(tail(&ledger).await.next, Position(2));
+    assert_eq!(next(&ledger).await, 2);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use quorate_ledger::{AppendError, Ledger};
 use quorate_servers::zookeeper::ZookeeperCluster;
 use tokio::task::JoinHandle;
 
-use super::support::{append, entries, eventually, fill, open, prefix, tail, text, whole, within};
+use super::support::{append, entries, eventually, fill, next, open, prefix, text, whole, within};
 
 fn start(members: usize) -> Option<ZookeeperCluster> {
     ZookeeperCluster::start(members).expect("they come up")
@@ -30,7 +30,7 @@ fn writer(ledger: &Arc<SharedLedger>, last: u64) -> (JoinHandle<()>, Arc<AtomicU
 }
 
 async fn assert_all_are_there(ledger: &SharedLedger, last: u64) {
-    assert_eq!(tail(ledger).await.next, Position(last + 1));
+    assert_eq!(next(ledger).await, last + 1);
     let found = entries(ledger, 1, usize::try_from(last).expect("few")).await;
     assert_eq!(found, (1..=last).map(text).collect::<Vec<_>>());
 }
@@ -68,7 +68,7 @@ async fn a_leader_that_stood_still_and_was_replaced_tells_no_old_tail() {
     let leader = cluster.leader().expect("one leads");
     // It speaks to nobody else, and has seen the ledger.
     let stubborn = open(&cluster.host(leader), &prefix);
-    assert!(tail(&stubborn).await.next > Position(10));
+    assert!(next(&stubborn).await > 10);
     cluster.pause(leader).expect("it runs");
     let others = (0..cluster.members()).filter(|member| *member != leader);
     let others: Vec<String> = others.map(|member| cluster.host(member)).collect();
@@ -77,7 +77,7 @@ async fn a_leader_that_stood_still_and_was_replaced_tells_no_old_tail() {
     assert_all_are_there(&other, 40).await;
     cluster.resume(leader).expect("it stood still");
     // What it answers, if anything, at once or later, is what the others have decided.
-    assert_eq!(tail(&stubborn).await.next, Position(41));
+    assert_eq!(next(&stubborn).await, 41);
     append(&stubborn, 41).await;
     assert_all_are_there(&other, 41).await;
 }
@@ -89,7 +89,7 @@ async fn a_leader_that_hears_nobody_tells_no_tail() {
     let leader = cluster.leader().expect("one leads");
     let ledger = open(&cluster.host(leader), &prefix);
     fill(&ledger, 1..=3).await;
-    assert_eq!(tail(&ledger).await.next, Position(4));
+    assert_eq!(next(&ledger).await, 4);
     let others = (0..cluster.members()).filter(|member| *member != leader);
     let others: Vec<usize> = others.collect();
     for other in &others {
@@ -101,7 +101,7 @@ async fn a_leader_that_hears_nobody_tells_no_tail() {
     for other in &others {
         cluster.resume(*other).expect("it stood still");
     }
-    assert_eq!(tail(&ledger).await.next, Position(4));
+    assert_eq!(next(&ledger).await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +113,7 @@ async fn a_follower_that_lags_tells_no_old_tail() {
     let ahead = open(&cluster.host(leader), &prefix);
     let behind = Arc::new(open(&cluster.host(follower), &prefix));
     append(&ahead, 1).await;
-    assert_eq!(tail(&behind).await.next, Position(2));
+    assert_eq!(next(&behind).await, 2);
     let mut told = 0;
     for round in 0..20 {
         cluster.pause(follower).expect("it runs");
@@ -132,7 +132,7 @@ async fn a_follower_that_lags_tells_no_old_tail() {
                 told += 1;
             }
             // The server seemed lost.
-            Err(_) => assert_eq!(tail(&behind).await.next, Position(last + 1)),
+            Err(_) => assert_eq!(next(&behind).await, last + 1),
         }
     }
     assert!(told > 0, "no tail was told at the first try");
@@ -196,7 +196,7 @@ async fn an_expired_session_is_followed_by_another_one() {
     }
     cluster.resume(0).expect("it stood still");
     let mut hints = ledger.hints();
-    assert_eq!(tail(&ledger).await.next, Position(4));
+    assert_eq!(next(&ledger).await, 4);
     let now = sessions(&cluster);
     assert!(
         now.iter().all(|session| !before.contains(session)),
