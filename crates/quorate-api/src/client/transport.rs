@@ -221,16 +221,16 @@ impl Client {
     async fn round(&self, call: &Call, seen: &mut Seen) -> Option<Result<Response, Error>> {
         let addresses = self.addresses();
         let first = self.shared.preferred();
+        let mut turns = (0..addresses.len()).map(|turn| (first + turn) % addresses.len());
         let mut hint = None;
         // Every address once, and at most one hint after each.
-        for step in 0..addresses.len() * 2 {
+        for _ in 0..addresses.len() * 2 {
             let (address, at) = match hint.take() {
                 Some(hinted) => (hinted, None),
-                None if step >= addresses.len() => break,
-                None => {
-                    let at = (first + step) % addresses.len();
-                    (addresses.get(at)?.clone(), Some(at))
-                }
+                None => match turns.next() {
+                    Some(at) => (addresses.get(at)?.clone(), Some(at)),
+                    None => break,
+                },
             };
             match self.once(&address, call).await {
                 Outcome::Answer(response) => {
@@ -428,4 +428,53 @@ fn index_of(response: &Response) -> Option<u64> {
         .ok()?
         .parse()
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A director that answers every request alike.
+    async fn answering(status: &str, body: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                if socket.read(&mut request).await.is_ok() {
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_is_named_and_dead_takes_nobodys_turn() {
+        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dead_at = dead.local_addr().unwrap().to_string();
+        drop(dead);
+        let mut problem = Problem::new(Code::NotLeader, "d2 leads");
+        problem.leader = Some(dead_at);
+        let problem = serde_json::to_string(&problem).unwrap();
+        let first = answering("503 Service Unavailable", &problem).await;
+        let second = answering("200 OK", "\"well\"").await;
+        let options = super::super::Options {
+            leader_time: Duration::ZERO,
+            ..super::super::Options::default()
+        };
+        let client = Client::with(vec![first, second], options).unwrap();
+        let (_, told) = client
+            .call::<String>(Call::get("/x".to_owned()))
+            .await
+            .unwrap();
+        assert_eq!(told, "well");
+    }
 }

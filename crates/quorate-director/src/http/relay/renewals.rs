@@ -4,14 +4,17 @@
 //! decided here. They are gathered for a moment: one request for all of them costs the leader far less than
 //! one for each. A lane of their own (R18) keeps them apart from everything else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_api::problem::{Code, Problem};
 use quorate_api::routes;
-use quorate_api::session::{PassedAnswers, PassedRenewal, PassedRenewals, RenewResponse};
+use quorate_api::session::{
+    PassedAnswer, PassedAnswers, PassedRenewal, PassedRenewals, RenewResponse,
+};
 use quorate_core::ids::DirectorName;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use quorate_pki::ClientTls;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::{Way, lanes};
@@ -48,7 +51,8 @@ impl Renewals {
     pub(crate) fn start(handle: Handle, Way { by, tls }: Way) -> Result<Self, reqwest::Error> {
         let (renewals, waiting) = mpsc::channel(WAITING_MAX);
         let sender = Sender {
-            http: lanes::client(tls.as_ref())?,
+            connections: Mutex::new((Led::Nobody, lanes::client(tls.as_ref())?)),
+            tls,
             by,
         };
         tokio::spawn(gather(handle, Arc::new(sender), waiting));
@@ -77,7 +81,9 @@ impl Renewals {
 /// The way of the renewals to the leader.
 #[derive(Debug)]
 struct Sender {
-    http: reqwest::Client,
+    /// Those to this leader.
+    connections: Mutex<(Led, reqwest::Client)>,
+    tls: Option<ClientTls>,
     by: DirectorName,
 }
 
@@ -95,35 +101,36 @@ async fn gather(handle: Handle, sender: Arc<Sender>, mut waiting: mpsc::Receiver
             }
         }
         let batch = std::mem::take(&mut gathered);
-        let address = match handle.led() {
-            Led::By { address, .. } => address,
-            // Whoever leads here now is asked again in a moment.
-            Led::Here | Led::Nobody => {
-                turn_away(batch, &not_leader(None));
-                continue;
-            }
-        };
+        // Whoever leads here now is asked again in a moment.
+        if !matches!(handle.led(), Led::By { .. }) {
+            turn_away(batch, &not_leader(None));
+            continue;
+        }
+        let led = handle.watch_led();
         let (sender, places) = (Arc::clone(&sender), Arc::clone(&under_way));
         // The semaphore is never closed.
         let Ok(place) = places.acquire_owned().await else {
             return;
         };
         tokio::spawn(async move {
-            sender.send(&address, batch).await;
+            sender.send(led, batch).await;
             drop(place);
         });
     }
 }
 
 impl Sender {
-    async fn send(&self, address: &str, batch: Vec<Waiting>) {
+    async fn send(&self, led: watch::Receiver<Led>, batch: Vec<Waiting>) {
         let (renewals, answers): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .map(|waiting| (waiting.renewal, waiting.answer))
             .unzip();
-        let answered = self.ask(address, &PassedRenewals { renewals }).await;
+        let renewals = PassedRenewals { renewals };
+        let asked = self.ask_who_leads(led, &renewals);
+        let answered = tokio::time::timeout(ANSWER_TIME, asked).await;
+        let answered = answered.unwrap_or_else(|_| Err(String::from("no answer in time")));
         let answered = answered.unwrap_or_else(|why| {
-            tracing::debug!(address, why, "renewals were not passed on");
+            tracing::debug!(why, "renewals were not passed on");
             Vec::new()
         });
         let unanswered = not_leader(None);
@@ -142,14 +149,57 @@ impl Sender {
         }
     }
 
+    /// Asks the leader, and the next one where that is elected before it has answered: it may be dead, and a lease has
+    /// no time to wait for it. A renewal that reaches both is one.
+    async fn ask_who_leads(
+        &self,
+        mut led: watch::Receiver<Led>,
+        renewals: &PassedRenewals,
+    ) -> Result<Vec<PassedAnswer>, String> {
+        loop {
+            let now = led.borrow_and_update().clone();
+            let asked = async {
+                match &now {
+                    Led::By { address, .. } => self.ask(&now, address, renewals).await,
+                    Led::Here => Err(String::from("this director leads now")),
+                    // Until there is a leader.
+                    Led::Nobody => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                answered = asked => return answered,
+                changed = led.changed() => if changed.is_err() {
+                    return Err(String::from("this director ends"));
+                },
+            }
+        }
+    }
+
+    /// Connections to this leader. Those from before its office may lead to a machine that was lost meanwhile, and such
+    /// a one says nothing to what is sent on them.
+    fn connections(&self, leader: &Led) -> reqwest::Client {
+        // What is within is whole whoever panics.
+        let mut kept = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if kept.0 != *leader
+            && let Ok(new) = lanes::client(self.tls.as_ref())
+        {
+            *kept = (leader.clone(), new);
+        }
+        kept.1.clone()
+    }
+
     async fn ask(
         &self,
+        leader: &Led,
         address: &str,
         renewals: &PassedRenewals,
-    ) -> Result<Vec<quorate_api::session::PassedAnswer>, String> {
+    ) -> Result<Vec<PassedAnswer>, String> {
         let uri = axum::http::Uri::from_static(routes::SESSION_RENEWALS);
         let response = self
-            .http
+            .connections(leader)
             .post(super::url(address, &uri))
             .header(routes::RELAYED_HEADER, self.by.as_str())
             .timeout(ANSWER_TIME)
@@ -182,4 +232,60 @@ pub(crate) fn unproven() -> Failure {
         Code::TimedOut,
         "leadership was not proven in time; nothing was renewed",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn led_by(name: &str, listener: &TcpListener) -> Led {
+        Led::By {
+            name: DirectorName::new(name).unwrap(),
+            address: listener.local_addr().unwrap().to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_leader_that_is_dead_asks_the_next_one_as_soon_as_there_is_one() {
+        // It takes connections and says nothing, as a machine that has lost its power does.
+        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let next = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (lead, led) = watch::channel(led_by("d1", &dead));
+        let sender = Sender {
+            connections: Mutex::new((Led::Nobody, lanes::client(None).unwrap())),
+            tls: None,
+            by: DirectorName::new("d3").unwrap(),
+        };
+        let renewals = PassedRenewals {
+            renewals: Vec::new(),
+        };
+        let second = led_by("d2", &next);
+        let elect = async {
+            let (_unanswered, _) = dead.accept().await.unwrap();
+            lead.send_replace(Led::Nobody);
+            lead.send_replace(second);
+            let (mut socket, _) = next.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert!(socket.read(&mut request).await.unwrap() > 0);
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+                           content-length: 14\r\n\r\n{\"answers\":[]}";
+            socket.write_all(answer).await.unwrap();
+            // Until the answer is read.
+            std::future::pending::<()>().await;
+        };
+        let began = Instant::now();
+        tokio::select! {
+            answered = sender.ask_who_leads(led, &renewals) => {
+                assert!(answered.unwrap().is_empty());
+            }
+            () = elect => {}
+        }
+        assert!(
+            began.elapsed() < ANSWER_TIME,
+            "it did not wait for the dead one"
+        );
+    }
 }
