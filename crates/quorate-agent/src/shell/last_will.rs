@@ -119,5 +119,17 @@ pub async fn last_will(dir: &Path) -> Result<(), LastWillError> {
         ..tls::options(loaded.as_ref(), will.token.as_deref())
     };
     let client = Client::with(will.directors.clone(), options)?;
-    will.execute(&client, "agent_died").await
+    tokio::select! {
+        closed = will.execute(&client, "agent_died") => closed,
+        // The next agent process has told it, or nobody is left who would want it told.
+        () = taken_away(dir) => Ok(()),
+    }
+}
+
+/// Returns when there is no last will in the folder any more.
+async fn taken_away(dir: &Path) {
+    let will = dir.join(LAST_WILL);
+    while tokio::fs::try_exists(&will).await.unwrap_or(true) {
+        tokio::time::sleep(AGAIN_AFTER_MAX).await;
+    }
 }
