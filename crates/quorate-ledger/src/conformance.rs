@@ -14,6 +14,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::Ledger;
+use crate::faulty::{Faults, FaultyLedger};
 
 pub use durable::*;
 pub use rules::*;
@@ -33,6 +34,22 @@ pub trait Stand: Send + Sync {
 pub trait DurableStand: Stand {
     /// Closes the client, ends whatever serves the store on this machine for it, and opens it again.
     fn reopen(&self, ledger: Arc<Self::Ledger>) -> impl Future<Output = Arc<Self::Ledger>> + Send;
+}
+
+/// The ledgers of a stand, each client behind a bad network of its own.
+#[derive(Debug)]
+pub struct BadNetwork<S>(pub S);
+
+impl<S: Stand> Stand for BadNetwork<S> {
+    type Ledger = FaultyLedger<S::Ledger>;
+
+    async fn fresh(&self, clients: usize) -> Vec<Arc<Self::Ledger>> {
+        let within = self.0.fresh(clients).await;
+        (7..)
+            .zip(within)
+            .map(|(seed, ledger)| Arc::new(FaultyLedger::new(ledger, Faults::rough(), seed)))
+            .collect()
+    }
 }
 
 /// Makes a test of every rule: `ledger_conformance!(stand)` for all ledgers and

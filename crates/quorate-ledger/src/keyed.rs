@@ -18,7 +18,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use quorate_core::ids::{Epoch, Position};
-use quorate_core::record::ENTRY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -29,6 +28,7 @@ use crate::{
 };
 
 pub(crate) use crate::store::StoreError;
+use crate::store::{fits, not_put};
 
 use pointer::Pointer;
 
@@ -213,20 +213,6 @@ impl<S: KeyValue> Keyed<S> {
         }
     }
 
-    /// Why a step that creates an entry found its condition not to hold.
-    async fn not_created(&self, at: Position) -> Result<Appended, AppendError> {
-        let refused = |cause: Cause| AppendError::Refused { at, cause };
-        match self.end().await {
-            Ok(end) if at.0 < end.next => Ok(Appended::PositionTaken),
-            // Who was free a moment ago may have been trimmed since: it is free no more, and asking again tells so.
-            Ok(end) => Err(refused(
-                format!("position {} before it is still free", end.next).into(),
-            )),
-            Err(ReadError::Unavailable(cause)) => Err(refused(cause)),
-            Err(error @ ReadError::Trimmed { .. }) => Err(refused(error.into())),
-        }
-    }
-
     /// What is left of a log in which nothing was found at `from`.
     async fn nothing_at(&self, from: Position) -> Result<Vec<Committed>, ReadError> {
         let pointer = self.pointer().await?;
@@ -245,14 +231,7 @@ impl<S: KeyValue> Ledger for Keyed<S> {
         epoch: Epoch,
         entry: Vec<u8>,
     ) -> Result<Appended, AppendError> {
-        if entry.len() > ENTRY_BYTES_MAX {
-            let cause = format!(
-                "an entry has at most {ENTRY_BYTES_MAX} bytes, this one has {}",
-                entry.len()
-            );
-            let cause = cause.into();
-            return Err(AppendError::Refused { at, cause });
-        }
+        fits(at, &entry)?;
         let before = entry_key(Position(at.0.saturating_sub(1)));
         let after = if at <= Position(1) {
             After::Nothing
@@ -274,9 +253,8 @@ impl<S: KeyValue> Ledger for Keyed<S> {
                 occupied(&self.hints, at);
                 Ok(Appended::Appended)
             }
-            Ok(Done::NotSo) => self.not_created(at).await,
-            Err(StoreError::Refused(cause)) => Err(AppendError::Refused { at, cause }),
-            Err(StoreError::Unknown(cause)) => Err(AppendError::OutcomeUnknown { at, cause }),
+            Ok(Done::NotSo) => not_put(at, self.end().await.map(|end| end.next)),
+            Err(error) => Err(error.of_append(at)),
         }
     }
 

@@ -23,7 +23,6 @@ mod sql;
 use std::sync::Arc;
 
 use quorate_core::ids::{Epoch, Position};
-use quorate_core::record::ENTRY_BYTES_MAX;
 use tokio::sync::watch;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
@@ -31,10 +30,9 @@ use tokio_postgres::types::{FromSql, Type};
 use crate::address::Address;
 use crate::hints::{Follower, occupied};
 use crate::shared::OpenError;
-use crate::store::StoreError;
+use crate::store::{fits, not_put};
 use crate::{
-    AppendError, Appended, Cause, Committed, Hints, Ledger, READ_BYTES_MAX, ReadError, Snapshot,
-    Tail,
+    AppendError, Appended, Committed, Hints, Ledger, READ_BYTES_MAX, ReadError, Snapshot, Tail,
 };
 
 use follow::Log;
@@ -112,19 +110,6 @@ impl Postgres {
             first: number(row, "first")?,
         })
     }
-
-    /// Why an entry was not put at a position.
-    async fn not_appended(&self, at: Position) -> Result<Appended, AppendError> {
-        let refused = |cause: Cause| AppendError::Refused { at, cause };
-        match self.head().await {
-            Ok(head) if at.0 < head.next => Ok(Appended::PositionTaken),
-            Ok(head) => Err(refused(
-                format!("position {} before it is still free", head.next).into(),
-            )),
-            Err(ReadError::Unavailable(cause)) => Err(refused(cause)),
-            Err(error @ ReadError::Trimmed { .. }) => Err(refused(error.into())),
-        }
-    }
 }
 
 fn no_head() -> ReadError {
@@ -140,14 +125,7 @@ impl Ledger for Postgres {
         epoch: Epoch,
         entry: Vec<u8>,
     ) -> Result<Appended, AppendError> {
-        let refused = |cause: Cause| AppendError::Refused { at, cause };
-        if entry.len() > ENTRY_BYTES_MAX {
-            let cause = format!(
-                "an entry has at most {ENTRY_BYTES_MAX} bytes, this one has {}",
-                entry.len()
-            );
-            return Err(refused(cause.into()));
-        }
+        fits(at, &entry)?;
         let (position, epoch) = (bigint(at.0.max(1)), bigint(epoch.0));
         let parameters: [Parameter<'_>; 3] = [
             (&position, Type::INT8),
@@ -160,9 +138,8 @@ impl Ledger for Postgres {
                 occupied(&self.hints, at);
                 Ok(Appended::Appended)
             }
-            Ok(_) => self.not_appended(at).await,
-            Err(StoreError::Refused(cause)) => Err(refused(cause)),
-            Err(StoreError::Unknown(cause)) => Err(AppendError::OutcomeUnknown { at, cause }),
+            Ok(_) => not_put(at, self.head().await.map(|head| head.next)),
+            Err(error) => Err(error.of_append(at)),
         }
     }
 

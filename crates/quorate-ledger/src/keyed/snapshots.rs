@@ -5,8 +5,8 @@
 //! snapshot before in place, and what is left over is deleted with the next one.
 
 use quorate_core::ids::Position;
-use sha2::{Digest as _, Sha256};
 
+use crate::store::{sha256, unavailable};
 use crate::{ReadError, Snapshot};
 
 use super::{Done, KeyValue, Keyed, Pointer, StoreError, from_json, to_json};
@@ -26,15 +26,6 @@ const TRIES: usize = 5;
 
 fn part_key(folder: &str, part: usize) -> String {
     format!("{PARTS}/{folder}/{part:05}")
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unavailable(cause: String) -> ReadError {
-    ReadError::Unavailable(cause.into())
 }
 
 impl<S: KeyValue> Keyed<S> {

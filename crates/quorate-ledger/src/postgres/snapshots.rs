@@ -5,11 +5,10 @@
 //! longer names is deleted. Whatever is cut short in between leaves the snapshot before in place.
 
 use quorate_core::ids::Position;
-use sha2::{Digest as _, Sha256};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, sha256, unavailable};
 use crate::{ReadError, Snapshot};
 
 use super::lane::Parameter;
@@ -47,15 +46,6 @@ impl Kept {
             sha256: column(row, "sha256")?,
         })
     }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unavailable(cause: String) -> ReadError {
-    ReadError::Unavailable(cause.into())
 }
 
 impl Postgres {

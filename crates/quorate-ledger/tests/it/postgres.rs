@@ -7,7 +7,6 @@ mod limits;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use quorate_ledger::conformance::{DurableStand, Stand};
-use quorate_ledger::faulty::{Faults, FaultyLedger};
 use quorate_ledger::ledger_conformance;
 use quorate_ledger::shared::SharedLedger;
 use quorate_servers::postgres::{Following, Pooler, Postgres, is_installed};
@@ -102,21 +101,9 @@ mod with_a_synchronous_standby {
 }
 
 mod behind_a_bad_network {
-    use super::{Arc, Faults, FaultyLedger, Schemas, SharedLedger, Stand, single};
+    use quorate_ledger::conformance::BadNetwork;
 
-    struct BadNetwork(Schemas);
-
-    impl Stand for BadNetwork {
-        type Ledger = FaultyLedger<SharedLedger>;
-
-        async fn fresh(&self, clients: usize) -> Vec<Arc<Self::Ledger>> {
-            let within = self.0.fresh(clients).await;
-            (7..)
-                .zip(within)
-                .map(|(seed, ledger)| Arc::new(FaultyLedger::new(ledger, Faults::rough(), seed)))
-                .collect()
-        }
-    }
+    use super::{Schemas, single};
 
     quorate_ledger::ledger_conformance!(match single() {
         Some(kept) => BadNetwork(Schemas(kept)),

@@ -41,23 +41,9 @@ mod on_three_servers {
 }
 
 mod behind_a_bad_network {
-    use quorate_ledger::faulty::{Faults, FaultyLedger};
+    use quorate_ledger::conformance::BadNetwork;
 
-    use super::{Arc, Servers, SharedLedger, Stand, single};
-
-    struct BadNetwork(Servers);
-
-    impl Stand for BadNetwork {
-        type Ledger = FaultyLedger<SharedLedger>;
-
-        async fn fresh(&self, clients: usize) -> Vec<Arc<Self::Ledger>> {
-            let within = self.0.fresh(clients).await;
-            (7..)
-                .zip(within)
-                .map(|(seed, ledger)| Arc::new(FaultyLedger::new(ledger, Faults::rough(), seed)))
-                .collect()
-        }
-    }
+    use super::{Servers, single};
 
     quorate_ledger::ledger_conformance!(match single() {
         Some(kept) => BadNetwork(Servers(kept)),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use quorate_ledger::conformance::{DurableStand, Stand};
-use quorate_ledger::faulty::{Faults, FaultyLedger};
 use quorate_ledger::ledger_conformance;
 use quorate_raft::Embedded;
 use tempfile::TempDir;
@@ -45,21 +44,9 @@ ledger_conformance!(OnDisk::default());
 ledger_conformance!(durable OnDisk::default());
 
 mod behind_a_bad_network {
-    use super::{Arc, Embedded, Faults, FaultyLedger, OnDisk, Stand};
+    use quorate_ledger::conformance::BadNetwork;
 
-    struct BadNetwork(OnDisk);
-
-    impl Stand for BadNetwork {
-        type Ledger = FaultyLedger<Embedded>;
-
-        async fn fresh(&self, clients: usize) -> Vec<Arc<Self::Ledger>> {
-            let within = self.0.fresh(clients).await;
-            (7..)
-                .zip(within)
-                .map(|(seed, ledger)| Arc::new(FaultyLedger::new(ledger, Faults::rough(), seed)))
-                .collect()
-        }
-    }
+    use super::OnDisk;
 
     super::ledger_conformance!(BadNetwork(OnDisk::default()));
 }
