@@ -3,11 +3,11 @@
 //! A director that lost its folder comes back under a new number, so that nobody takes it for the one
 //! that remembers. Two processes must never use one folder.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::config::RunError;
@@ -16,9 +16,18 @@ use crate::config::RunError;
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) id: u64,
-    /// Held for its lock.
-    _lock: File,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "holding it open is what it is for")
+    )]
+    lock: File,
 }
+
+/// A director that was killed may still be ending, and a hook that it has just forked holds the lock until it
+/// executes its program.
+const LOCK_PATIENCE: Duration = Duration::from_millis(1500);
+/// Pause between two tries.
+const LOCK_AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -39,14 +48,11 @@ pub(crate) fn open(data_dir: &Path) -> Result<Identity, RunError> {
         .write(true)
         .open(&lock_path)
         .map_err(at(&lock_path))?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
-        if errno == rustix::io::Errno::WOULDBLOCK {
-            RunError::InUse {
-                path: data_dir.to_owned(),
-            }
-        } else {
-            at(&lock_path)(errno.into())
-        }
+    lock_within(LOCK_PATIENCE, &lock).map_err(|error| match error {
+        TryLockError::WouldBlock => RunError::InUse {
+            path: data_dir.to_owned(),
+        },
+        TryLockError::Error(cause) => at(&lock_path)(cause),
     })?;
     let path = data_dir.join("director.json");
     let id = match std::fs::read(&path) {
@@ -56,7 +62,19 @@ pub(crate) fn open(data_dir: &Path) -> Result<Identity, RunError> {
         }
         Err(error) => return Err(at(&path)(error)),
     };
-    Ok(Identity { id, _lock: lock })
+    Ok(Identity { id, lock })
+}
+
+fn lock_within(patience: Duration, file: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(LOCK_AGAIN);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn read(path: &Path, bytes: &[u8]) -> Result<u64, RunError> {
@@ -94,6 +112,20 @@ mod tests {
         let id = first.id;
         drop(first);
         assert_eq!(open(dir.path()).unwrap().id, id);
+    }
+
+    #[test]
+    fn what_a_dead_director_has_just_forked_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path()).unwrap();
+        let forked = first.lock.try_clone().unwrap();
+        drop(first);
+        let executes = std::thread::spawn(move || {
+            std::thread::sleep(LOCK_AGAIN * 5);
+            drop(forked);
+        });
+        open(dir.path()).unwrap();
+        executes.join().unwrap();
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::os::unix::fs::{
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use quorate_core::agent::WardenId;
 use quorate_core::ids::Token;
@@ -43,9 +44,17 @@ pub(crate) struct DataDir {
     /// The folder of the runs under a name that is short enough for their sockets.
     short_runs: PathBuf,
     highest_warden: Arc<Mutex<u64>>,
-    _lock: File,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "holding it open is what it is for")
+    )]
+    lock: File,
     /// Held beside the file lock, which network file systems may not keep and copies do not share.
-    _name: UnixListener,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "holding it open is what it is for")
+    )]
+    name: UnixListener,
 }
 
 impl DataDir {
@@ -57,16 +66,18 @@ impl DataDir {
         };
         make_dir(path, 0o755).map_err(fail)?;
         let root = path.canonicalize().map_err(fail)?;
-        let lock = lock(&root).map_err(|cause| {
-            if cause.kind() == io::ErrorKind::WouldBlock {
+        let taken = io::ErrorKind::WouldBlock;
+        let lock = unless(taken, || lock(&root)).map_err(|cause| {
+            if cause.kind() == taken {
                 RunError::InUse { path: root.clone() }
             } else {
                 fail(cause)
             }
         })?;
         let agent_id = identity(&root.join(IDENTITY))?;
-        let name = claim(agent_id).map_err(|cause| {
-            if cause.kind() == io::ErrorKind::AddrInUse {
+        let taken = io::ErrorKind::AddrInUse;
+        let name = unless(taken, || claim(agent_id)).map_err(|cause| {
+            if cause.kind() == taken {
                 RunError::Copied { path: root.clone() }
             } else {
                 fail(cause)
@@ -87,8 +98,8 @@ impl DataDir {
             highest_warden: Arc::new(Mutex::new(noted_warden(&root))),
             root,
             agent_id,
-            _lock: lock,
-            _name: name,
+            lock,
+            name,
         })
     }
 
@@ -237,6 +248,25 @@ pub(crate) fn write_whole(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()
     fs::rename(&beside, path)
 }
 
+/// An agent that was killed may still be ending, and a process that it has just forked holds what it held until
+/// it executes its program.
+const TAKEN_PATIENCE: Duration = Duration::from_millis(1500);
+/// Pause between two tries.
+const TAKEN_AGAIN: Duration = Duration::from_millis(10);
+
+/// Takes what another may hold, who may be about to let go.
+fn unless<T>(taken: io::ErrorKind, take: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + TAKEN_PATIENCE;
+    loop {
+        match take() {
+            Err(cause) if cause.kind() == taken && Instant::now() < until => {
+                std::thread::sleep(TAKEN_AGAIN);
+            }
+            other => return other,
+        }
+    }
+}
+
 fn lock(root: &Path) -> io::Result<File> {
     let lock = OpenOptions::new()
         .write(true)
@@ -317,8 +347,32 @@ mod tests {
         assert!(matches!(refused, RunError::InUse { .. }), "{refused}");
         assert!(is_running(dir.path()));
         drop(first);
-        assert!(!is_running(dir.path()));
+        // A process that another test has just forked may hold it a little longer.
         assert_eq!(DataDir::open(dir.path()).unwrap().agent_id(), id);
+        let until = Instant::now() + TAKEN_PATIENCE;
+        while is_running(dir.path()) {
+            assert!(Instant::now() < until, "nobody holds it any more");
+            std::thread::sleep(TAKEN_AGAIN);
+        }
+    }
+
+    #[test]
+    fn what_a_dead_agent_has_just_forked_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        let forked = (
+            first.lock.try_clone().unwrap(),
+            first.name.try_clone().unwrap(),
+        );
+        drop(first);
+        let executes = std::thread::spawn(move || {
+            std::thread::sleep(TAKEN_AGAIN * 5);
+            drop(forked.0);
+            std::thread::sleep(TAKEN_AGAIN * 5);
+            drop(forked.1);
+        });
+        DataDir::open(dir.path()).unwrap();
+        executes.join().unwrap();
     }
 
     #[test]
