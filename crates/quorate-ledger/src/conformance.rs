@@ -5,18 +5,25 @@
 //! over a bad network too, so nothing here takes a refusal or a lost answer for the end: it asks again,
 //! as a director does. It must never look at how a ledger works inside.
 
+mod anew;
 mod client;
 mod durable;
+mod owner;
 mod rules;
 mod stress;
 
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::Ledger;
-use crate::faulty::{Faults, FaultyLedger};
+use quorate_core::ids::{ClusterId, Epoch, Position};
 
+use crate::faulty::{Faults, FaultyLedger};
+use crate::shared::{BeginError, Owner, SharedLedger};
+use crate::{Ledger, ReadError};
+
+pub use anew::*;
 pub use durable::*;
+pub use owner::*;
 pub use rules::*;
 pub use stress::*;
 
@@ -36,6 +43,55 @@ pub trait DurableStand: Stand {
     fn reopen(&self, ledger: Arc<Self::Ledger>) -> impl Future<Output = Arc<Self::Ledger>> + Send;
 }
 
+/// A ledger in a store of others, perhaps behind a bad network: what [`SharedLedger`] does beside what every ledger does.
+pub trait InStore: Ledger {
+    /// See [`SharedLedger::owner`].
+    fn owner(&self) -> impl Future<Output = Result<Option<Owner>, ReadError>> + Send;
+
+    /// See [`SharedLedger::claim`].
+    fn claim(&self, cluster: ClusterId) -> impl Future<Output = Result<Owner, ReadError>> + Send;
+
+    /// See [`SharedLedger::mark_moved`].
+    fn mark_moved(
+        &self,
+        cluster: ClusterId,
+        to: &str,
+    ) -> impl Future<Output = Result<(), ReadError>> + Send;
+
+    /// See [`SharedLedger::begin`].
+    fn begin(
+        &self,
+        next: Position,
+        epoch: Epoch,
+        snapshot: Vec<u8>,
+        instead_of: Option<Position>,
+    ) -> impl Future<Output = Result<(), BeginError>> + Send;
+}
+
+impl InStore for SharedLedger {
+    async fn owner(&self) -> Result<Option<Owner>, ReadError> {
+        Self::owner(self).await
+    }
+
+    async fn claim(&self, cluster: ClusterId) -> Result<Owner, ReadError> {
+        Self::claim(self, cluster).await
+    }
+
+    async fn mark_moved(&self, cluster: ClusterId, to: &str) -> Result<(), ReadError> {
+        Self::mark_moved(self, cluster, to).await
+    }
+
+    async fn begin(
+        &self,
+        next: Position,
+        epoch: Epoch,
+        snapshot: Vec<u8>,
+        instead_of: Option<Position>,
+    ) -> Result<(), BeginError> {
+        Self::begin(self, next, epoch, snapshot, instead_of).await
+    }
+}
+
 /// The ledgers of a stand, each client behind a bad network of its own.
 #[derive(Debug)]
 pub struct BadNetwork<S>(pub S);
@@ -52,7 +108,8 @@ impl<S: Stand> Stand for BadNetwork<S> {
     }
 }
 
-/// Makes a test of every rule: `ledger_conformance!(stand)` for all ledgers and
+/// Makes a test of every rule: `ledger_conformance!(stand)` for all ledgers,
+/// `ledger_conformance!(in_store stand)` for those in stores of others, which have further rules, and
 /// `ledger_conformance!(durable stand)` for the further rules of those that outlive their process.
 /// `stand` is an expression that makes the [`Stand`](crate::conformance::Stand).
 #[macro_export]
@@ -70,6 +127,22 @@ macro_rules! ledger_conformance {
             what_was_appended_is_there_after_reopening
             a_snapshot_and_what_follows_it_are_there_after_reopening
             a_trimmed_position_stays_taken_after_reopening
+        );
+    };
+    (in_store $stand:expr) => {
+        $crate::ledger_conformance!($stand);
+        $crate::ledger_conformance!(@each $stand;
+            of_two_clusters_that_claim_a_ledger_one_has_it
+            a_ledger_whose_cluster_has_moved_takes_nothing_any_more
+            a_ledger_that_is_empty_takes_nothing_after_its_cluster_has_moved
+            only_its_cluster_says_where_a_ledger_has_moved
+            a_log_begins_in_an_empty_store_and_lives_on
+            a_log_is_given_up_only_for_one_above_it_by_who_has_seen_its_end
+            of_two_that_begin_at_once_one_does
+            the_same_begin_again_is_done_already
+            a_begin_that_is_cut_short_leaves_one_log
+            an_append_of_the_old_log_never_lands
+            a_log_that_grows_is_not_given_up_unseen
         );
     };
     ($stand:expr) => {

@@ -1,6 +1,7 @@
 //! The ledger in Consul's store of keys and values, through its HTTP interface (Consul 1.0 or later).
 //!
-//! An append is one transaction: the entry before is there (`get`), the new key is not (`cas` at index 0), `tail` is set.
+//! An append is one transaction: the entry before and the key of the log are there (`get`), the new key is not (`cas` at
+//! index 0), `tail` is set.
 //! Reads are consistent ones, except that whoever waits for news takes what a server knows. Sessions and locks of Consul
 //! are not used.
 //!
@@ -19,7 +20,9 @@ use tokio::time::Instant;
 
 use crate::address::{Address, Secret};
 use crate::http::{Ask, Http, Repeat};
-use crate::keyed::{After, Done, KeyValue, NewEntry, StoreError, TAIL, Versioned, entry_key};
+use crate::keyed::{
+    After, Change, Done, KeyValue, NewEntry, StoreError, TAIL, Versioned, entry_key,
+};
 use crate::shared::OpenError;
 
 use wire::{Found, Op, Pair};
@@ -157,13 +160,23 @@ fn together(keys: &[String]) -> Vec<&str> {
 impl KeyValue for Consul {
     async fn create_entry(&self, entry: NewEntry<'_>) -> Result<Done, StoreError> {
         let (key, tail) = (self.key(entry.key), self.key(TAIL));
-        let create = Op::create(key, entry.value);
+        let create = Op::cas(key, 0, entry.value);
+        let log = self.key(entry.log);
         match entry.after {
             After::Key(before) => {
-                let before = Op::get(self.key(before));
-                self.txn(&[before, create, Op::set(tail, entry.tail)]).await
+                let (before, log) = (Op::get(self.key(before)), Op::get(log));
+                self.txn(&[before, log, create, Op::set(tail, entry.tail)])
+                    .await
             }
-            After::Nothing => self.txn(&[create, Op::create(tail, entry.tail)]).await,
+            After::Begin(empty) => {
+                let (empty, end) = (self.key(empty), Op::delete(self.key(empty)));
+                let (tail, log) = (Op::set(tail, entry.tail), Op::set(log, b""));
+                self.txn(&[Op::get(empty), end, create, tail, log]).await
+            }
+            After::Nothing => {
+                let (tail, log) = (Op::cas(tail, 0, entry.tail), Op::set(log, b""));
+                self.txn(&[create, tail, log]).await
+            }
         }
     }
 
@@ -201,6 +214,29 @@ impl KeyValue for Consul {
         // At index 0 it is done if the key is not there.
         let query = format!("?cas={}", version.unwrap_or(0));
         self.write(Method::PUT, key, &query, value).await
+    }
+
+    async fn change(&self, changes: &[Change<'_>]) -> Result<Done, StoreError> {
+        let mut operations = Vec::new();
+        for change in changes {
+            match *change {
+                Change::Swap {
+                    key,
+                    version,
+                    value,
+                } => operations.push(Op::cas(self.key(key), version.unwrap_or(0), value)),
+                Change::Set { key, value } => operations.push(Op::set(self.key(key), value)),
+                // To delete what is not there is no error.
+                Change::Delete { key } => {
+                    operations.extend([Op::get(self.key(key)), Op::delete(self.key(key))]);
+                }
+                // No version of Consul that is supported is without these two.
+                Change::Free { key } => {
+                    operations.extend([Op::cas(self.key(key), 0, b""), Op::delete(self.key(key))]);
+                }
+            }
+        }
+        self.txn(&operations).await
     }
 
     async fn delete_entries(&self, from: Position, to: Position) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! The ledger in etcd, through the JSON gateway of its v3 interface (etcd 3.4 or later).
 //!
-//! An append is one transaction: the entry before exists, the new key was never created, so both the entry and `tail`
-//! are put. Reads are linearizable. Leases, locks and elections of etcd are not used.
+//! An append is one transaction: the entry before and the key of the log exist, the new key does not, so both the entry
+//! and `tail` are put. Reads are linearizable. Leases, locks and elections of etcd are not used.
 //!
 //! etcd keeps the old revisions of a key until they are compacted, and `tail` gets one with each append: an etcd under a
 //! ledger must compact by itself (`--auto-compaction-mode=periodic --auto-compaction-retention=1h`), or it runs into its
@@ -22,7 +22,9 @@ use serde_json::{Value, json};
 use crate::Cause;
 use crate::address::Address;
 use crate::http::{Ask, Http, Repeat};
-use crate::keyed::{After, Done, KeyValue, NewEntry, StoreError, TAIL, Versioned, entry_key};
+use crate::keyed::{
+    After, Change, Done, KeyValue, NewEntry, StoreError, TAIL, Versioned, entry_key,
+};
 use crate::shared::OpenError;
 
 use login::Login;
@@ -147,11 +149,32 @@ impl Etcd {
         json!({"request_put": {"key": self.key(key), "value": base64(value)}})
     }
 
+    fn delete_of(&self, key: &str) -> Value {
+        json!({"request_delete_range": {"key": self.key(key)}})
+    }
+
+    /// A condition: nothing is there.
+    fn is_free(&self, key: &str) -> Value {
+        json!({"key": self.key(key), "target": "CREATE", "result": "EQUAL", "create_revision": "0"})
+    }
+
+    /// A condition: something is.
+    fn is_there(&self, key: &str) -> Value {
+        json!({"key": self.key(key), "target": "CREATE", "result": "GREATER", "create_revision": "0"})
+    }
+
+    /// A condition: what is there has this version.
+    fn is_at(&self, key: &str, version: Option<u64>) -> Value {
+        // What is not there was modified at revision 0.
+        let version = version.unwrap_or(0).to_string();
+        json!({"key": self.key(key), "target": "MOD", "result": "EQUAL", "mod_revision": version})
+    }
+
     /// Whether the entry was certainly not created: it is not there, and what makes it right still is, which would have
     /// been trimmed first.
     async fn is_certainly_not_created(&self, entry: NewEntry<'_>) -> Result<bool, StoreError> {
         let guard = match entry.after {
-            After::Key(before) => before,
+            After::Key(before) | After::Begin(before) => before,
             After::Nothing => TAIL,
         };
         let found = self
@@ -161,7 +184,7 @@ impl Etcd {
             return Ok(false);
         };
         Ok(match entry.after {
-            After::Key(_) => created.is_none() && guard.is_some(),
+            After::Key(_) | After::Begin(_) => created.is_none() && guard.is_some(),
             After::Nothing => created.is_none() && guard.is_none(),
         })
     }
@@ -175,19 +198,25 @@ impl Etcd {
 
 impl KeyValue for Etcd {
     async fn create_entry(&self, entry: NewEntry<'_>) -> Result<Done, StoreError> {
-        let is_new = |key: &str| json!({"key": self.key(key), "target": "CREATE", "result": "EQUAL", "create_revision": "0"});
-        let holds = match entry.after {
-            After::Key(before) => {
-                json!({"key": self.key(before), "target": "CREATE", "result": "GREATER", "create_revision": "0"})
-            }
-            After::Nothing => is_new(TAIL),
-        };
-        let compare = json!([is_new(entry.key), holds]);
-        let success = json!([
+        let mut compare = vec![self.is_free(entry.key)];
+        let mut success = vec![
             self.put_of(entry.key, entry.value),
-            self.put_of(TAIL, entry.tail)
-        ]);
-        match self.txn(compare, success).await {
+            self.put_of(TAIL, entry.tail),
+        ];
+        match entry.after {
+            After::Key(before) => {
+                compare.extend([self.is_there(before), self.is_there(entry.log)]);
+            }
+            After::Begin(empty) => {
+                compare.push(self.is_there(empty));
+                success.extend([self.put_of(entry.log, b""), self.delete_of(empty)]);
+            }
+            After::Nothing => {
+                compare.push(self.is_free(TAIL));
+                success.push(self.put_of(entry.log, b""));
+            }
+        }
+        match self.txn(json!(compare), json!(success)).await {
             // The answer came after whatever it did, so a look shows it.
             Err(Trouble::NoSpace(cause)) => {
                 if matches!(self.is_certainly_not_created(entry).await, Ok(true)) {
@@ -238,13 +267,35 @@ impl KeyValue for Etcd {
         version: Option<u64>,
         value: &[u8],
     ) -> Result<Done, StoreError> {
-        // What is not there was modified at revision 0.
-        let version = version.unwrap_or(0).to_string();
-        let compare = json!([
-            {"key": self.key(key), "target": "MOD", "result": "EQUAL", "mod_revision": version}
-        ]);
-        let success = json!([self.put_of(key, value)]);
-        Ok(self.txn(compare, success).await?)
+        self.change(&[Change::Swap {
+            key,
+            version,
+            value,
+        }])
+        .await
+    }
+
+    async fn change(&self, changes: &[Change<'_>]) -> Result<Done, StoreError> {
+        let (mut compare, mut success) = (Vec::new(), Vec::new());
+        for change in changes {
+            match *change {
+                Change::Swap {
+                    key,
+                    version,
+                    value,
+                } => {
+                    compare.push(self.is_at(key, version));
+                    success.push(self.put_of(key, value));
+                }
+                Change::Set { key, value } => success.push(self.put_of(key, value)),
+                Change::Delete { key } => {
+                    compare.push(self.is_there(key));
+                    success.push(self.delete_of(key));
+                }
+                Change::Free { key } => compare.push(self.is_free(key)),
+            }
+        }
+        Ok(self.txn(json!(compare), json!(success)).await?)
     }
 
     async fn delete_entries(&self, from: Position, to: Position) -> Result<(), StoreError> {

@@ -8,10 +8,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quorate_core::ids::{Epoch, Position};
+use quorate_core::ids::{ClusterId, Epoch, Position};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::conformance::InStore;
+use crate::shared::{BeginError, Owner};
 use crate::{AppendError, Appended, Committed, Hints, Ledger, ReadError, Snapshot, Tail};
 
 /// How often each fault happens, in calls of a thousand, and how long things take.
@@ -134,7 +136,7 @@ impl<L: Ledger> FaultyLedger<L> {
         }
     }
 
-    /// Waits until every late append that was drawn so far has landed.
+    /// Waits until every late call that was drawn so far has landed.
     pub async fn settled(&self) {
         let mut late = std::mem::take(&mut *lock(&self.late));
         while late.join_next().await.is_some() {}
@@ -161,30 +163,29 @@ impl<L: Ledger> FaultyLedger<L> {
     }
 
     /// Carries a call that changes nothing or may be lost as a whole.
-    async fn carry<T>(
+    async fn carry<T, E: From<ReadError>>(
         &self,
-        call: impl Future<Output = Result<T, ReadError>> + Send,
-    ) -> Result<T, ReadError> {
+        call: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
         self.travel().await;
         if lock(&self.dice).happens(self.faults.refused) {
-            return Err(ReadError::Unavailable(UNSENT.into()));
+            return Err(ReadError::Unavailable(UNSENT.into()).into());
         }
         let answer = call.await;
         self.travel().await;
         if lock(&self.dice).happens(self.faults.lost) {
-            return Err(ReadError::Unavailable(LOST.into()));
+            return Err(ReadError::Unavailable(LOST.into()).into());
         }
         answer
     }
 
-    fn land_later(&self, delay: Duration, at: Position, epoch: Epoch, entry: Vec<u8>) {
-        let within = Arc::clone(&self.within);
+    fn land_later<T>(&self, delay: Duration, call: impl Future<Output = T> + Send + 'static) {
         let mut late = lock(&self.late);
         while late.try_join_next().is_some() {}
         late.spawn(async move {
             tokio::time::sleep(delay).await;
             // Nobody waits for this answer any more: that is the fault.
-            drop(within.append(at, epoch, entry).await);
+            drop(call.await);
         });
     }
 }
@@ -217,7 +218,9 @@ impl<L: Ledger> Ledger for FaultyLedger<L> {
                 Err(unknown())
             }
             Fate::Late(delay) => {
-                self.land_later(delay, at, epoch, entry);
+                let within = Arc::clone(&self.within);
+                let append = async move { within.append(at, epoch, entry).await };
+                self.land_later(delay, append);
                 Err(unknown())
             }
             Fate::Repeated => {
@@ -256,5 +259,52 @@ impl<L: Ledger> Ledger for FaultyLedger<L> {
 
     fn hints(&self) -> watch::Receiver<Hints> {
         self.hints.subscribe()
+    }
+}
+
+impl<L: InStore> InStore for FaultyLedger<L> {
+    async fn owner(&self) -> Result<Option<Owner>, ReadError> {
+        self.carry(self.within.owner()).await
+    }
+
+    async fn claim(&self, cluster: ClusterId) -> Result<Owner, ReadError> {
+        self.carry(self.within.claim(cluster)).await
+    }
+
+    async fn mark_moved(&self, cluster: ClusterId, to: &str) -> Result<(), ReadError> {
+        self.carry(self.within.mark_moved(cluster, to)).await
+    }
+
+    async fn begin(
+        &self,
+        next: Position,
+        epoch: Epoch,
+        snapshot: Vec<u8>,
+        instead_of: Option<Position>,
+    ) -> Result<(), BeginError> {
+        let call = |snapshot: Vec<u8>| {
+            let within = Arc::clone(&self.within);
+            async move { within.begin(next, epoch, snapshot, instead_of).await }
+        };
+        let unavailable = |why: &str| Err(BeginError::Unavailable(why.into()));
+        self.travel().await;
+        let answer = match self.fate() {
+            Fate::Refused => return unavailable(UNSENT),
+            Fate::Lost => {
+                drop(call(snapshot).await);
+                unavailable(LOST)
+            }
+            Fate::Late(delay) => {
+                self.land_later(delay, call(snapshot));
+                unavailable(LOST)
+            }
+            Fate::Repeated => {
+                drop(call(snapshot.clone()).await);
+                call(snapshot).await
+            }
+            Fate::Well => call(snapshot).await,
+        };
+        self.travel().await;
+        answer
     }
 }

@@ -7,15 +7,24 @@
 //! | key | value |
 //! | --- | --- |
 //! | `entries/00000000000000000007` | the entry at position 7, as it is |
-//! | `tail` | JSON: the first free position, the epoch of the entry before it; set in the step that creates that entry |
+//! | `tail` | JSON: the first free position, the epoch of the entry before it, the position at which the log begins; set in the step that creates that entry |
+//! | `log/00000000000000000001` | nothing: it is there while the log that begins at this position has entries and takes more |
+//! | `log/00000000000000000042-empty` | the same of one that was begun with a snapshot, until its first entry |
+//! | `owner` | JSON: whose ledger it is |
 //! | `snapshot` | JSON: the [`Pointer`] to the newest snapshot; only ever moved forward |
 //! | `parts/00000000000000000003-9f…/00000` | a part of the snapshot with serial number 3 |
+//!
+//! Every append has the condition that the key of its log is there. Whoever begins the log anew or closes it takes that
+//! key away in one step with all else, so that an append that was on its way never lands, whatever is left of its log.
 
+mod begin;
+mod owner;
 mod pointer;
 mod snapshots;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_core::ids::{Epoch, Position};
 use serde::{Deserialize, Serialize};
@@ -28,7 +37,7 @@ use crate::{
 };
 
 pub(crate) use crate::store::StoreError;
-use crate::store::{fits, not_put};
+use crate::store::{fits, has_moved, not_put};
 
 use pointer::Pointer;
 
@@ -42,6 +51,17 @@ pub(crate) const CHUNK: usize = 16;
 /// The key of the entry at a position; keys are in the order of their positions.
 pub(crate) fn entry_key(at: Position) -> String {
     format!("entries/{:020}", at.0)
+}
+
+/// The key that is there while the log which begins at this position has entries and takes more.
+fn log_key(begin: u64) -> String {
+    format!("log/{begin:020}")
+}
+
+/// The key that is there instead until the first entry of a log that was begun with a snapshot. That entry may be trimmed
+/// later, and its position is free no more.
+fn empty_key(begin: u64) -> String {
+    format!("log/{begin:020}-empty")
 }
 
 /// Whether a step that has a condition was done.
@@ -62,9 +82,11 @@ pub(crate) struct Versioned {
 /// What makes an append right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After<'a> {
-    /// This key exists: the entry before.
+    /// This key exists, the entry before, and that of the log.
     Key(&'a str),
-    /// `tail` does not: this is the first entry of all.
+    /// This key exists: a log was begun and has no entry yet. That of the log takes its place.
+    Begin(&'a str),
+    /// `tail` does not exist: this is the first entry of all. The key of the log is made with it.
     Nothing,
 }
 
@@ -74,8 +96,27 @@ pub(crate) struct NewEntry<'a> {
     pub(crate) key: &'a str,
     pub(crate) value: &'a [u8],
     pub(crate) after: After<'a>,
+    /// The key of the log.
+    pub(crate) log: &'a str,
     /// What [`TAIL`] is set to.
     pub(crate) tail: &'a [u8],
+}
+
+/// A part of a step that changes several keys, each of them once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change<'a> {
+    /// Sets a key if it still has this version; `None`: if it is not there.
+    Swap {
+        key: &'a str,
+        version: Option<u64>,
+        value: &'a [u8],
+    },
+    /// Sets a key that is there, whatever it has.
+    Set { key: &'a str, value: &'a [u8] },
+    /// Deletes a key if it is there.
+    Delete { key: &'a str },
+    /// Changes nothing, if the key is not there.
+    Free { key: &'a str },
 }
 
 /// The steps of a store. Keys are relative: the store puts the prefix of the cluster before them. Each step has its
@@ -106,6 +147,12 @@ pub(crate) trait KeyValue: Send + Sync + 'static {
         key: &str,
         version: Option<u64>,
         value: &[u8],
+    ) -> impl Future<Output = Result<Done, StoreError>> + Send;
+
+    /// Makes these changes, all or none: none if what one of them asks for is not so. They are few.
+    fn change(
+        &self,
+        changes: &[Change<'_>],
     ) -> impl Future<Output = Result<Done, StoreError>> + Send;
 
     /// Deletes entries from `from` up to `to`, exclusive, none of which is missing before one that is left: a
@@ -151,6 +198,9 @@ impl<S: KeyValue> Followed for S {
 pub(crate) struct Keyed<S> {
     store: Arc<S>,
     hints: watch::Sender<Hints>,
+    /// Where the log begins, as it was told last; 0 before that. Another one may have begun since: then no append of
+    /// this client lands until it hears of it.
+    begin: AtomicU64,
     _follower: Follower,
 }
 
@@ -159,13 +209,32 @@ pub(crate) struct Keyed<S> {
 struct End {
     next: u64,
     epoch: u64,
+    /// Where the log begins.
+    begin: u64,
 }
 
 impl End {
-    const NONE: Self = Self { next: 1, epoch: 0 };
+    const NONE: Self = Self {
+        next: 1,
+        epoch: 0,
+        begin: 1,
+    };
 
     fn last(self) -> Position {
         Position(self.next - 1)
+    }
+
+    fn free(self) -> Position {
+        Position(self.next)
+    }
+
+    /// The key without which nothing is appended here.
+    fn key(self) -> String {
+        if self.next == self.begin {
+            empty_key(self.begin)
+        } else {
+            log_key(self.begin)
+        }
     }
 }
 
@@ -202,15 +271,75 @@ impl<S: KeyValue> Keyed<S> {
         Self {
             store,
             hints,
+            begin: AtomicU64::new(0),
             _follower: follower,
         }
     }
 
+    /// The end; `None` if nothing was ever appended.
+    async fn some_end(&self) -> Result<Option<End>, ReadError> {
+        let end = match self.store.get(TAIL).await? {
+            Some(tail) => Some(from_json::<End>(TAIL, &tail.value)?),
+            None => None,
+        };
+        self.knows_begin(end.unwrap_or(End::NONE).begin);
+        Ok(end)
+    }
+
     async fn end(&self) -> Result<End, ReadError> {
-        match self.store.get(TAIL).await? {
-            Some(tail) => from_json(TAIL, &tail.value),
-            None => Ok(End::NONE),
+        Ok(self.some_end().await?.unwrap_or(End::NONE))
+    }
+
+    fn knows_begin(&self, begin: u64) {
+        self.begin.store(begin, Ordering::SeqCst);
+    }
+
+    fn known_begin(&self) -> Option<u64> {
+        let begin = self.begin.load(Ordering::SeqCst);
+        (begin > 0).then_some(begin)
+    }
+
+    /// Appends to the log that begins there, if it still does.
+    async fn create(
+        &self,
+        begin: u64,
+        at: Position,
+        epoch: Epoch,
+        entry: &[u8],
+    ) -> Result<Done, StoreError> {
+        let before = entry_key(Position(at.0.saturating_sub(1)));
+        let empty = empty_key(begin);
+        let after = if at <= Position(1) {
+            After::Nothing
+        } else if at.0 == begin {
+            After::Begin(&empty)
+        } else {
+            After::Key(&before)
+        };
+        let tail = to_json(&End {
+            next: at.0.saturating_add(1),
+            epoch: epoch.0,
+            begin,
+        });
+        let new = NewEntry {
+            key: &entry_key(at),
+            value: entry,
+            after,
+            log: &log_key(begin),
+            tail: &tail,
+        };
+        self.store.create_entry(new).await
+    }
+
+    /// What it means that an append was not done, when this is the end.
+    async fn not_created(&self, at: Position, end: End) -> Result<Appended, AppendError> {
+        if at.0 == end.next
+            && let Ok(Some(owner)) = self.owner().await
+            && let Some(to) = owner.moved_to
+        {
+            return Err(has_moved(at, &to));
         }
+        not_put(at, Ok(end.next))
     }
 
     /// What is left of a log in which nothing was found at `from`.
@@ -232,29 +361,30 @@ impl<S: KeyValue> Ledger for Keyed<S> {
         entry: Vec<u8>,
     ) -> Result<Appended, AppendError> {
         fits(at, &entry)?;
-        let before = entry_key(Position(at.0.saturating_sub(1)));
-        let after = if at <= Position(1) {
-            After::Nothing
-        } else {
-            After::Key(&before)
-        };
-        let tail = to_json(&End {
-            next: at.0.saturating_add(1),
-            epoch: epoch.0,
-        });
-        let new = NewEntry {
-            key: &entry_key(at),
-            value: &entry,
-            after,
-            tail: &tail,
-        };
-        match self.store.create_entry(new).await {
-            Ok(Done::Done) => {
-                occupied(&self.hints, at);
-                Ok(Appended::Appended)
+        let mut begin = self.known_begin().unwrap_or(End::NONE.begin);
+        loop {
+            // Positions before are given up, though some of their entries may still be there.
+            if at.0 < begin {
+                return Ok(Appended::PositionTaken);
             }
-            Ok(Done::NotSo) => not_put(at, self.end().await.map(|end| end.next)),
-            Err(error) => Err(error.of_append(at)),
+            match self.create(begin, at, epoch, &entry).await {
+                Ok(Done::Done) => {
+                    self.knows_begin(begin);
+                    occupied(&self.hints, at);
+                    return Ok(Appended::Appended);
+                }
+                Ok(Done::NotSo) => {}
+                Err(error) => return Err(error.of_append(at)),
+            }
+            let end = match self.end().await {
+                Ok(end) => end,
+                Err(error) => return not_put(at, Err(error)),
+            };
+            if end.begin <= begin {
+                return self.not_created(at, end).await;
+            }
+            // Nothing was done, and this client did not know of the log that has begun.
+            begin = end.begin;
         }
     }
 
@@ -268,6 +398,13 @@ impl<S: KeyValue> Ledger for Keyed<S> {
 
     async fn read(&self, from: Position, limit: usize) -> Result<Vec<Committed>, ReadError> {
         let from = from.max(Position(1));
+        let begin = match self.known_begin() {
+            Some(begin) => begin,
+            None => self.end().await?.begin,
+        };
+        if from.0 < begin && limit > 0 {
+            return self.nothing_at(from).await;
+        }
         let mut found: Vec<Committed> = Vec::new();
         let mut bytes = 0;
         while found.len() < limit && bytes < READ_BYTES_MAX {

@@ -1,7 +1,8 @@
 //! The ledger in `PostgreSQL`: three tables in a schema of the cluster's own.
 //!
 //! ```text
-//! head     one row: the first free position, the epoch of the entry before it, the first position left, the snapshot
+//! head     one row: the first free position, the epoch of the entry before it, the first position left, the snapshot,
+//!          whose ledger it is, and where that cluster has moved
 //! entries  position, entry
 //! parts    serial and writer of a snapshot, number, bytes
 //! ```
@@ -14,8 +15,10 @@
 //! What a transaction has committed may be lost where the server is told to lose it (`fsync = off`), or when a standby
 //! takes over that does not follow synchronously. The latter is another history, which directors detect.
 
+mod begin;
 mod follow;
 mod lane;
+mod owner;
 mod snapshots;
 mod sort;
 mod sql;
@@ -29,8 +32,8 @@ use tokio_postgres::types::{FromSql, Type};
 
 use crate::address::Address;
 use crate::hints::{Follower, occupied};
-use crate::shared::OpenError;
-use crate::store::{fits, not_put};
+use crate::shared::{OpenError, Owner};
+use crate::store::{fits, has_moved, not_put};
 use crate::{
     AppendError, Appended, Committed, Hints, Ledger, READ_BYTES_MAX, ReadError, Snapshot, Tail,
 };
@@ -52,11 +55,19 @@ pub(crate) struct Postgres {
 }
 
 /// What `head` tells of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Head {
     next: u64,
     epoch: u64,
     first: u64,
+    owner: Option<Owner>,
+}
+
+impl Head {
+    /// Where the cluster has moved.
+    fn moved_to(&self) -> Option<&str> {
+        self.owner.as_ref()?.moved_to.as_deref()
+    }
 }
 
 /// A number as the database keeps it. Nothing that is counted here comes near the end of those.
@@ -108,7 +119,19 @@ impl Postgres {
             next: number(row, "next")?,
             epoch: number(row, "epoch")?,
             first: number(row, "first")?,
+            owner: owner::of(row)?,
         })
+    }
+
+    /// What it means that an append was not done.
+    async fn not_created(&self, at: Position) -> Result<Appended, AppendError> {
+        match self.head().await {
+            Ok(head) => match head.moved_to() {
+                Some(to) if at.0 == head.next => Err(has_moved(at, to)),
+                Some(_) | None => not_put(at, Ok(head.next)),
+            },
+            Err(error) => not_put(at, Err(error)),
+        }
     }
 }
 
@@ -138,7 +161,7 @@ impl Ledger for Postgres {
                 occupied(&self.hints, at);
                 Ok(Appended::Appended)
             }
-            Ok(_) => not_put(at, self.head().await.map(|head| head.next)),
+            Ok(_) => self.not_created(at).await,
             Err(error) => Err(error.of_append(at)),
         }
     }

@@ -1,9 +1,10 @@
 //! What steps of a store have in common, whichever store it is.
 
-use quorate_core::ids::Position;
+use quorate_core::ids::{ClusterId, Epoch, Position};
 use quorate_core::record::ENTRY_BYTES_MAX;
 use sha2::{Digest as _, Sha256};
 
+use crate::shared::{BeginError, Owner};
 use crate::{AppendError, Appended, Cause, ReadError};
 
 /// Why a step of a store gave no answer.
@@ -77,4 +78,49 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 /// In words for people.
 pub(crate) fn unavailable(cause: String) -> ReadError {
     ReadError::Unavailable(cause.into())
+}
+
+/// A log that is to begin instead of another one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Anew<'a> {
+    pub(crate) next: Position,
+    pub(crate) epoch: Epoch,
+    pub(crate) snapshot: &'a [u8],
+    pub(crate) instead_of: Option<Position>,
+}
+
+impl Anew<'_> {
+    /// Whether it may begin instead of a log with this first free position.
+    pub(crate) fn may_begin(&self, free: Position, is_empty: bool) -> Result<(), BeginError> {
+        match self.instead_of {
+            None if !is_empty => return Err(BeginError::NotEmpty),
+            Some(seen) if seen != free => return Err(BeginError::Moved { next: free }),
+            None | Some(_) => {}
+        }
+        // At the first free position itself an append to the old log would land in the new one.
+        if self.next <= free {
+            return Err(BeginError::Backwards { free });
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what only the owner may do.
+pub(crate) fn owned_by(cluster: ClusterId, owner: Option<&Owner>) -> Result<(), ReadError> {
+    match owner {
+        Some(owner) if owner.cluster == cluster => Ok(()),
+        Some(owner) => Err(unavailable(format!(
+            "the ledger is that of cluster {}, not of {cluster}",
+            owner.cluster
+        ))),
+        None => Err(unavailable(format!(
+            "the ledger is nobody's: cluster {cluster} has to claim it first"
+        ))),
+    }
+}
+
+/// Why an append at the first free position does not land in the ledger of a cluster that has moved.
+pub(crate) fn has_moved(at: Position, to: &str) -> AppendError {
+    let cause = format!("the cluster of this ledger has moved to {to}").into();
+    AppendError::Refused { at, cause }
 }

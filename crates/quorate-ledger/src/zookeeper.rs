@@ -5,12 +5,12 @@
 //!
 //! | znode | what |
 //! | --- | --- |
-//! | `/prefix/entries`, `/prefix/parts` | parents of the entries and of the parts of snapshots |
+//! | `/prefix/entries`, `/prefix/log`, `/prefix/parts` | parents of the entries, of the key of the log, and of the parts of snapshots |
 //! | `/prefix/probe` | empty; written to, so that what is read after it is current |
 //! | `/prefix/tail`, `/prefix/snapshot`, … | the keys of [`keyed`](crate::keyed) |
 //!
-//! **An append** is one `multi`: the entry before exists, the entry is created, `tail` is set, or nothing of it. The
-//! first entry creates `tail` instead.
+//! **An append** is one `multi`: the entry before and the key of the log exist, the entry is created, `tail` is set, or
+//! nothing of it. The first entry creates `tail` and the key of the log instead.
 //!
 //! **Linearizable reads.** Whichever server a client speaks to answers reads from what it has applied itself, which
 //! may lag, and `sync` is answered by a leader that may be deposed without knowing it. Writes are decided by a quorum,
@@ -25,7 +25,7 @@
 //! behind what was seen in a session before.
 //!
 //! **Versions** are those of znodes, 32 bits that start again at the lowest number after 2³¹ writes, and of which one
-//! means any. `snapshot` alone is written with a version, once for each snapshot: no cluster gets that far.
+//! means any. `snapshot` and `owner` alone are written with a version, once for each snapshot: no cluster gets that far.
 
 mod errors;
 mod link;
@@ -34,10 +34,12 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use quorate_core::ids::Position;
-use zookeeper_client::{Acls, CreateMode, CreateOptions, Error, MultiWriteError};
+use zookeeper_client::{Acls, CreateMode, CreateOptions, Error, MultiWriteError, MultiWriter};
 
 use crate::address::Address;
-use crate::keyed::{After, Done, KeyValue, NewEntry, StoreError, TAIL, Versioned, entry_key};
+use crate::keyed::{
+    After, Change, Done, KeyValue, NewEntry, StoreError, TAIL, Versioned, entry_key,
+};
 use crate::shared::OpenError;
 
 use errors::refused;
@@ -160,6 +162,27 @@ impl Zookeeper {
         }
     }
 
+    /// Makes several changes.
+    async fn done(&self, step: &Step, all: Several<'_>, path: &str) -> Result<Done, StoreError> {
+        let Several {
+            mut writer, not_so, ..
+        } = all;
+        match step.limited(writer.commit()).await? {
+            Ok(_) => Ok(Done::Done),
+            Err(MultiWriteError::OperationFailed { index, source }) => {
+                if not_so
+                    .get(index)
+                    .is_some_and(|errors| errors.contains(&source))
+                {
+                    return Ok(Done::NotSo);
+                }
+                // None of them was done.
+                Err(refused(source, path))
+            }
+            Err(MultiWriteError::RequestFailed { source }) => Err(step.sorted(source, path)),
+        }
+    }
+
     /// Creates a node; whether it was not there.
     async fn create(&self, step: &Step, path: &str, value: &[u8]) -> Result<Done, Error> {
         let options = self.layout.created();
@@ -189,31 +212,30 @@ impl Zookeeper {
 
 impl KeyValue for Zookeeper {
     async fn create_entry(&self, entry: NewEntry<'_>) -> Result<Done, StoreError> {
-        let options = self.layout.created();
-        let tail = self.layout.path(TAIL);
+        let (tail, log) = (self.layout.path(TAIL), self.layout.path(entry.log));
         let path = self.layout.path(entry.key);
         let step = self.link.step().await?;
-        let mut multi = step.client.new_multi_writer();
+        let mut all = Several::new(step.client.new_multi_writer(), self.layout.created());
         let put_together = match entry.after {
             After::Key(before) => {
                 let before = self.layout.path(before);
-                multi
-                    .add_check_version(&before, ANY)
-                    .and_then(|()| multi.add_create(&path, entry.value, &options))
-                    .and_then(|()| multi.add_set_data(&tail, entry.tail, None))
+                all.exists(&before)
+                    .and_then(|()| all.exists(&log))
+                    .and_then(|()| all.create(&path, entry.value))
+                    .and_then(|()| all.set(&tail, entry.tail))
             }
-            After::Nothing => multi
-                .add_create(&tail, entry.tail, &options)
-                .and_then(|()| multi.add_create(&path, entry.value, &options)),
+            After::Begin(empty) => all
+                .delete(&self.layout.path(empty))
+                .and_then(|()| all.create(&log, b""))
+                .and_then(|()| all.create(&path, entry.value))
+                .and_then(|()| all.set(&tail, entry.tail)),
+            After::Nothing => all
+                .create(&tail, entry.tail)
+                .and_then(|()| all.create(&log, b""))
+                .and_then(|()| all.create(&path, entry.value)),
         };
         put_together.map_err(|error| refused(error, &path))?;
-        match step.limited(multi.commit()).await? {
-            Ok(_) => Ok(Done::Done),
-            Err(MultiWriteError::OperationFailed { index, source }) => {
-                not_created(entry.after, index, source, &path)
-            }
-            Err(MultiWriteError::RequestFailed { source }) => Err(step.sorted(source, &path)),
-        }
+        self.done(&step, all, &path).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
@@ -278,6 +300,42 @@ impl KeyValue for Zookeeper {
             Err(Error::BadVersion | Error::NoNode) => Ok(Done::NotSo),
             Err(error) => Err(step.sorted(error, &path)),
         }
+    }
+
+    async fn change(&self, changes: &[Change<'_>]) -> Result<Done, StoreError> {
+        let step = self.link.step().await?;
+        let mut all = Several::new(step.client.new_multi_writer(), self.layout.created());
+        for change in changes {
+            let (Change::Swap { key, .. }
+            | Change::Set { key, .. }
+            | Change::Delete { key }
+            | Change::Free { key }) = *change;
+            let path = self.layout.path(key);
+            let put_together = match *change {
+                Change::Swap {
+                    version: None,
+                    value,
+                    ..
+                } => all.create(&path, value),
+                Change::Swap {
+                    version: Some(version),
+                    value,
+                    ..
+                } => {
+                    // One that this store did not tell is none that a node has.
+                    let Ok(version) = u32::try_from(version) else {
+                        return Ok(Done::NotSo);
+                    };
+                    all.set_at(&path, version.cast_signed(), value)
+                }
+                Change::Set { value, .. } => all.set(&path, value),
+                Change::Delete { .. } => all.delete(&path),
+                // There is no check for what is not there.
+                Change::Free { .. } => all.create(&path, b"").and_then(|()| all.delete(&path)),
+            };
+            put_together.map_err(|error| refused(error, &path))?;
+        }
+        self.done(&step, all, &self.layout.root).await
     }
 
     async fn delete_entries(&self, from: Position, to: Position) -> Result<(), StoreError> {
@@ -379,19 +437,45 @@ impl Zookeeper {
     }
 }
 
-/// What it means that an operation of an append did not hold. None of them was done.
-fn not_created(
-    after: After<'_>,
-    index: usize,
-    error: Error,
-    path: &str,
-) -> Result<Done, StoreError> {
-    let conditions = match after {
-        After::Key(_) => [Error::NoNode, Error::NodeExists],
-        After::Nothing => [Error::NodeExists, Error::NodeExists],
-    };
-    if conditions.get(index) == Some(&error) {
-        return Ok(Done::NotSo);
+/// Several changes, all or none, and what each says when what it asks for is not so.
+struct Several<'a> {
+    writer: MultiWriter<'a>,
+    options: CreateOptions<'static>,
+    not_so: Vec<&'static [Error]>,
+}
+
+impl<'a> Several<'a> {
+    fn new(writer: MultiWriter<'a>, options: CreateOptions<'static>) -> Self {
+        Self {
+            writer,
+            options,
+            not_so: Vec::new(),
+        }
     }
-    Err(refused(error, path))
+
+    fn exists(&mut self, path: &str) -> Result<(), Error> {
+        self.not_so.push(&[Error::NoNode]);
+        self.writer.add_check_version(path, ANY)
+    }
+
+    fn create(&mut self, path: &str, value: &[u8]) -> Result<(), Error> {
+        self.not_so.push(&[Error::NodeExists]);
+        self.writer.add_create(path, value, &self.options)
+    }
+
+    /// What is there, as nobody deletes it.
+    fn set(&mut self, path: &str, value: &[u8]) -> Result<(), Error> {
+        self.not_so.push(&[]);
+        self.writer.add_set_data(path, value, None)
+    }
+
+    fn set_at(&mut self, path: &str, version: i32, value: &[u8]) -> Result<(), Error> {
+        self.not_so.push(&[Error::BadVersion, Error::NoNode]);
+        self.writer.add_set_data(path, value, Some(version))
+    }
+
+    fn delete(&mut self, path: &str) -> Result<(), Error> {
+        self.not_so.push(&[Error::NoNode]);
+        self.writer.add_delete(path, None)
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use quorate_core::ids::{Epoch, Position};
+use quorate_core::ids::{ClusterId, Epoch, Position};
 
+use super::InStore;
+use crate::shared::{BeginError, Owner};
 use crate::{AppendError, Appended, Committed, Ledger, ReadError, Snapshot, Tail};
 
 /// How long anything here may take before the ledger is called stuck: far more than any healthy one
@@ -111,6 +113,80 @@ pub(super) async fn load<L: Ledger>(ledger: &L) -> Option<Snapshot> {
         Ok(snapshot) => snapshot,
         Err(error) => panic!("the loading of a snapshot was answered by {error}"),
     }
+}
+
+pub(super) async fn owner<L: InStore>(ledger: &L) -> Option<Owner> {
+    match answer("an owner", || ledger.owner()).await {
+        Ok(owner) => owner,
+        Err(error) => panic!("who owns it was answered by {error}"),
+    }
+}
+
+/// Whose ledger it is after this cluster has claimed it.
+pub(super) async fn claim_for<L: InStore>(ledger: &L, cluster: u64) -> Owner {
+    match answer("a claim", || ledger.claim(ClusterId(cluster))).await {
+        Ok(owner) => owner,
+        Err(error) => panic!("a claim was answered by {error}"),
+    }
+}
+
+pub(super) async fn mark_moved<L: InStore>(ledger: &L, cluster: u64, to: &str) {
+    let marked = answer("a move", || ledger.mark_moved(ClusterId(cluster), to)).await;
+    assert!(marked.is_ok(), "the move was refused: {marked:?}");
+}
+
+/// A log that is to begin.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    pub(super) next: u64,
+    pub(super) epoch: u64,
+    pub(super) snapshot: Vec<u8>,
+}
+
+impl Log {
+    /// Its snapshot has several parts, whatever the size of a part may be.
+    pub(super) fn at(next: u64, epoch: u64) -> Self {
+        let bytes = (next..).map(|at| at.to_le_bytes()).take(80 * 1024);
+        Self {
+            next,
+            epoch,
+            snapshot: bytes.flatten().collect(),
+        }
+    }
+
+    pub(super) fn tail(&self) -> Tail {
+        Tail {
+            next: Position(self.next),
+            epoch: Epoch(self.epoch),
+        }
+    }
+
+    pub(super) fn state(&self) -> Snapshot {
+        Snapshot {
+            next: Position(self.next),
+            bytes: self.snapshot.clone(),
+        }
+    }
+}
+
+/// Begins a log, and asks again until it is known what came of it.
+pub(super) async fn begin<L: InStore>(
+    ledger: &L,
+    log: &Log,
+    instead_of: Option<u64>,
+) -> Result<(), BeginError> {
+    let instead_of = instead_of.map(Position);
+    within("a begin", async {
+        loop {
+            let (next, epoch) = (Position(log.next), Epoch(log.epoch));
+            let snapshot = log.snapshot.clone();
+            match ledger.begin(next, epoch, snapshot, instead_of).await {
+                Err(BeginError::Unavailable(_)) => tokio::time::sleep(PAUSE).await,
+                told => return told,
+            }
+        }
+    })
+    .await
 }
 
 /// The entry at `at`; `None` when it was trimmed.

@@ -50,11 +50,11 @@ impl Op {
         op
     }
 
-    /// Fails if the key is there.
-    pub(super) fn create(key: String, value: &[u8]) -> Self {
+    /// Fails if the key was changed since this index; 0: if it is there.
+    pub(super) fn cas(key: String, index: u64, value: &[u8]) -> Self {
         let mut op = Self::new("cas", key);
         op.kv.value = Some(STANDARD.encode(value));
-        op.kv.index = Some(0);
+        op.kv.index = Some(index);
         op
     }
 }

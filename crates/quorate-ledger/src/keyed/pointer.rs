@@ -16,9 +16,11 @@ pub(crate) struct Pointer {
     pub(super) bytes: usize,
     /// Of the whole, in hexadecimal: a store is trusted to keep values, and asked whether it did.
     pub(super) sha256: String,
-    /// Entries from here up to `first` may still be there, when whoever was to delete them could not.
+    /// Entries from here up to `trimmed_to` may still be there, when whoever was to delete them could not.
     pub(super) trimmed_from: u64,
-    /// First position that is left, always: the one after the snapshot before, or the last entry.
+    /// `first`, but for a log that was begun anew: then the end of the one before it.
+    pub(super) trimmed_to: u64,
+    /// First position that is left, always: the one after the snapshot before, the last entry, or where the log begins.
     pub(super) first: u64,
 }
 

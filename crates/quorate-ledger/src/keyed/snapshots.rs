@@ -12,7 +12,7 @@ use crate::{ReadError, Snapshot};
 use super::{Done, KeyValue, Keyed, Pointer, StoreError, from_json, to_json};
 
 /// Where the pointer is.
-const POINTER: &str = "snapshot";
+pub(super) const POINTER: &str = "snapshot";
 
 /// Below it are the parts.
 const PARTS: &str = "parts";
@@ -22,7 +22,7 @@ const PART_BYTES: usize = 256 * 1024;
 
 /// How often to begin again when others move the pointer at the same time: they are at most a handful of directors,
 /// and each time one of them has got further.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 fn part_key(folder: &str, part: usize) -> String {
     format!("{PARTS}/{folder}/{part:05}")
@@ -80,7 +80,7 @@ impl<S: KeyValue> Keyed<S> {
         }
     }
 
-    async fn write_parts(&self, folder: &str, snapshot: &[u8]) -> Result<(), ReadError> {
+    pub(super) async fn write_parts(&self, folder: &str, snapshot: &[u8]) -> Result<(), ReadError> {
         for (part, bytes) in snapshot.chunks(PART_BYTES).enumerate() {
             self.store.put(&part_key(folder, part), bytes).await?;
         }
@@ -88,7 +88,7 @@ impl<S: KeyValue> Keyed<S> {
     }
 
     /// Deletes what no pointer names any more. The snapshot is kept already, so an error is for the next one to mend.
-    async fn tidy(&self, new: &Pointer) {
+    pub(super) async fn tidy(&self, new: &Pointer) {
         if let Err(error) = self.delete_leftovers(new).await {
             tracing::debug!(%error, "what an earlier snapshot left could not be deleted yet");
         }
@@ -105,12 +105,14 @@ impl<S: KeyValue> Keyed<S> {
         Ok(())
     }
 
-    async fn trim(&self, pointer: &Pointer) -> Result<(), StoreError> {
-        let from = Position(pointer.trimmed_from);
-        if from >= pointer.first() {
+    pub(super) async fn trim(&self, pointer: &Pointer) -> Result<(), StoreError> {
+        let (from, to) = (pointer.trimmed_from, pointer.trimmed_to);
+        if from >= to {
             return Ok(());
         }
-        self.store.delete_entries(from, pointer.first()).await
+        self.store
+            .delete_entries(Position(from), Position(to))
+            .await
     }
 
     pub(super) async fn load(&self) -> Result<Option<Snapshot>, ReadError> {
@@ -159,9 +161,25 @@ impl<S: KeyValue> Keyed<S> {
 
 /// The pointer after `before` to a snapshot. What the snapshot before it covers is trimmed, but for the last entry.
 fn following(before: Option<&Pointer>, next: Position, last: Position, snapshot: &[u8]) -> Pointer {
-    let serial = before.map_or(0, |before| before.serial) + 1;
     let trimmed_from = before.map_or(1, |before| before.first);
     let covered = before.map_or(1, |before| before.next);
+    let first = covered.min(last.0).max(trimmed_from);
+    Pointer {
+        trimmed_from,
+        trimmed_to: first,
+        first,
+        ..beginning(before, next, next, snapshot)
+    }
+}
+
+/// The pointer after `before` to the snapshot with which a log begins, instead of one that ended before `end`.
+pub(super) fn beginning(
+    before: Option<&Pointer>,
+    next: Position,
+    end: Position,
+    snapshot: &[u8],
+) -> Pointer {
+    let serial = before.map_or(0, |before| before.serial) + 1;
     Pointer {
         serial,
         folder: Pointer::folder_name(serial, rand::random()),
@@ -169,7 +187,8 @@ fn following(before: Option<&Pointer>, next: Position, last: Position, snapshot:
         parts: snapshot.chunks(PART_BYTES).count(),
         bytes: snapshot.len(),
         sha256: sha256(snapshot),
-        trimmed_from,
-        first: covered.min(last.0).max(trimmed_from),
+        trimmed_from: before.map_or(1, |before| before.first),
+        trimmed_to: end.0,
+        first: next.0,
     }
 }

@@ -22,17 +22,17 @@ const PARTS_AT_ONCE: i64 = 16;
 
 /// How often to begin again when others keep snapshots at the same time: they are at most a handful of directors, and
 /// each time one of them has got further.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 /// The snapshot that the row of `head` names. Serial number 0 is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Kept {
-    serial: i64,
-    writer: i64,
-    covers: u64,
-    parts: i64,
-    bytes: u64,
-    sha256: String,
+pub(super) struct Kept {
+    pub(super) serial: i64,
+    pub(super) writer: i64,
+    pub(super) covers: u64,
+    pub(super) parts: i64,
+    pub(super) bytes: u64,
+    pub(super) sha256: String,
 }
 
 impl Kept {
@@ -46,10 +46,22 @@ impl Kept {
             sha256: column(row, "sha256")?,
         })
     }
+
+    /// The one after this.
+    pub(super) fn followed_by(&self, next: Position, snapshot: &[u8]) -> Self {
+        Self {
+            serial: self.serial + 1,
+            writer: rand::random(),
+            covers: next.0,
+            parts: bigint(snapshot.chunks(PART_BYTES).len() as u64),
+            bytes: snapshot.len() as u64,
+            sha256: sha256(snapshot),
+        }
+    }
 }
 
 impl Postgres {
-    async fn kept(&self) -> Result<Kept, ReadError> {
+    pub(super) async fn kept(&self) -> Result<Kept, ReadError> {
         let rows = self.reads.ask(&self.sql.look, &[]).await?;
         Kept::of(rows.first().ok_or_else(no_head)?)
     }
@@ -66,25 +78,8 @@ impl Postgres {
             if before.covers >= next.0 {
                 return Ok(());
             }
-            let parts = snapshot.chunks(PART_BYTES);
-            let new = Kept {
-                serial: before.serial + 1,
-                writer: rand::random(),
-                covers: next.0,
-                parts: bigint(parts.len() as u64),
-                bytes: snapshot.len() as u64,
-                sha256: sha256(snapshot),
-            };
-            for (number, bytes) in (0_i64..).zip(parts) {
-                let parameters: [Parameter<'_>; 4] = [
-                    (&new.serial, Type::INT8),
-                    (&new.writer, Type::INT8),
-                    (&number, Type::INT8),
-                    (&bytes, Type::BYTEA),
-                ];
-                let put = self.reads.ask(&self.sql.put_part, &parameters);
-                put.await?;
-            }
+            let new = before.followed_by(next, snapshot);
+            self.write_parts(&new, snapshot).await?;
             if self.point(&new).await? {
                 self.tidy().await;
                 return Ok(());
@@ -93,6 +88,19 @@ impl Postgres {
         Err(unavailable(format!(
             "others kept snapshots at the same time, {TRIES} times in a row"
         )))
+    }
+
+    pub(super) async fn write_parts(&self, new: &Kept, snapshot: &[u8]) -> Result<(), ReadError> {
+        for (number, bytes) in (0_i64..).zip(snapshot.chunks(PART_BYTES)) {
+            let parameters: [Parameter<'_>; 4] = [
+                (&new.serial, Type::INT8),
+                (&new.writer, Type::INT8),
+                (&number, Type::INT8),
+                (&bytes, Type::BYTEA),
+            ];
+            self.reads.ask(&self.sql.put_part, &parameters).await?;
+        }
+        Ok(())
     }
 
     /// Makes the row of `head` name a snapshot, if it still names the one before; whether it does now.
@@ -115,7 +123,7 @@ impl Postgres {
     }
 
     /// Deletes what is no longer named. The snapshot is kept already: what is left over goes with the next one.
-    async fn tidy(&self) {
+    pub(super) async fn tidy(&self) {
         for sql in &self.sql.trim {
             if let Err(error) = self.reads.ask(sql, &[]).await {
                 tracing::debug!(%error, "what an earlier snapshot covers could not be deleted yet");

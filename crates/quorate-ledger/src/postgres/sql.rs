@@ -16,7 +16,7 @@ pub(super) struct Sql {
     pub(super) channel: String,
     /// Makes schema and tables; changes nothing where they are.
     pub(super) setup: String,
-    /// Position, epoch, entry; one row if the entry was put.
+    /// Position, epoch, entry; one row if the entry was put, which it is not after the cluster has moved.
     pub(super) append: String,
     /// The row of `head`, locked for a moment.
     pub(super) tail: String,
@@ -30,6 +30,13 @@ pub(super) struct Sql {
     pub(super) parts: String,
     /// Serial, writer, next, number of parts, bytes, SHA-256; one row if the pointer was moved.
     pub(super) point: String,
+    /// Next, epoch, serial, writer, number of parts, bytes, SHA-256, first free position seen; one row if the log begins
+    /// anew.
+    pub(super) begin: String,
+    /// Cluster; makes the ledger its own if it is nobody's, and tells whose it is.
+    pub(super) claim: String,
+    /// Cluster, where to; one row if it is the cluster's.
+    pub(super) mark_moved: String,
     /// Deletes entries and parts that the row of `head` no longer names.
     pub(super) trim: [String; 2],
 }
@@ -43,12 +50,13 @@ impl Sql {
             setup: setup(s),
             append: format!(
                 "with {DURABLE}, \
-                 moved as (update {s}.head set next = $1 + 1, epoch = $2 from durable where next = $1 returning next), \
+                 moved as (update {s}.head set next = $1 + 1, epoch = $2 from durable \
+                     where next = $1 and moved_to is null returning next), \
                  put as (insert into {s}.entries (position, entry) select next - 1, $3 from moved returning position) \
                  select pg_notify('{s}', position::text) from put"
             ),
             tail: format!(
-                "with {DURABLE} select next, epoch, first from {s}.head, durable for update of head"
+                "with {DURABLE} select next, epoch, first, cluster, moved_to from {s}.head, durable for update of head"
             ),
             look: format!(
                 "select next, first, serial, writer, covers, parts, bytes, sha256 from {s}.head"
@@ -56,7 +64,8 @@ impl Sql {
             read: format!(
                 "select position, entry from ( \
                      select position, entry, sum(octet_length(entry)) over (order by position) as bytes from ( \
-                         select position, entry from {s}.entries where position >= $1 order by position limit $2 \
+                         select position, entry from {s}.entries \
+                         where position >= $1 and $1 >= (select first from {s}.head) order by position limit $2 \
                      ) wanted \
                  ) counted where bytes <= $3 or position = $1 order by position"
             ),
@@ -72,6 +81,20 @@ impl Sql {
                 "with {DURABLE} update {s}.head set serial = $1, writer = $2, covers = $3, parts = $4, bytes = $5, \
                  sha256 = $6, first = greatest(first, least(covers, next - 1)) from durable \
                  where serial = $1 - 1 and covers < $3 and next >= $3 returning first"
+            ),
+            begin: format!(
+                "with {DURABLE}, begun as ( \
+                     update {s}.head set next = $1, epoch = $2, first = $1, serial = $3, writer = $4, covers = $1, \
+                     parts = $5, bytes = $6, sha256 = $7 from durable \
+                     where next = $8 and serial = $3 - 1 and moved_to is null returning next) \
+                 select pg_notify('{s}', (next - 1)::text) from begun"
+            ),
+            claim: format!(
+                "with {DURABLE} update {s}.head set cluster = coalesce(cluster, $1) from durable \
+                 returning cluster, moved_to"
+            ),
+            mark_moved: format!(
+                "with {DURABLE} update {s}.head set moved_to = $2 from durable where cluster = $1 returning cluster"
             ),
             trim: [
                 format!("delete from {s}.entries where position < (select first from {s}.head)"),
@@ -96,7 +119,8 @@ fn setup(s: &str) -> String {
              id int primary key check (id = 1), \
              next bigint not null, epoch bigint not null, first bigint not null, \
              serial bigint not null, writer bigint not null, covers bigint not null, \
-             parts bigint not null, bytes bigint not null, sha256 text not null \
+             parts bigint not null, bytes bigint not null, sha256 text not null, \
+             cluster bigint, moved_to text \
          ) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000); \
          create table if not exists {s}.entries (position bigint primary key, entry bytea not null); \
          alter table {s}.entries alter column entry set storage external; \

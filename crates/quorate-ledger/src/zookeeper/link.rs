@@ -256,7 +256,8 @@ impl Keeper {
             Err(error) => return Err(said(error, probe)),
         }
         // The probe comes last: where it is, the others are.
-        for path in [&format!("{root}/entries"), &format!("{root}/parts"), probe] {
+        let parents = ["entries", "log", "parts"].map(|name| format!("{root}/{name}"));
+        for path in parents.iter().chain([probe]) {
             let made = client.mkdir(path, &self.layout.created()).await;
             made.map_err(|error| said(error, path))?;
         }

@@ -14,6 +14,8 @@ use quorate_ledger::shared::SharedLedger;
 
 use documented::Documented;
 
+use crate::support::long;
+
 /// Where a real Consul is: `host:port`, or a whole address without a prefix.
 const VARIABLE: &str = "QUORATE_TEST_CONSUL";
 
@@ -40,7 +42,7 @@ impl Stand for AsDocumented {
     }
 }
 
-ledger_conformance!(AsDocumented);
+ledger_conformance!(in_store AsDocumented);
 
 /// The real thing.
 struct Consul {
@@ -86,7 +88,7 @@ impl Stand for Consul {
 mod on_a_real_one {
     use super::Consul;
 
-    quorate_ledger::ledger_conformance!(match Consul::find() {
+    quorate_ledger::ledger_conformance!(in_store match Consul::find() {
         Some(consul) => consul,
         None => return,
     });
@@ -111,5 +113,16 @@ mod behind_a_bad_network {
         }
     }
 
-    quorate_ledger::ledger_conformance!(BadNetwork);
+    quorate_ledger::ledger_conformance!(in_store BadNetwork);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_long_log_is_left_after_another_one_has_begun() {
+    let (consul, prefix) = (Documented::start().await, prefix());
+    let ledger = open(&format!("consul://{}/{prefix}", consul.host));
+    long::is_given_up(&ledger, async || {
+        let keys = consul.keys();
+        long::numbered(&prefix, keys.iter().map(String::as_str))
+    })
+    .await;
 }

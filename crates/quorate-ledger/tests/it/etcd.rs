@@ -15,6 +15,8 @@ use quorate_servers::etcd::EtcdCluster;
 
 use support::{Members, open, prefix, quorum, single};
 
+use crate::support::long;
+
 /// Servers that all tests share, a prefix for each ledger, and another member first for each client.
 struct Servers(Arc<Members>);
 
@@ -32,7 +34,7 @@ impl Stand for Servers {
     }
 }
 
-ledger_conformance!(match single() {
+ledger_conformance!(in_store match single() {
     Some(kept) => Servers(kept),
     None => return,
 });
@@ -40,7 +42,7 @@ ledger_conformance!(match single() {
 mod on_three_members {
     use super::{Servers, quorum};
 
-    quorate_ledger::ledger_conformance!(match quorum() {
+    quorate_ledger::ledger_conformance!(in_store match quorum() {
         Some(kept) => Servers(kept),
         None => return,
     });
@@ -51,7 +53,7 @@ mod behind_a_bad_network {
 
     use super::{Servers, single};
 
-    quorate_ledger::ledger_conformance!(match single() {
+    quorate_ledger::ledger_conformance!(in_store match single() {
         Some(kept) => BadNetwork(Servers(kept)),
         None => return,
     });
@@ -105,3 +107,18 @@ ledger_conformance!(durable match OnDisk::start() {
     Some(stand) => stand,
     None => return,
 });
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_long_log_is_left_after_another_one_has_begun() {
+    let Some(started) = EtcdCluster::start(1) else {
+        return;
+    };
+    let (cluster, prefix) = (started.expect("it comes up"), prefix());
+    let ledger = open(&cluster.hosts(), &prefix);
+    long::is_given_up(&ledger, async || {
+        let asked = ["get", "--prefix", &prefix, "--keys-only"];
+        let keys = tokio::task::block_in_place(|| cluster.etcdctl(&asked));
+        long::numbered(&prefix, keys.expect("it answers").lines())
+    })
+    .await;
+}

@@ -11,7 +11,7 @@ use quorate_ledger::ledger_conformance;
 use quorate_ledger::shared::SharedLedger;
 use quorate_servers::postgres::{Following, Pooler, Postgres, is_installed};
 
-use crate::support::{Kept, fresh, open_at};
+use crate::support::{Kept, fresh, long, open_at};
 
 /// The address of a schema of a server.
 fn address(port: u16, schema: &str) -> String {
@@ -77,7 +77,7 @@ impl Stand for Schemas {
     }
 }
 
-ledger_conformance!(match single() {
+ledger_conformance!(in_store match single() {
     Some(kept) => Schemas(kept),
     None => return,
 });
@@ -85,7 +85,7 @@ ledger_conformance!(match single() {
 mod behind_a_pooler {
     use super::{Schemas, pooled};
 
-    quorate_ledger::ledger_conformance!(match pooled() {
+    quorate_ledger::ledger_conformance!(in_store match pooled() {
         Some(kept) => Schemas(kept),
         None => return,
     });
@@ -94,7 +94,7 @@ mod behind_a_pooler {
 mod with_a_synchronous_standby {
     use super::{Schemas, followed};
 
-    quorate_ledger::ledger_conformance!(match followed() {
+    quorate_ledger::ledger_conformance!(in_store match followed() {
         Some(kept) => Schemas(kept),
         None => return,
     });
@@ -105,7 +105,7 @@ mod behind_a_bad_network {
 
     use super::{Schemas, single};
 
-    quorate_ledger::ledger_conformance!(match single() {
+    quorate_ledger::ledger_conformance!(in_store match single() {
         Some(kept) => BadNetwork(Schemas(kept)),
         None => return,
     });
@@ -148,3 +148,19 @@ ledger_conformance!(durable match Postgres::start() {
     Some(server) => OnDisk(Mutex::new(server.expect("it comes up"))),
     None => return,
 });
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_long_log_is_left_after_another_one_has_begun() {
+    let Some(server) = Postgres::start() else {
+        return;
+    };
+    let server = server.expect("it comes up");
+    let ledger = open_at(&address(server.port(), "quorate"));
+    long::is_given_up(&ledger, async || {
+        let rows = "select 'entries/' || position from quorate.entries \
+                    union select 'parts/' || serial from quorate.parts";
+        let rows = tokio::task::block_in_place(|| server.sql("quorate", rows));
+        long::numbered("", rows.expect("it answers").lines())
+    })
+    .await;
+}

@@ -1,5 +1,6 @@
 //! Servers that tests share, clients of a ledger in a store, and how to wait for them.
 
+pub(crate) mod long;
 pub(crate) mod race;
 
 use std::sync::mpsc::{Sender, channel};

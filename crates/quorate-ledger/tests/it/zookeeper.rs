@@ -11,7 +11,9 @@ use quorate_ledger::ledger_conformance;
 use quorate_ledger::shared::SharedLedger;
 use quorate_servers::zookeeper::ZookeeperCluster;
 
-use support::{Members, ensemble, eventually, lock, open, prefix, single};
+use support::{Members, ensemble, eventually, first, lock, open, prefix, single};
+
+use crate::support::long;
 
 /// Servers that all tests share, a prefix for each ledger, and a server for each client in turn.
 struct Servers(Arc<Members>);
@@ -26,7 +28,7 @@ impl Stand for Servers {
     }
 }
 
-ledger_conformance!(match single() {
+ledger_conformance!(in_store match single() {
     Some(kept) => Servers(kept),
     None => return,
 });
@@ -34,7 +36,7 @@ ledger_conformance!(match single() {
 mod on_three_servers {
     use super::{Servers, ensemble};
 
-    quorate_ledger::ledger_conformance!(match ensemble() {
+    quorate_ledger::ledger_conformance!(in_store match ensemble() {
         Some(kept) => Servers(kept),
         None => return,
     });
@@ -45,7 +47,7 @@ mod behind_a_bad_network {
 
     use super::{Servers, single};
 
-    quorate_ledger::ledger_conformance!(match single() {
+    quorate_ledger::ledger_conformance!(in_store match single() {
         Some(kept) => BadNetwork(Servers(kept)),
         None => return,
     });
@@ -95,3 +97,23 @@ ledger_conformance!(durable match OnDisk::start() {
     Some(stand) => stand,
     None => return,
 });
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_long_log_is_left_after_another_one_has_begun() {
+    let Some(kept) = single() else { return };
+    let (host, prefix) = (first(&kept), prefix());
+    let ledger = open(host, &prefix);
+    let others = zookeeper_client::Client::connect(host)
+        .await
+        .expect("it serves");
+    long::is_given_up(&ledger, async || {
+        let mut keys = Vec::new();
+        for folder in ["entries", "log", "parts"] {
+            let path = format!("/{prefix}/{folder}");
+            let names = others.list_children(&path).await.expect("it serves");
+            keys.extend(names.into_iter().map(|name| format!("{folder}/{name}")));
+        }
+        long::numbered("", keys.iter().map(String::as_str))
+    })
+    .await;
+}

@@ -80,6 +80,8 @@ struct State {
     asked: Vec<Asked>,
     /// Answers instead of what is documented, to whoever does not follow.
     instead: VecDeque<Told>,
+    /// To which requests, once each, an error is answered after all was done.
+    lost: Vec<String>,
     /// The same to whoever follows; when they are used up it is told nothing more.
     followed: Option<VecDeque<Told>>,
 }
@@ -119,6 +121,16 @@ impl Documented {
     /// Answers this once.
     pub(crate) fn answer_instead(&self, told: Told) {
         self.state().instead.push_back(told);
+    }
+
+    /// Does what is asked like this, once, and answers an error.
+    pub(crate) fn lose_the_answer_to(&self, line: &str) {
+        self.state().lost.push(line.to_owned());
+    }
+
+    /// All keys there are.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.state().keys.keys().cloned().collect()
     }
 
     /// Answers these to whoever follows, and then nothing more.
@@ -174,6 +186,12 @@ impl Documented {
         }
         let told = self.state().obey(&asked);
         self.changed.send_replace(self.state().index);
+        let mut state = self.state();
+        if let Some(at) = state.lost.iter().position(|line| *line == asked.line) {
+            state.lost.remove(at);
+            return Some(Told::new(500, None, "rpc error: lost on the way"));
+        }
+        drop(state);
         Some(told)
     }
 }

@@ -33,8 +33,20 @@ fn entry_key(at: u64) -> String {
     format!("p/entries/{at:020}")
 }
 
+fn log_key(begin: u64) -> String {
+    format!("p/log/{begin:020}")
+}
+
+fn empty_key(begin: u64) -> String {
+    format!("{}-empty", log_key(begin))
+}
+
+fn entry(at: u64) -> Value {
+    json!(STANDARD.encode(format!("entry {at}")))
+}
+
 fn tail(next: u64) -> Value {
-    json!(STANDARD.encode(format!(r#"{{"next":{next},"epoch":3}}"#)))
+    json!(STANDARD.encode(format!(r#"{{"next":{next},"epoch":3,"begin":1}}"#)))
 }
 
 fn text(error: AppendError) -> String {
@@ -52,13 +64,14 @@ async fn an_append_is_one_transaction() {
     }
     let asked = consul.asked();
     assert_eq!(lines(&asked), ["PUT /v1/txn", "PUT /v1/txn"]);
-    let entry = |at: u64| json!(STANDARD.encode(format!("entry {at}")));
     let first = json!([
         {"KV": {"Verb": "cas", "Key": entry_key(1), "Value": entry(1), "Index": 0}},
         {"KV": {"Verb": "cas", "Key": "p/tail", "Value": tail(2), "Index": 0}},
+        {"KV": {"Verb": "set", "Key": log_key(1), "Value": ""}},
     ]);
     let second = json!([
         {"KV": {"Verb": "get", "Key": entry_key(1)}},
+        {"KV": {"Verb": "get", "Key": log_key(1)}},
         {"KV": {"Verb": "cas", "Key": entry_key(2), "Value": entry(2), "Index": 0}},
         {"KV": {"Verb": "set", "Key": "p/tail", "Value": tail(3)}},
     ]);
@@ -262,6 +275,94 @@ async fn a_snapshot_is_put_pointed_to_and_what_it_leaves_is_deleted_in_order() {
     let expected: Vec<String> = (1..=90).map(entry_key).collect();
     assert_eq!(trimmed.concat(), expected);
     assert_eq!(trimmed.iter().map(Vec::len).collect::<Vec<_>>(), [64, 26]);
+}
+
+#[tokio::test]
+async fn a_log_begins_anew_in_one_transaction_and_the_old_one_is_deleted_in_order() {
+    let (consul, ledger) = started().await;
+    for at in 1..=70 {
+        append(&ledger, at).await.unwrap();
+    }
+    consul.asked();
+    let seen = Some(Position(71));
+    let snapshot = vec![1; 300_000];
+    let begun = ledger.begin(Position(500), Epoch(4), snapshot, seen);
+    begun.await.unwrap();
+    let asked = consul.asked();
+    let puts = lines_of(&asked).filter(|line| line.contains("/parts/") && line.contains("PUT"));
+    assert_eq!(puts.count(), 2, "{asked:?}");
+    let txns: Vec<Value> = asked
+        .iter()
+        .filter(|asked| asked.line == "PUT /v1/txn")
+        .map(Asked::json)
+        .collect();
+    let [begin, deleted @ ..] = txns.as_slice() else {
+        panic!("{asked:?}")
+    };
+    let pointer = begin.pointer("/0/KV/Value").cloned();
+    let end = json!(STANDARD.encode(r#"{"next":500,"epoch":4,"begin":500}"#));
+    let expected = json!([
+        {"KV": {"Verb": "cas", "Key": "p/snapshot", "Value": pointer, "Index": 0}},
+        {"KV": {"Verb": "cas", "Key": empty_key(500), "Value": "", "Index": 0}},
+        {"KV": {"Verb": "get", "Key": log_key(1)}},
+        {"KV": {"Verb": "delete", "Key": log_key(1)}},
+        {"KV": {"Verb": "cas", "Key": entry_key(71), "Value": "", "Index": 0}},
+        {"KV": {"Verb": "delete", "Key": entry_key(71)}},
+        {"KV": {"Verb": "set", "Key": "p/tail", "Value": end}},
+    ]);
+    assert_eq!(*begin, expected);
+    let deleted: Vec<Vec<String>> = deleted.iter().map(deletes).collect();
+    let expected: Vec<String> = (1..=70).map(entry_key).collect();
+    assert_eq!(deleted.concat(), expected);
+    // The first entry of the new log needs that nothing was ever there.
+    append(&ledger, 500).await.unwrap();
+    let asked = consul.asked();
+    let [first] = asked.as_slice() else {
+        panic!("{asked:?}")
+    };
+    let end = json!(STANDARD.encode(r#"{"next":501,"epoch":3,"begin":500}"#));
+    let expected = json!([
+        {"KV": {"Verb": "get", "Key": empty_key(500)}},
+        {"KV": {"Verb": "delete", "Key": empty_key(500)}},
+        {"KV": {"Verb": "cas", "Key": entry_key(500), "Value": entry(500), "Index": 0}},
+        {"KV": {"Verb": "set", "Key": "p/tail", "Value": end}},
+        {"KV": {"Verb": "set", "Key": log_key(500), "Value": ""}},
+    ]);
+    assert_eq!(first.json(), expected);
+}
+
+#[tokio::test]
+async fn a_begin_or_a_move_without_an_answer_is_looked_for() {
+    let (consul, ledger) = started().await;
+    append(&ledger, 1).await.unwrap();
+    let owner = ledger.claim(quorate_core::ids::ClusterId(7)).await.unwrap();
+    assert_eq!(owner.cluster.0, 7);
+    consul.lose_the_answer_to("PUT /v1/txn");
+    let (next, seen) = (Position(200), Some(Position(2)));
+    let begun = ledger.begin(next, Epoch(4), b"state".to_vec(), seen);
+    begun.await.unwrap();
+    assert_eq!(ledger.tail().await.unwrap().next, next);
+    consul.lose_the_answer_to("PUT /v1/txn");
+    let marked = ledger.mark_moved(owner.cluster, "elsewhere").await;
+    marked.unwrap();
+    let owner = ledger.owner().await.unwrap();
+    assert_eq!(
+        owner.and_then(|owner| owner.moved_to).as_deref(),
+        Some("elsewhere")
+    );
+    let said = text(append(&ledger, 200).await.unwrap_err());
+    assert!(
+        said.starts_with("refused") && said.contains("has moved to elsewhere"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_claim_without_an_answer_is_looked_for() {
+    let (consul, ledger) = started().await;
+    consul.lose_the_answer_to("PUT /v1/kv/p/owner?cas=0");
+    let owner = ledger.claim(quorate_core::ids::ClusterId(7)).await.unwrap();
+    assert_eq!(owner.cluster.0, 7);
 }
 
 fn lines_of(asked: &[Asked]) -> impl Iterator<Item = &str> {
