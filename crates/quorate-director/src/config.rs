@@ -38,6 +38,8 @@ pub struct Config {
     /// How long a change of leader takes at most over its ledger. A lease whose work would not survive
     /// that is refused.
     pub takeover: Duration,
+    /// Set when the ledger is in a store that several directors share.
+    pub store: Option<Store>,
     /// Formats of the ledger that it reads, and tells the others that it does: those of this build, or fewer to hold
     /// the cluster at an earlier one.
     pub formats: Formats,
@@ -66,12 +68,22 @@ impl Config {
             expect_agents: None,
             fences: BTreeMap::new(),
             takeover: TAKEOVER_MAX,
+            store: None,
             formats: FORMATS,
             authentication: false,
             authority: None,
             limits: Limits::default(),
         }
     }
+}
+
+/// A store that several directors share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Where it is, for people: never with a password.
+    pub at: String,
+    /// For how long a leader may be silent there before another one leads.
+    pub silence: Duration,
 }
 
 /// A command that makes sure that an agent's machine can do no more harm: switches it off, cuts its network,
@@ -216,6 +228,13 @@ pub enum RunError {
         reason: String,
         /// The format that was found.
         found: Format,
+    },
+    /// The store does not have what this director has folded: it was restored from a copy, or failed over to a server
+    /// that had not followed.
+    #[error("the ledger has lost history: {reason}")]
+    OtherHistory {
+        /// What, as a sentence.
+        reason: String,
     },
     /// Going on could do harm; a person must look.
     #[error("the director has stopped for safety: {reason}")]

@@ -2,5 +2,6 @@
 
 pub(crate) mod announce;
 pub(crate) mod join;
+pub(crate) mod note_folded;
 pub(crate) mod readings;
 pub mod sources;

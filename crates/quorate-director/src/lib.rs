@@ -16,6 +16,7 @@ mod config;
 pub mod descriptors;
 pub mod duties;
 mod engine;
+pub mod folded;
 mod history;
 mod http;
 mod identity;
@@ -27,7 +28,7 @@ mod tally;
 mod views;
 
 pub use access::write_bootstrap_token;
-pub use config::{Config, FenceHook, Limits, RunError};
+pub use config::{Config, FenceHook, Limits, RunError, Store};
 pub use duties::join::Joining;
 pub use http::PeerIdentity;
 pub use run::{Bound, bind, run};

@@ -1,9 +1,10 @@
 //! Puts a director together: its folder, its listener, the loop, the server, the duties.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
-use quorate_core::director;
+use quorate_core::director::{self, Shared};
 use quorate_core::ids::ClusterId;
 use quorate_core::planner::PlannerConfig;
 use quorate_core::record::DirectorInfo;
@@ -15,13 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::bootstrap;
-use crate::config::{Config, RunError};
+use crate::config::{Config, RunError, Store};
 use crate::descriptors::{self, Budget};
 use crate::duties::announce::announce;
 use crate::duties::join::{Joining, join};
+use crate::duties::note_folded::note_folded;
 use crate::duties::readings;
 use crate::duties::sources::{self, Roots};
 use crate::engine::{Engine, Handle};
+use crate::folded::{self, Folded};
 use crate::history::{self, History, Recorder};
 use crate::http::places::Places;
 use crate::http::relay::{Relay, Renewals, Way};
@@ -44,6 +47,8 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     identity: Identity,
+    /// What was folded of the store that the configuration names.
+    folded: Option<Folded>,
     history: (History, Recorder),
     budget: Budget,
     quorum: Option<Arc<dyn Quorum>>,
@@ -66,6 +71,9 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
     let address = listener.local_addr().map_err(unheard)?;
     let budget = Budget::of(descriptors::raise(), &config.limits);
     let identity = identity::open(&config.data_dir)?;
+    let folded = config.store.as_ref();
+    let folded = folded.map(|store| folded_of(&config.data_dir, store));
+    let folded = folded.transpose()?;
     let folder = config.data_dir.join("history");
     let limits = &config.limits;
     let history =
@@ -80,6 +88,7 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
         listener,
         address,
         identity,
+        folded,
         history,
         budget,
         quorum: None,
@@ -118,6 +127,16 @@ impl Bound {
         }
     }
 
+    /// What the machine is told of a store.
+    fn shared(&self) -> Option<Shared> {
+        let store = self.config.store.as_ref()?;
+        let folded = self.folded.as_ref().filter(|folded| folded.position > 0);
+        Some(Shared {
+            silence: store.silence,
+            folded: folded.map(Folded::known),
+        })
+    }
+
     /// Runs until it is told to stop, or must. `cluster` is that of the ledger, the same in all its
     /// directors.
     ///
@@ -140,6 +159,7 @@ impl Bound {
             formats: self.config.formats,
             queue_max: QUEUE_MAX,
             snapshot_every: SNAPSHOT_EVERY,
+            shared: self.shared(),
             takeover: self.config.takeover,
             gather_renewals: director::GATHER_RENEWALS,
             planner: planner(&self.config),
@@ -190,6 +210,10 @@ impl Bound {
         if let (Some(quorum), Some(joining)) = (self.quorum, self.joining) {
             let us = own.clone();
             duties.spawn(join(joining, us, quorum, shutdown.clone()));
+        }
+        if let Some(folded) = self.folded {
+            let noted = (self.config.data_dir.clone(), folded);
+            duties.spawn(note_folded(app.clone(), noted, shutdown.clone()));
         }
         duties.spawn(announce(app.clone(), own, shutdown.clone()));
         let server = server::serve(
@@ -246,6 +270,27 @@ impl Bound {
         served.map_err(|_| RunError::Broken { part: "server" })?;
         ended.map_err(|_| RunError::Broken { part: "loop" })?
     }
+}
+
+/// What is known of a store from an earlier life; noted, if this is the first.
+fn folded_of(data_dir: &Path, store: &Store) -> Result<Folded, RunError> {
+    let at = |cause| RunError::DataDir {
+        path: data_dir.join(folded::FILE),
+        cause,
+    };
+    if let Some(folded) = folded::read(data_dir).map_err(at)? {
+        return Ok(Folded {
+            ledger: store.at.clone(),
+            ..folded
+        });
+    }
+    let nothing = Folded {
+        ledger: store.at.clone(),
+        position: 0,
+        hash: 0,
+    };
+    folded::write(data_dir, &nothing).map_err(at)?;
+    Ok(nothing)
 }
 
 fn relays(config: &Config, handle: &Handle) -> Result<(Relay, Renewals), reqwest::Error> {
@@ -307,5 +352,9 @@ fn app(
         openapi: routes::document(),
         authentication: config.authentication,
         authority: config.authority.clone(),
+        store: config
+            .store
+            .as_ref()
+            .map(|store| Arc::from(store.at.as_str())),
     }
 }

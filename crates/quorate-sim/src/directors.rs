@@ -6,7 +6,9 @@ use std::time::Duration;
 use quorate_core::agent::WardenId;
 use quorate_core::director::effect::Effect;
 use quorate_core::director::event::{AppendOutcome, Event, Now, ProofId, ReadOutcome};
-use quorate_core::director::{Config, Director, GATHER_RENEWALS, WorkDelta};
+use quorate_core::director::{
+    Config, Director, GATHER_RENEWALS, Role, SILENCE, Shared, TAKEOVER, WorkDelta,
+};
 use quorate_core::format::FORMATS;
 use quorate_core::ids::{DirectorName, Epoch, HookName, Position, SessionId};
 use quorate_core::planner::PlannerConfig;
@@ -21,6 +23,9 @@ use crate::profile::Profile;
 use crate::random::Random;
 use crate::trip::Trip;
 use crate::world::{Arrival, Happening, Party, World};
+
+/// Certainly longer than others wait for it.
+pub(crate) const UNHEARD: u64 = 3 * SECOND;
 
 /// One director.
 pub(crate) struct DirectorNode {
@@ -100,6 +105,10 @@ impl World {
         let Ok(name) = DirectorName::new(&format!("d{n}")) else {
             return;
         };
+        let shared = self.profile.shared.then_some(Shared {
+            silence: SILENCE,
+            folded: None,
+        });
         let config = Config {
             name,
             id: n as u64 + 1,
@@ -108,7 +117,8 @@ impl World {
             formats: FORMATS,
             queue_max: 1_000,
             snapshot_every: self.profile.snapshot_every,
-            takeover: TAKEOVER_MAX,
+            shared,
+            takeover: self.takeover(),
             gather_renewals: GATHER_RENEWALS,
             planner: PlannerConfig {
                 settle: Duration::from_secs(1),
@@ -119,6 +129,7 @@ impl World {
             fences: HOOKS.into_iter().flat_map(HookName::new).collect(),
         };
         let plants = self.bug.map(Bug::plants).unwrap_or_default();
+        let hinted = !self.profile.shared;
         // One that has nothing finds the beginning trimmed away, and has a snapshot sent.
         let fresh = self.random.permille(300);
         let snapshot = self.ledger.snapshot().filter(|_| !fresh);
@@ -132,7 +143,7 @@ impl World {
             self.step_director(n, Event::Reset { next, bytes });
         }
         let occupied = self.ledger.last();
-        let should_lead = Some(false);
+        let should_lead = hinted.then_some(false);
         self.step_director(
             n,
             Event::Hint {
@@ -387,7 +398,7 @@ impl World {
                 self.at(at, Happening::DirectorAlarm(n, generation));
             }
             Effect::Changed { .. } | Effect::Replaced { .. } => {}
-            Effect::Halt { reason, unread: _ } => {
+            Effect::Halt { reason, why: _ } => {
                 let seen = format!("director {n} stopped for ever: {reason}");
                 self.oracle.blame("L1", seen);
             }
@@ -506,6 +517,9 @@ impl World {
     /// Tells the directors who should lead. While faults happen some do not hear it, and two may
     /// believe it at once.
     pub(crate) fn choose_leader(&mut self, again: bool) {
+        if self.profile.shared {
+            return;
+        }
         let alive: Vec<usize> = (0..self.directors.len())
             .filter(|n| {
                 self.directors
@@ -548,8 +562,31 @@ impl World {
         }
     }
 
+    /// How long a change of leader takes at most.
+    pub(crate) const fn takeover(&self) -> Duration {
+        if self.profile.shared {
+            TAKEOVER
+        } else {
+            TAKEOVER_MAX
+        }
+    }
+
+    /// Who leads, or is believed to.
+    pub(crate) fn leading(&self) -> Option<usize> {
+        let shared = self.profile.shared;
+        self.directors.iter().position(|node| {
+            let machine = node.machine.as_ref();
+            node.leads || shared && machine.is_some_and(|machine| *machine.role() == Role::Leader)
+        })
+    }
+
     /// Another director is to lead, if there is one. The former hears of it if it can.
     pub(crate) fn lead_instead_of(&mut self, former: usize) {
+        if self.profile.shared {
+            // Nobody can tell a store's directors who should lead. One that does not reach the store does not.
+            self.cut_both(Party::Director(former), Party::Ledger, UNHEARD);
+            return;
+        }
         let others = self.directors.iter().enumerate();
         let others: Vec<usize> = others
             .filter(|(n, node)| *n != former && node.machine.is_some())

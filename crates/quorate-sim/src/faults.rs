@@ -199,7 +199,7 @@ impl World {
     /// The leader loses the ledger and does not know it, while another one is chosen and one machine
     /// reaches only the former (N3).
     fn depose(&mut self, host: usize, lasts: u64) {
-        let Some(former) = self.directors.iter().position(|node| node.leads) else {
+        let Some(former) = self.leading() else {
             return;
         };
         self.cut_both(Party::Director(former), Party::Ledger, lasts);
@@ -235,7 +235,7 @@ impl World {
         }
     }
 
-    fn cut_both(&mut self, one: Party, other: Party, lasts: u64) {
+    pub(crate) fn cut_both(&mut self, one: Party, other: Party, lasts: u64) {
         self.cut(one, other, lasts);
         self.cut(other, one, lasts);
     }

@@ -11,6 +11,7 @@ use quorate_core::ids::{AgentName, ServiceName};
 use quorate_core::record::{Desired, Schedulable};
 
 use crate::clock::{MILLI, SECOND};
+use crate::directors::UNHEARD;
 use crate::operator::SERVICES;
 use crate::oracle::Motion;
 use crate::random::Random;
@@ -193,7 +194,7 @@ impl World {
         }
         self.begin_change();
         let lasts = if self.profile.patient {
-            PATIENT_CHANGE
+            PATIENT_CHANGE / SECOND * self.leads() / LEADS * SECOND
         } else {
             CHANGE
         };
@@ -241,10 +242,19 @@ impl World {
 
     /// Another director leads, and soon the next one.
     pub(crate) fn next_leader(&mut self, left: u32) {
-        let leader = self.directors.iter().position(|node| node.leads);
+        let leader = self.leading();
         self.lead_instead_of(leader.unwrap_or(0));
         if let Some(left) = left.checked_sub(1) {
-            self.after(LEADS, Happening::NextLeader(left));
+            self.after(self.leads(), Happening::NextLeader(left));
+        }
+    }
+
+    /// How long each leader leads: over a store the next one has to find out first.
+    const fn leads(&self) -> u64 {
+        if self.profile.shared {
+            LEADS + UNHEARD
+        } else {
+            LEADS
         }
     }
 
@@ -378,11 +388,7 @@ impl World {
         let now = self.now;
         self.remark(|| format!("{now} the last change: {change:?}"));
         self.closing.change = Some(change.clone());
-        let leader = self
-            .directors
-            .iter()
-            .position(|node| node.leads)
-            .unwrap_or(0);
+        let leader = self.leading().unwrap_or(0);
         let call = match change {
             Change::Same => self.final_service(self.closing.partitions),
             Change::More => self.final_service(more),
@@ -415,7 +421,7 @@ impl World {
                 }
                 if self.profile.patient {
                     // A chain of new leaders must not keep a dead machine's lease alive for ever.
-                    self.after(LEADS, Happening::NextLeader(20));
+                    self.after(self.leads(), Happening::NextLeader(20));
                 }
                 None
             }

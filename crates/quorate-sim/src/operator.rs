@@ -7,6 +7,7 @@ use quorate_core::director::call::Call;
 use quorate_core::format::{FORMATS, Format};
 use quorate_core::ids::{AgentName, DirectorName, PartitionKey, ServiceName};
 use quorate_core::record::{Cause, Desired, DirectorInfo, Schedulable};
+use quorate_core::spec::validate::shortest_lease;
 use quorate_core::spec::{PartitionSpec, ServiceSpec};
 
 use crate::clock::{MILLI, SECOND};
@@ -173,10 +174,15 @@ impl World {
             "kept" if !self.profile.restores => random.pick(&["keep", "keep", "keep", "stop"])?,
             _ => "stop",
         };
+        let short = if self.profile.shared {
+            shortest_lease(self.takeover()).to_string()
+        } else {
+            "3s".to_owned()
+        };
         let lease = match service {
             _ if isolation == "keep" => "10s",
             _ if self.profile.patient => random.pick(&["48s", "60s"])?,
-            "fast" => random.pick(&["3s", "3s", "3s", "10s"])?,
+            "fast" => random.pick(&[&*short, &*short, &*short, "10s"])?,
             _ => "10s",
         };
         let [one, other] = HOOKS;

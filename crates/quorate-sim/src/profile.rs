@@ -34,6 +34,8 @@ pub(crate) struct Profile {
     pub(crate) patient: bool,
     /// Directors are lost and restored from backups.
     pub(crate) restores: bool,
+    /// The ledger is in a store that cannot tell who should lead.
+    pub(crate) shared: bool,
     /// What people want in the end is kept, however long no director answers.
     pub(crate) kept: bool,
     /// Longest time for which a link is cut.
@@ -202,6 +204,7 @@ impl Profile {
             gentle: false,
             patient: false,
             restores: false,
+            shared: false,
             kept: false,
             cut_max: 20 * SECOND,
             clocks_within: !random.permille(25),
@@ -209,12 +212,16 @@ impl Profile {
             pause: random.between(200 * MILLI, 5 * SECOND),
             kinds,
         };
-        match random.below(100) {
+        let drawn = match random.below(100) {
             0..3 => wild.gentle(false),
             3..6 => wild.gentle(true),
             6..10 => wild.patient(),
             10..22 => wild.restoring(),
             _ => wild,
+        };
+        Self {
+            shared: random.permille(250),
+            ..drawn
         }
     }
 

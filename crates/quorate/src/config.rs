@@ -33,6 +33,7 @@ pub(crate) struct DirectorSection {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) advertise: Option<String>,
+    pub(crate) ledger: Option<String>,
     pub(crate) peer_listen: Option<SocketAddr>,
     pub(crate) peer_advertise: Option<String>,
     pub(crate) join: Vec<String>,

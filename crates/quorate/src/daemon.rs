@@ -168,6 +168,7 @@ pub(crate) fn of_director(error: RunError) -> Failure {
         RunError::DataDir { .. } | RunError::Identity { .. } => Code::DataDir,
         RunError::NotLoopback { .. } => Code::Usage,
         RunError::Unread { .. } => Code::LedgerFormat,
+        RunError::OtherHistory { .. } => Code::OtherHistory,
         RunError::Listen { .. }
         | RunError::Client(_)
         | RunError::Halted { .. }
@@ -192,6 +193,11 @@ pub(crate) fn of_director(error: RunError) -> Failure {
                 .to_owned()
         }
         RunError::Unread { found, .. } => understand(found),
+        RunError::OtherHistory { .. } => {
+            "stop every director; if the store cannot be brought back to what it had, `quorate cluster adopt-history --ledger URL` \
+             goes on with what it has"
+                .to_owned()
+        }
         RunError::Listen { .. }
         | RunError::InUse { .. }
         | RunError::DataDir { .. }

@@ -234,6 +234,9 @@ codes! {
     /// The director is of a version that does not understand the ledger.
     LedgerFormat = "ledger_format", Failed,
         "The ledger of the cluster has a format that this director does not read, so it stopped before it misread anything; what it has on its disk is as it was. Install the version that the other directors run (`quorate cluster status` shows it) and start it again. The ledger goes over to a new format once every director reads it, and no version from before takes part after that. A director with hold_format reads no later format than that one: leave it out.";
+    /// The store of the ledger does not have what a director has folded.
+    OtherHistory = "other_history", Failed,
+        "The store of the ledger does not have what this director has seen in it: it was restored from a copy, failed over to a server that had not followed, or is another one. What was decided in what is missing may still be in force on the agents, so the director stopped before it could give anything away twice. Stop every director. If the store can be brought back to what it had, do that and start them again. Otherwise `quorate cluster adopt-history --ledger URL` goes on with what the store has, in a new era, after every lease that may have been granted is over.";
     /// The configuration file of a daemon is wrong.
     Config = "config", Usage,
         "The daemon's configuration file cannot be read or says something that cannot be. Every key but the hooks of director.fence is also a flag and an environment variable.";

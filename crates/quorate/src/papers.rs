@@ -122,8 +122,8 @@ impl DirectorPapers {
         papers.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Renews them whenever that is due; never ends.
-    pub(crate) async fn keep(&self, ledger: &Embedded) {
+    /// Renews them whenever that is due; never ends. `ledger` is the one that shows them to other directors.
+    pub(crate) async fn keep(&self, ledger: Option<&Embedded>) {
         loop {
             self.until_due().await;
             match self.renew(ledger).await {
@@ -149,7 +149,7 @@ impl DirectorPapers {
         }
     }
 
-    async fn renew(&self, ledger: &Embedded) -> Result<(), Failure> {
+    async fn renew(&self, ledger: Option<&Embedded>) -> Result<(), Failure> {
         let Some(authority) = self.authority.clone() else {
             return Err(Failure::new(
                 Code::Config,
@@ -167,7 +167,7 @@ impl DirectorPapers {
             .and_then(|()| self.client.renew(&next));
         used.map_err(|error| unusable(&self.folder, &error))?;
         *self.papers.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        if ledger.peer_address().is_some() {
+        if let Some(ledger) = ledger.filter(|ledger| ledger.peer_address().is_some()) {
             let renewed = ledger.renew_certificate(&self.of_peer());
             renewed.map_err(|error| broken(chain(&error)))?;
         }

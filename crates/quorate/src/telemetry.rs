@@ -7,7 +7,7 @@ use crate::failure::{Code, Failure};
 
 /// Libraries whose words are none for those who run quorate, unless they name them: what is wrong with a
 /// director is told once by our own code, not with every heartbeat.
-const QUIET: [&str; 1] = ["openraft"];
+const QUIET: [&str; 2] = ["openraft", "zookeeper_client"];
 
 /// The filter that a level stands for.
 fn filter(level: &str) -> String {
@@ -55,9 +55,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ledger_library_is_quiet_unless_it_is_named() {
-        assert_eq!(filter("info"), "info,openraft=error");
-        assert_eq!(filter("warn,openraft=debug"), "warn,openraft=debug");
+    fn the_libraries_of_ledgers_are_quiet_unless_they_are_named() {
+        assert_eq!(filter("info"), "info,openraft=error,zookeeper_client=error");
+        assert_eq!(
+            filter("warn,openraft=debug"),
+            "warn,openraft=debug,zookeeper_client=error"
+        );
         assert!(EnvFilter::builder().parse(filter("info")).is_ok());
     }
 }

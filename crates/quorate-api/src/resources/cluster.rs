@@ -228,7 +228,10 @@ pub struct ClusterView {
     pub voters: u32,
     /// How many of them may be lost, and the others go on.
     pub losses: u32,
-    /// Voters and learners.
+    /// Where the ledger is, when it is in a store that the directors share. Nobody votes then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
+    /// Voters and learners; over a store every director that is known.
     pub members: Vec<MemberView>,
     /// What a person should know.
     pub warnings: Vec<String>,
@@ -246,7 +249,7 @@ pub struct MemberView {
     /// Where its API is reached, when it has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Where the other directors reach it.
+    /// Where the other directors reach it; empty over a store, where they need not.
     pub peer_address: String,
     /// Version of its program, when it has told.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -87,7 +87,18 @@ pub enum Effect {
     Halt {
         /// Why, as a sentence.
         reason: String,
-        /// Set when all that is wrong is that this director is of another version than it should be.
-        unread: Option<Unread>,
+        /// What a person can do about it.
+        why: Why,
     },
+}
+
+/// Why a director has stopped for ever, by what can be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// All that is wrong is that this director is of another version than it should be.
+    Unread(Unread),
+    /// The store has lost or replaced what this director has folded.
+    OtherHistory,
+    /// What is in the ledger makes no sense.
+    Malformed,
 }

@@ -61,6 +61,7 @@ impl Director {
                 }
             }
             Role::Candidate if self.log.writes(by) => self.take_office(now),
+            Role::Follower if self.takes_late_office(by) => self.take_office(now),
             Role::Candidate | Role::Follower | Role::Halted(_) => {}
         }
     }
@@ -171,7 +172,7 @@ impl Director {
             self.plan(now.moment, &mut batch);
         }
         self.take_calls(now, &mut batch);
-        if batch.is_empty() && self.proofs.beat {
+        if batch.is_empty() && (self.proofs.beat || self.standing.beats(now.moment)) {
             batch.push(Record::Beat);
         }
         if batch.is_empty() {

@@ -12,7 +12,7 @@ use crate::record::{DecodeError, Entry, Header, Record};
 use crate::time::Moment;
 
 use super::batch::Job;
-use super::effect::Effect;
+use super::effect::{Effect, Why};
 use super::event::{AppendId, AppendOutcome, Now, ReadOutcome};
 use super::proofs::Arrival;
 use super::{Director, Role};
@@ -178,6 +178,7 @@ impl Director {
         effects.push(append.order());
         self.log.append = Some(append);
         self.log.tries = 0;
+        self.standing.speaks(now.moment);
     }
 
     pub(super) fn append_answered(
@@ -204,6 +205,7 @@ impl Director {
             }
             AppendOutcome::Refused | AppendOutcome::Unknown => match self.role {
                 Role::Leader | Role::Candidate => {
+                    self.doubt(effects);
                     let again = now.moment + self.log.delay();
                     self.log.append_again = Some(again);
                     self.log.peek = outcome == AppendOutcome::Unknown;
@@ -309,7 +311,13 @@ impl Director {
         }
     }
 
-    pub(super) fn reset(&mut self, next: Position, bytes: &[u8], effects: &mut Vec<Effect>) {
+    pub(super) fn reset(
+        &mut self,
+        now: Now,
+        next: Position,
+        bytes: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
         self.log.loading = false;
         if next <= self.cluster.position().next() {
             return;
@@ -320,21 +328,21 @@ impl Director {
             Ok(cluster) => {
                 let covered = cluster.position();
                 let reason = format!("snapshot before position {next} covers {covered}");
-                return self.halt(reason, None, effects);
+                return self.halt(reason, Why::Malformed, effects);
             }
             Err(error) => {
-                let unread = match &error {
-                    SnapshotError::Unread(unread) => Some(*unread),
+                let why = match &error {
+                    SnapshotError::Unread(unread) => Why::Unread(*unread),
                     SnapshotError::NewerFormat { .. }
                     | SnapshotError::Malformed(_)
-                    | SnapshotError::Inconsistent(_) => None,
+                    | SnapshotError::Inconsistent(_) => Why::Malformed,
                 };
-                return self.halt(told(&error), unread, effects);
+                return self.halt(told(&error), why, effects);
             }
         };
         // A director that is held at a format reads no later one, though its build would.
         if let Err(unread) = self.config.formats.check(cluster.format()) {
-            return self.halt(unread.to_string(), Some(unread), effects);
+            return self.halt(unread.to_string(), Why::Unread(unread), effects);
         }
         if self.role == Role::Leader {
             // Whoever made it has folded more than this leader has decided: another one leads.
@@ -345,6 +353,7 @@ impl Director {
         }
         self.log.append = None;
         self.log.append_again = None;
+        self.heard(now, None);
         self.cluster = cluster;
         self.saved = self.cluster.position();
         let position = self.cluster.position();
@@ -358,22 +367,32 @@ impl Director {
         let (header, applied) = match folded {
             Ok(folded) => folded,
             Err(error) => {
-                let unread = match &error {
+                let why = match &error {
                     FoldError::Decode {
                         cause: DecodeError::Unread(unread),
                         ..
-                    } => Some(*unread),
+                    } => Why::Unread(*unread),
                     FoldError::Decode {
                         cause: DecodeError::Malformed(_),
                         ..
-                    }
-                    | FoldError::OtherHistory { .. } => None,
+                    } => Why::Malformed,
+                    FoldError::OtherHistory { .. } => Why::OtherHistory,
                 };
-                return self.halt(told(&error), unread, effects);
+                return self.halt(told(&error), why, effects);
             }
         };
         let position = self.cluster.position();
+        if self
+            .standing
+            .contradicts(position, self.cluster.last_hash())
+        {
+            let reason = format!(
+                "other history: position {position} has another entry than this director has folded there before"
+            );
+            return self.halt(reason, Why::OtherHistory, effects);
+        }
         self.log.occupied(position);
+        self.heard(now, Some(header.batch));
         let elected = applied.changes.iter();
         let elected = elected
             .filter(|change| matches!(change, Change::Elected { .. }))
@@ -411,6 +430,9 @@ impl Director {
             return;
         }
         self.saved = position;
+        if !self.standing.keeps(&self.role) {
+            return;
+        }
         effects.push(Effect::SaveSnapshot {
             next: position.next(),
             bytes: self.cluster.encode(),

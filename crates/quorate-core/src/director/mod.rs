@@ -14,11 +14,11 @@
 //! | `AppendAnswered` appended | folds | folds; own `Elected` makes it `Leader` | folds, answers, decides on | nothing |
 //! | … position taken | reads | reads, then stands again | reads: own batch counts as appended | nothing |
 //! | … refused, unknown | forgets it | same entry, same position, again | the same | nothing |
-//! | `TailAnswered` | nothing | nothing | own epoch: answers renewals; else reads | nothing |
+//! | `TailAnswered` | shared store: reads, or becomes `Candidate` | nothing | own epoch: answers renewals; else reads | nothing |
 //! | `Asked` | answers not leader | answers not leader | queues, or overloaded | answers not leader |
 //! | `Renewed` | answers not leader | answers not leader | stamps (R4), proves (R5) | answers not leader |
 //! | `Fenced` | nothing | nothing | frees what waited for it, or tries again | nothing |
-//! | `Woke` | retries a read | retries | retries; expires (R7); plans | nothing |
+//! | `Woke` | retries a read; shared store: looks at the tail | retries | retries; expires (R7); plans; shared store: beats, or steps down | nothing |
 //!
 //! *Steps down*: queued calls hear *not leader*; those in flight hear *unknown*, unless another entry is
 //! seen at their position; renewals hear *not leader*.
@@ -45,6 +45,7 @@ mod proofs;
 mod renewals;
 mod repeats;
 mod reports;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -53,16 +54,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::format::{Formats, Unread};
+use crate::format::Formats;
 use crate::ids::{AgentName, DirectorName, HookName, Incarnation, Position, SessionId};
 use crate::planner::PlannerConfig;
 use crate::planted::Plants;
 use crate::time::Moment;
 
 use call::{Answer, Call, CallId, RenewalAnswer};
-use effect::Effect;
+use effect::{Effect, Why};
 use event::{Event, Now};
 
+pub use standing::{SILENCE, Shared, TAKEOVER};
 pub use work::{WorkDelta, WorkItem, WorkService, WorkState};
 
 /// What a director is told once.
@@ -83,6 +85,8 @@ pub struct Config {
     pub queue_max: usize,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
+    /// Set where the ledger is in a store that cannot tell who should lead; `None` where it hints.
+    pub shared: Option<Shared>,
     /// T of R17: how long a change of leader takes at most over this ledger. A lease that would not
     /// survive it is refused.
     pub takeover: Duration,
@@ -132,6 +136,7 @@ pub struct Director {
     fences: fences::Fences,
     /// Newest report of each session: an older one that comes late changes no display.
     reports: BTreeMap<SessionId, (Incarnation, u64)>,
+    standing: standing::Standing,
     saved: Position,
     wake: Option<Moment>,
     /// What the ledger last hinted.
@@ -146,6 +151,7 @@ impl Director {
     pub fn new(config: Config) -> Self {
         Self {
             log: log::Log::new(config.writer),
+            standing: standing::Standing::new(&config),
             config,
             cluster: Cluster::default(),
             role: Role::Follower,
@@ -226,7 +232,7 @@ impl Director {
             Event::ReadAnswered { from, outcome } => {
                 self.read_answered(now, from, outcome, effects);
             }
-            Event::Reset { next, bytes } => self.reset(next, &bytes, effects),
+            Event::Reset { next, bytes } => self.reset(now, next, &bytes, effects),
             Event::AppendAnswered { append, outcome } => {
                 self.append_answered(now, append, outcome, effects);
             }
@@ -253,8 +259,12 @@ impl Director {
         }
         self.retry(now, effects);
         self.read_on(now, effects);
+        if self.role == Role::Leader {
+            self.give_up_office(now, effects);
+        }
         match self.role {
-            Role::Follower | Role::Halted(_) => {}
+            Role::Halted(_) => {}
+            Role::Follower => self.listen(now, effects),
             Role::Candidate => self.stand(now, effects),
             Role::Leader => {
                 self.decide(now, effects);
@@ -265,11 +275,13 @@ impl Director {
     }
 
     fn order_wake(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let mut wake = self.log.retry_at();
+        let busy = self.log.busy(self.cluster.position());
+        let stands = self.standing.due(&self.role, busy, self.proofs.begun());
+        let mut wake = earliest(self.log.retry_at(), stands);
         if self.role == Role::Leader {
             wake = earliest(wake, self.proofs.due());
         }
-        if self.role == Role::Leader && !self.log.busy(self.cluster.position()) {
+        if self.role == Role::Leader && !busy {
             // While the ledger is to answer, nothing is decided anyway.
             wake = earliest(wake, self.clocks.next());
             wake = earliest(wake, self.fence_at(now.moment));
@@ -331,11 +343,11 @@ impl Director {
         }
     }
 
-    /// Stops for ever; `unread` when all that is wrong is that it is not of the version that it should be.
-    fn halt(&mut self, reason: String, unread: Option<Unread>, effects: &mut Vec<Effect>) {
+    /// Stops for ever.
+    fn halt(&mut self, reason: String, why: Why, effects: &mut Vec<Effect>) {
         self.step_down(effects);
         self.role = Role::Halted(reason.clone());
-        effects.push(Effect::Halt { reason, unread });
+        effects.push(Effect::Halt { reason, why });
     }
 }
 

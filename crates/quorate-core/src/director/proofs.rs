@@ -11,7 +11,7 @@ use crate::time::Moment;
 
 use super::batch::Reply;
 use super::call::{CallId, Renewal};
-use super::effect::Effect;
+use super::effect::{Effect, Why};
 use super::event::{Now, ProofId};
 use super::fences::Target;
 use super::{Director, Role};
@@ -59,6 +59,11 @@ impl Proofs {
             Waiting::Call(..) | Waiting::Fence(_) => self.urgent = Some(self.arrived),
         }
         self.waiting.push_back((self.arrived, waiting));
+    }
+
+    /// Whether one runs.
+    pub(super) fn begun(&self) -> bool {
+        self.begun.is_some()
     }
 
     /// When a proof is to begin; `None` when none is to, or one runs already.
@@ -113,12 +118,19 @@ impl Director {
             return;
         }
         proofs.gathering_until = Some(now + gathers);
+        let covers = proofs.arrived;
+        self.begin_proof(covers, effects);
+    }
+
+    /// Looks at the end of the ledger.
+    pub(super) fn begin_proof(&mut self, covers: Arrival, effects: &mut Vec<Effect>) {
+        let proofs = &mut self.proofs;
         proofs.last += 1;
         let proof = ProofId(proofs.last);
         proofs.begun = Some(Begun {
             proof,
-            covers: proofs.arrived,
-            folded: self.cluster.position(),
+            covers,
+            folded: self.standing.at_least(self.cluster.position()),
         });
         effects.push(Effect::ProveTail { proof });
     }
@@ -134,6 +146,7 @@ impl Director {
             return;
         };
         let Some((next, epoch)) = tail else {
+            self.looked(now, None);
             return self.unproven(now, begun.covers, effects);
         };
         if next <= begun.folded {
@@ -141,12 +154,13 @@ impl Director {
                 "other history: the ledger ends before position {next}, this director has folded {}",
                 begun.folded
             );
-            return self.halt(reason, None, effects);
+            return self.halt(reason, Why::OtherHistory, effects);
         }
         if self.role != Role::Leader {
-            return;
+            return self.looked(now, Some(next));
         }
         if epoch == self.cluster.epoch() {
+            self.standing.reaches(now.moment);
             return self.proven(now, begun.covers, effects);
         }
         self.log.occupied(Position(next.0.saturating_sub(1)));

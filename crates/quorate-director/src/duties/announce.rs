@@ -93,11 +93,7 @@ async fn tell_members(app: &App, newest: Format) {
     if format.is_ok_and(|format| format >= newest) {
         return;
     }
-    let members = app.quorum.as_ref().map(|quorum| quorum.members());
-    let members = members.unwrap_or_default();
-    let names = members.iter().map(|member| DirectorName::new(&member.name));
-    // A name that is none could have told nothing of itself.
-    let Ok(directors) = names.collect::<Result<BTreeSet<DirectorName>, _>>() else {
+    let Some(directors) = members(app).await else {
         return;
     };
     if let Err(why) = decide(app, Call::Members { directors }).await {
@@ -106,6 +102,18 @@ async fn tell_members(app: &App, newest: Format) {
             "whether the format of the ledger can rise is looked at later"
         );
     }
+}
+
+/// Who has to read a new format. Over a store that is whoever has told of itself: nobody else knows the directors.
+async fn members(app: &App) -> Option<BTreeSet<DirectorName>> {
+    let Some(quorum) = &app.quorum else {
+        let known = app.query(|reading| reading.cluster().directors().keys().cloned().collect());
+        return known.await.ok();
+    };
+    let members = quorum.members();
+    let names = members.iter().map(|member| DirectorName::new(&member.name));
+    // A name that is none could have told nothing of itself.
+    names.collect::<Result<_, _>>().ok()
 }
 
 /// Tells any other director, which passes it on to the one that leads. Whoever was removed while it was off takes

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_core::director::call::{Answer, CallId, RenewalAnswer};
-use quorate_core::director::effect::Effect;
+use quorate_core::director::effect::{Effect, Why};
 use quorate_core::director::event::Event;
 use quorate_core::director::{self, Director, Role};
 use quorate_core::ids::{HookName, Position};
@@ -320,14 +320,15 @@ impl<L: Ledger> Engine<L> {
                 self.recorder.gap(position);
             }
             Effect::WakeAt(moment) => self.wake = Some(moment),
-            Effect::Halt { reason, unread } => {
+            Effect::Halt { reason, why } => {
                 tracing::error!(reason, "the director has stopped for safety");
-                self.halted = Some(match unread {
-                    Some(unread) => RunError::Unread {
+                self.halted = Some(match why {
+                    Why::Unread(unread) => RunError::Unread {
                         reason,
                         found: unread.found,
                     },
-                    None => RunError::Halted { reason },
+                    Why::OtherHistory => RunError::OtherHistory { reason },
+                    Why::Malformed => RunError::Halted { reason },
                 });
             }
         }

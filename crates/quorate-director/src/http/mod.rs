@@ -62,6 +62,8 @@ pub(crate) struct App {
     pub(crate) logs: Arc<LogHub>,
     /// The members of the ledger's quorum, when it has some.
     pub(crate) quorum: Option<Arc<dyn Quorum>>,
+    /// Where the ledger is, when it is in a store that several share.
+    pub(crate) store: Option<Arc<str>>,
     /// The way to the leader, when it is another director.
     pub(crate) relay: Arc<relay::Relay>,
     /// The same for renewals.

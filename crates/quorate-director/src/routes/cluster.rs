@@ -10,7 +10,7 @@ use quorate_api::resources::{
     AddMember, ClusterView, DirectorRole, Done, FormatRange, MemberView, TransferLeader,
 };
 use quorate_api::routes;
-use quorate_core::cluster::LOST;
+use quorate_core::cluster::{Cluster, LOST};
 use quorate_core::director::call::{Answer, Call, Membership};
 use quorate_core::ids::DirectorName;
 use quorate_core::record::DirectorInfo;
@@ -48,14 +48,20 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
     let members = app.quorum.as_ref().map(|quorum| quorum.members());
     let cluster = app.cluster;
     let keyless = keyless(&app);
+    let store = app.store.clone();
     let view = app.query(move |reading| {
         let state = reading.cluster();
         let view = |member: &Member| {
             let known = state.directors().get(member.name.as_str());
             member_view(member, known)
         };
+        let voters = members.iter().flatten().filter(|member| member.voter);
+        let voters = voters.count();
+        let shown = match &members {
+            Some(members) => members.iter().map(view).collect(),
+            None => announced(state),
+        };
         let members = members.unwrap_or_default();
-        let voters = members.iter().filter(|member| member.voter).count();
         ClusterView {
             index: reading.index(),
             cluster: cluster.to_string(),
@@ -65,7 +71,8 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
             format: state.format().0,
             voters: u32::try_from(voters).unwrap_or(u32::MAX),
             losses: u32::try_from(voters.saturating_sub(1) / 2).unwrap_or(u32::MAX),
-            members: members.iter().map(view).collect(),
+            ledger: store.as_deref().map(str::to_owned),
+            members: shown,
             warnings: recovering(reading)
                 .into_iter()
                 .chain(warnings(&members))
@@ -98,6 +105,30 @@ fn recovering(reading: &Reading<'_>) -> Option<String> {
     Some(format!(
         "restored from a backup: nothing starts before every lease of before is over{left}"
     ))
+}
+
+/// The directors over a store: each that has told of itself.
+fn announced(state: &Cluster) -> Vec<MemberView> {
+    let leader = state.leader();
+    let view = |director: &DirectorInfo| MemberView {
+        name: director.name.to_string(),
+        id: format!("{:x}", director.id),
+        role: if leader.is_some_and(|leader| leader.id == director.id) {
+            DirectorRole::Leader
+        } else {
+            DirectorRole::Follower
+        },
+        address: Some(director.address.clone()),
+        peer_address: String::new(),
+        version: Some(director.version.clone()),
+        formats: Some(FormatRange {
+            oldest: director.oldest_format.0,
+            newest: director.format.0,
+        }),
+        behind: None,
+        silent_ms: None,
+    };
+    state.directors().values().map(view).collect()
 }
 
 fn member_view(member: &Member, known: Option<&DirectorInfo>) -> MemberView {
@@ -240,6 +271,9 @@ async fn remove(
     caller: Caller,
     Names(name): Names<DirectorName>,
 ) -> Result<Indexed<Done>, Failure> {
+    if app.store.is_some() {
+        return forget(&app, &caller, name).await;
+    }
     let quorum = quorum(&app)?;
     match find(&*quorum, &name) {
         Ok(member) if member.id == quorum.id() && app.handle.led() == Led::Here => {
@@ -261,14 +295,25 @@ async fn remove(
             }
         }
     }
-    let forget = Call::ForgetDirector { director: name };
-    match app.call(caller.asks(forget)).await {
-        Ok(Answer::Done { .. }) => changed(&app, Ok(())),
-        Ok(answer) => Err(crate::http::answer::unexpected(&answer)),
+    match forget(&app, &caller, name).await {
         // It never told of itself.
         Err(failure) if failure.0.code == Code::NotFound => changed(&app, Ok(())),
-        Err(failure) => Err(failure),
+        told => told,
     }
+}
+
+/// Forgets what a director has told of itself. Over a store that is all that there is of it.
+async fn forget(
+    app: &App,
+    caller: &Caller,
+    director: DirectorName,
+) -> Result<Indexed<Done>, Failure> {
+    let forget = Call::ForgetDirector { director };
+    let answer = app.call(caller.asks(forget)).await?;
+    let Answer::Done { .. } = answer else {
+        return Err(crate::http::answer::unexpected(&answer));
+    };
+    changed(app, Ok(()))
 }
 
 /// Who leads after this director.
@@ -311,7 +356,9 @@ fn quorum(app: &App) -> Result<Arc<dyn Quorum>, Failure> {
     app.quorum.clone().ok_or_else(|| {
         let detail = "the ledger of this cluster is a shared store, which has no members";
         Failure::new(Code::Conflict, detail)
-            .next_step("start another director on the same store, or stop one")
+            .next_step(
+                "start another director with the same --ledger, or stop one: when the leader ends, another one leads",
+            )
     })
 }
 

@@ -17,7 +17,9 @@ use crate::output::Format;
 pub(crate) use daemons::{AgentArgs, DirectorArgs};
 pub(crate) use founding::{InitArgs, JoinArgs, PlaceArgs};
 pub(crate) use quorum::{ClusterArgs, ClusterCommand, MemberArgs, TransferArgs};
-pub(crate) use recovery::{BackupArgs, DrillArgs, RestoreArgs};
+pub(crate) use recovery::{
+    AdoptArgs, BackupArgs, CopyArgs, DrillArgs, LedgerArgs, LedgerCommand, RestoreArgs,
+};
 pub(crate) use tokens::{
     JoinTokenArgs, JoinTokenCommand, NodeRole, TokenArgs, TokenCommand, TokenRole,
 };
@@ -124,6 +126,8 @@ pub(crate) enum Command {
     Agent(AgentArgs),
     #[command(flatten)]
     Ask(Ask),
+    /// Move the ledger of a cluster
+    Ledger(LedgerArgs),
     /// Check whether this machine is fit for a director or an agent
     Doctor(DoctorArgs),
     /// Check files without asking a cluster

@@ -8,7 +8,7 @@ use quorate_core::spec::suggest::closest;
 use super::args::{ClusterCommand, MemberArgs, TransferArgs};
 use super::list::{column, director_role};
 use super::remote::{Remote, failure_of};
-use super::{drill, recovery};
+use super::{drill, ledger, recovery};
 use crate::failure::{Code, Exit, Failure};
 use crate::output::{Cell, Column, Format, Row, say};
 
@@ -19,7 +19,8 @@ pub(super) async fn cluster(command: &ClusterCommand, remote: &Remote) -> Result
         ClusterCommand::Remove(args) => remove(args, remote).await,
         ClusterCommand::TransferLeader(args) => transfer(args, remote).await,
         ClusterCommand::Backup(args) => recovery::backup(args, remote).await,
-        ClusterCommand::Restore(args) => recovery::restore(args, remote),
+        ClusterCommand::Restore(args) => recovery::restore(args, remote).await,
+        ClusterCommand::AdoptHistory(args) => ledger::adopt(args, remote.output).await,
         ClusterCommand::Drill(args) => drill::drill(args, remote).await,
     }
 }
@@ -41,9 +42,17 @@ async fn status(remote: &Remote) -> Result<Exit, Failure> {
 }
 
 fn summary(cluster: &ClusterView) -> String {
-    if cluster.members.is_empty() {
-        return "the ledger is a shared store, which has no members; `quorate ls directors` lists directors\n"
-            .to_owned();
+    // Until a backup is restored nobody needs to know the word.
+    let era = match cluster.era {
+        0 => String::new(),
+        era => format!(", era {era}"),
+    };
+    let head = format!(
+        "cluster {}{era}, epoch {}, format {}",
+        cluster.cluster, cluster.epoch, cluster.format
+    );
+    if let Some(ledger) = &cluster.ledger {
+        return format!("{head}: ledger in {ledger}, any one of the directors is enough\n");
     }
     let losses = match cluster.losses {
         0 => "none of which may be lost".to_owned(),
@@ -54,15 +63,7 @@ fn summary(cluster: &ClusterView) -> String {
         1 => "1 director votes".to_owned(),
         more => format!("{more} directors vote"),
     };
-    // Until a backup is restored nobody needs to know the word.
-    let era = match cluster.era {
-        0 => String::new(),
-        era => format!(", era {era}"),
-    };
-    format!(
-        "cluster {}{era}, epoch {}, format {}: {directors}, {losses}\n",
-        cluster.cluster, cluster.epoch, cluster.format
-    )
+    format!("{head}: {directors}, {losses}\n")
 }
 
 impl Row for MemberView {
@@ -86,7 +87,7 @@ impl Row for MemberView {
             Cell::text(&self.name),
             director_role(self.role),
             Cell::maybe(self.address.as_ref()),
-            Cell::text(&self.peer_address),
+            Cell::maybe(Some(&self.peer_address).filter(|address| !address.is_empty())),
             Cell::maybe(self.behind),
             Cell::maybe(self.silent_ms.map(|ms| format!("{ms} ms"))),
             Cell::maybe(self.version.as_ref()),

@@ -16,7 +16,7 @@ use super::doctor::warn_at_start;
 use super::remote::{DEFAULT_ADDRESS, addresses};
 use crate::config::{self, AllowSection, LogSection};
 use crate::daemon;
-use crate::director::{Director, Peering};
+use crate::director::{Director, Home, Peering, address};
 use crate::failure::{Code, Exit, Failure, chain};
 use crate::telemetry;
 
@@ -83,6 +83,7 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
     }
     let mut join = args.join;
     join.retain(|address| !address.trim().is_empty());
+    let store = args.ledger.or(section.ledger);
     let peering = args
         .peer_listen
         .or(section.peer_listen)
@@ -93,6 +94,18 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
             learner: args.learner || section.learner,
             priority: args.priority.or(section.priority),
         });
+    let home = match (store, peering) {
+        (None, None) => Home::Alone,
+        (None, Some(peering)) => Home::Quorum(peering),
+        (Some(store), None) => Home::Store(Box::new(address(&store)?)),
+        (Some(_), Some(_)) => {
+            return Err(Failure::new(
+                Code::Config,
+                "ledger and peer_listen: directors over a store need no port for each other",
+                "leave one of them out",
+            ));
+        }
+    };
     config.source_roots = if args.source_root.is_empty() {
         section.source_root
     } else {
@@ -105,7 +118,7 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
     daemon::threads()?.block_on(async {
         let leave = daemon::leave_on_signal(|| ())?;
         let data_dir = config.data_dir.clone();
-        let director = Director::open(config, peering).await?;
+        let director = Director::open(config, home).await?;
         warn_at_start(&data_dir);
         director.run(leave).await
     })?;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use quorate_ledger::address::Address;
 use quorate_pki::{FOLDER, Host};
 
 use super::args::PlaceArgs;
@@ -26,6 +27,45 @@ pub(super) struct Place {
     pub(super) advertise: Option<String>,
     pub(super) peer_listen: SocketAddr,
     pub(super) peer_advertise: Option<String>,
+    /// The store of the ledger, as it was said. The directors need not reach each other then, but by their APIs.
+    pub(super) ledger: Option<Store>,
+}
+
+/// A store of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Store {
+    /// As it was said.
+    said: String,
+    pub(super) address: Address,
+}
+
+impl Store {
+    /// What was said of a store.
+    ///
+    /// # Errors
+    /// When it is no address, or has a password in it: the configuration file is for everybody to read.
+    fn of(said: &str) -> Result<Self, Failure> {
+        let address = crate::director::address(said)?;
+        if password_in(said) {
+            return Err(Failure::new(
+                Code::Usage,
+                "--ledger: the address has a password in it, and it is written into a file that everybody may read",
+                "write the password into a file of its own, and ?password_file=FILE behind the address",
+            ));
+        }
+        Ok(Self {
+            said: said.to_owned(),
+            address,
+        })
+    }
+}
+
+/// Whether there is more than a name before the hosts of an address.
+fn password_in(said: &str) -> bool {
+    let rest = said.split_once("://").map_or(said, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    user.is_some_and(|user| user.contains(':'))
 }
 
 impl Place {
@@ -40,6 +80,7 @@ impl Place {
             advertise: args.advertise.clone(),
             peer_listen: args.peer_listen.unwrap_or(beside),
             peer_advertise: args.peer_advertise.clone(),
+            ledger: args.ledger.as_deref().map(Store::of).transpose()?,
         };
         let unreachable = |address: SocketAddr, said: &Option<String>| {
             (address.ip().is_unspecified() || address.port() == 0) && said.is_none()
@@ -47,10 +88,11 @@ impl Place {
         if unreachable(place.listen, &place.advertise) {
             return Err(nowhere("listen", "advertise", place.listen));
         }
-        if unreachable(place.peer_listen, &place.peer_advertise) {
+        let peers = place.ledger.is_none();
+        if peers && unreachable(place.peer_listen, &place.peer_advertise) {
             return Err(nowhere("peer-listen", "peer-advertise", place.peer_listen));
         }
-        if place.peer_listen == place.listen {
+        if peers && place.peer_listen == place.listen {
             return Err(Failure::new(
                 Code::Usage,
                 format!(
@@ -95,16 +137,23 @@ impl Place {
             Some(value) => format!("{key} = {}\n", text(value)),
             None => format!("# {key} = \"{why}\"\n"),
         };
+        let others = match &self.ledger {
+            Some(store) => format!(
+                "# The ledger, which the directors share.\nledger = {}\n",
+                text(&store.said)
+            ),
+            None => format!(
+                "# Directors among themselves.\npeer_listen = \"{}\"\n{}",
+                self.peer_listen,
+                said("peer_advertise", &self.peer_advertise, "d1.example:7401"),
+            ),
+        };
         format!(
             "# The API: agents, people and other directors. Beyond loopback it takes the certificates in pki/.\n\
              listen = \"{}\"\n\
-             # Where others reach it, when that is another address.\n{}\
-             # Directors among themselves.\n\
-             peer_listen = \"{}\"\n{}",
+             # Where others reach it, when that is another address.\n{}{others}",
             self.listen,
             said("advertise", &self.advertise, "d1.example:7400"),
-            self.peer_listen,
-            said("peer_advertise", &self.peer_advertise, "d1.example:7401"),
         )
     }
 }
@@ -137,9 +186,10 @@ pub(super) fn text(value: &str) -> String {
 }
 
 /// What a data folder must not hold when it becomes that of somebody new.
-const TAKEN: [&str; 8] = [
+const TAKEN: [&str; 9] = [
     CONFIG,
     FOLDER,
+    quorate_director::folded::FILE,
     "ledger",
     "history",
     "bootstrap-token.json",
@@ -230,6 +280,7 @@ mod tests {
             advertise: advertise.map(str::to_owned),
             peer_listen: peer_listen.map(|text| text.parse().unwrap()),
             peer_advertise: peer_advertise.map(str::to_owned),
+            ledger: None,
         };
         Place::of(listen.parse().unwrap(), &args)
     }
@@ -248,6 +299,24 @@ mod tests {
         let path = write_config(dir.path(), "[agent]\n").unwrap();
         assert_eq!(std::fs::read_to_string(path).unwrap(), "[agent]\n");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn no_password_comes_into_a_file_that_everybody_may_read() {
+        for said in [
+            "etcd://u:p@h/q",
+            "postgres://u:@h",
+            "consul://:p@h:1,i:2?x=y",
+        ] {
+            assert!(password_in(said), "{said}");
+        }
+        for said in [
+            "etcd://h:1,i:2/q",
+            "etcd://u@h:1/q?password_file=/a:b@c",
+            "u:p",
+        ] {
+            assert!(!password_in(said), "{said}");
+        }
     }
 
     #[test]

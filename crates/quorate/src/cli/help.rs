@@ -57,17 +57,21 @@ pub(super) const COMMANDS: &[Help] = &[
         examples: &[
             "quorate init --name d1 --data-dir /var/lib/quorate --listen 10.0.0.1:7400 > admin.token",
             "quorate init --data-dir /var/lib/quorate -o json",
+            "quorate init --data-dir /var/lib/quorate --ledger postgres://quorate@db1,db2/quorate",
         ],
         note: "It founds a cluster and starts nothing: it makes the cluster's certificate authority, the papers of its\n\
                first director, a commented quorate.toml, and the token of the first admin, which is on standard\n\
-               output and nowhere else. A director whose folder has papers serves TLS and asks everybody who he is.",
-        exits: &[],
+               output and nowhere else. A director whose folder has papers serves TLS and asks everybody who he is.\n\
+               With --ledger the directors keep nothing themselves, and any one of them is enough; docs/ledgers.md\n\
+               tells what each store needs.",
+        exits: &[Exit::Conflict, Exit::Unreachable],
     },
     Help {
         name: "join",
         examples: &[
             "quorate join 10.0.0.1:7400 --join-token-file join.token --data-dir /var/lib/quorate",
             "quorate join d1:7400,d2:7400 --join-token-file - --name a7 --data-dir /var/lib/quorate",
+            "quorate join d1:7400 --join-token-file t --data-dir /srv/q --ledger etcd://e1,e2,e3/q",
         ],
         note: "The join token says whether this machine becomes an agent or a director, and which authority it is to\n\
                believe. The key is made here and stays here. Interrupted, the same command goes on. It starts\n\
@@ -248,7 +252,9 @@ pub(super) const COMMANDS: &[Help] = &[
                voters is right: a fourth bears no more losses than three.\n\
                A backup holds the hashes of all tokens: keep it like one. `cluster restore FILE --data-dir NEW --name d1`\n\
                is for when a majority is lost for good; read docs/recovery.md before. `cluster drill` ends with 1 when\n\
-               anything moved, and with 8 before it begins when the quorum could not bear it.",
+               anything moved, and with 8 before it begins when the quorum could not bear it. `cluster adopt-history`\n\
+               is for a store that was restored or has failed over without all that directors had seen: it asks no\n\
+               director, and all of them have to be stopped.",
         exits: &[
             Exit::NotFound,
             Exit::Conflict,
@@ -256,6 +262,18 @@ pub(super) const COMMANDS: &[Help] = &[
             Exit::Unhealthy,
             Exit::OutcomeUnknown,
         ],
+    },
+    Help {
+        name: "ledger",
+        examples: &[
+            "quorate ledger copy --from /var/lib/quorate --to etcd://e1,e2,e3/quorate",
+            "quorate ledger copy --from etcd://e1/quorate --to 'postgres://quorate@db/quorate?schema=jobs'",
+            "quorate ledger copy --from consul://c1/quorate --to /var/lib/quorate --name d1",
+        ],
+        note: "Every director has to be stopped, and what runs ends with its lease. The cluster begins a new era where\n\
+               it is copied to: tokens go on rising, and nothing is given away before every lease of before is over.\n\
+               The ledger that was copied takes nothing any more; docs/ledgers.md tells the way step by step.",
+        exits: &[Exit::NotFound, Exit::Conflict, Exit::Unreachable],
     },
     Help {
         name: "wait",

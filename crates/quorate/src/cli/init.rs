@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::args::InitArgs;
 use super::daemon::host_name;
-use super::folder::{self, Place};
+use super::folder::{self, Place, Store};
 use crate::daemon::{absolute, quoted, typed};
 use crate::failure::{Code, Exit, Failure, chain};
 use crate::output::{Output, say};
@@ -30,7 +30,7 @@ struct Made {
     token: String,
 }
 
-pub(super) fn init(args: &InitArgs, output: Output) -> Result<Exit, Failure> {
+pub(super) async fn init(args: &InitArgs, output: Output) -> Result<Exit, Failure> {
     let name = match &args.name {
         Some(name) => name.clone(),
         None => host_name(DirectorName::new)?,
@@ -45,7 +45,8 @@ pub(super) fn init(args: &InitArgs, output: Output) -> Result<Exit, Failure> {
         ));
     }
     folder::make(&data_dir)?;
-    let told = found(&name, &place, &data_dir).and_then(|made| {
+    let founded = founded(&name, &place, &data_dir).await;
+    let told = founded.and_then(|made| {
         let id = format!("cluster/{}", made.cluster);
         output.one(&made, &id, || format!("{}\n", made.token))?;
         Ok(made)
@@ -77,12 +78,48 @@ fn undo(data_dir: &Path) {
     }
 }
 
-fn found(name: &DirectorName, place: &Place, data_dir: &Path) -> Result<Made, Failure> {
-    let ledger = data_dir.join("ledger");
-    folder::make(&ledger)?;
-    let ids = quorate_raft::ids(&ledger, name, Start::Found);
-    let ids = ids.map_err(|error| folder::unusable(chain(&error)))?;
-    let cluster = ClusterId(ids.cluster);
+/// The cluster: its ledger, and everything else. A store is claimed last, because nobody takes that back.
+async fn founded(name: &DirectorName, place: &Place, data_dir: &Path) -> Result<Made, Failure> {
+    let Some(store) = &place.ledger else {
+        let ledger = data_dir.join("ledger");
+        folder::make(&ledger)?;
+        let ids = quorate_raft::ids(&ledger, name, Start::Found);
+        let ids = ids.map_err(|error| folder::unusable(chain(&error)))?;
+        return found(name, place, data_dir, ClusterId(ids.cluster));
+    };
+    let ledger = crate::director::open_store(&store.address)?;
+    let unready = |error| crate::director::unready(&store.address, &error);
+    if let Some(owner) = ledger.owner().await.map_err(unready)? {
+        return Err(claimed(store, owner.cluster));
+    }
+    let cluster = ClusterId(rand::random_range(1..1_u64 << 53));
+    let made = found(name, place, data_dir, cluster)?;
+    let owner = ledger.claim(cluster).await.map_err(unready)?;
+    if owner.cluster == cluster {
+        Ok(made)
+    } else {
+        Err(claimed(store, owner.cluster))
+    }
+}
+
+/// Somebody has founded a cluster there.
+fn claimed(store: &Store, cluster: ClusterId) -> Failure {
+    Failure::new(
+        Code::Conflict,
+        format!(
+            "the ledger at {} is that of cluster {cluster}",
+            store.address
+        ),
+        "`quorate join` makes a further director of it; for a new cluster choose another prefix or schema",
+    )
+}
+
+fn found(
+    name: &DirectorName,
+    place: &Place,
+    data_dir: &Path,
+    cluster: ClusterId,
+) -> Result<Made, Failure> {
     let pki = data_dir.join(FOLDER);
     folder::make(&pki)?;
     let hosts = place.hosts()?;
@@ -186,6 +223,7 @@ mod tests {
             advertise: None,
             peer_listen: None,
             peer_advertise: None,
+            ledger: None,
         };
         let place = Place::of(listen, &args).unwrap();
         let name = DirectorName::new("d1").unwrap();

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::args::JoinArgs;
 use super::daemon::host_name;
-use super::folder::{self, Place};
+use super::folder::{self, Place, Store};
 use super::init::MORE;
 use super::remote::{failure_of, secret_file, short_text};
 use crate::daemon::{absolute, quoted, typed};
@@ -56,6 +56,9 @@ pub(super) async fn join(args: &JoinArgs, output: Output) -> Result<Exit, Failur
     // Before anything is asked, so that a mistake in it costs no use of the token.
     let client = pinned(&args.directors, authority)?;
     let place = place(args, &client).await?;
+    if let Some(store) = &place.ledger {
+        is_there(store).await?;
+    }
     folder::make(&pki)?;
     let request = Request::kept(&pki.join(REQUEST)).map_err(|error| unusable(&error))?;
     let answer = enrol(&client, token, &name, request.csr()).await?;
@@ -176,6 +179,21 @@ async fn place(args: &JoinArgs, client: &Client) -> Result<Place, Failure> {
         }
     };
     Place::of(listen, &args.place)
+}
+
+/// Whether a store has a ledger, seen before a use of the token is taken. Whose it is the director sees.
+async fn is_there(store: &Store) -> Result<(), Failure> {
+    let ledger = crate::director::open_store(&store.address)?;
+    let owner = ledger.owner().await;
+    let owner = owner.map_err(|error| crate::director::unready(&store.address, &error))?;
+    if owner.is_some() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::Usage,
+        format!("there is no ledger at {}", store.address),
+        "write the address that the other directors have; `quorate cluster status` shows it",
+    ))
 }
 
 async fn enrol(
@@ -316,11 +334,18 @@ impl Joining<'_> {
     }
 
     fn of_director(&self, papers: &Papers) -> String {
+        // Over a store nobody has to let it in.
+        let join = match self.place.ledger {
+            Some(_) => String::new(),
+            None => format!(
+                "# Directors that let it into the quorum.\njoin = {}\n",
+                self.joins()
+            ),
+        };
         format!(
-            "{}[director]\n{}# Directors that let it into the quorum.\njoin = {}\n{}{MORE}",
+            "{}[director]\n{}{join}{}{MORE}",
             head(papers, "director"),
             self.names(papers),
-            self.joins(),
             self.place.keys(),
         )
     }
@@ -412,6 +437,7 @@ mod tests {
             advertise: Some("d2.example:7400".to_owned()),
             peer_listen: "10.0.0.2:7401".parse().unwrap(),
             peer_advertise: None,
+            ledger: None,
         };
         let directors = ["10.0.0.1:7400".to_owned(), "https://d3:7400".to_owned()];
         let joining = Joining {

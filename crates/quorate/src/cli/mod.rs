@@ -15,6 +15,7 @@ mod folder;
 mod help;
 mod init;
 mod join;
+mod ledger;
 mod list;
 mod logs;
 mod meta;
@@ -33,7 +34,7 @@ use clap::FromArgMatches as _;
 use crate::failure::{Code, Exit, Failure};
 use crate::output::{Output, say};
 pub(crate) use apply::request;
-use args::{Ask, Command, Root};
+use args::{Ask, Command, LedgerCommand, Root};
 pub(crate) use args::{Global, LogFormat, UpArgs};
 pub(crate) use daemon::warden;
 pub(crate) use doctor::warn_at_start;
@@ -101,10 +102,13 @@ fn dispatch(root: Root) -> Result<Exit, Failure> {
     let global = root.global;
     match root.command {
         Command::Up(args) => crate::up::run(&args, &global, output),
-        Command::Init(args) => init::init(&args, output),
+        Command::Init(args) => one_thread()?.block_on(init::init(&args, output)),
         Command::Join(args) => one_thread()?.block_on(join::join(&args, output)),
         Command::Director(args) => daemon::director(args, &global),
         Command::Agent(args) => daemon::agent(args, &remote::with_token(global)?),
+        Command::Ledger(args) => match args.command {
+            LedgerCommand::Copy(args) => one_thread()?.block_on(ledger::copy(&args, output)),
+        },
         Command::Doctor(args) => {
             let global = remote::with_token(global)?;
             one_thread()?.block_on(doctor::doctor(&args, &global, output))

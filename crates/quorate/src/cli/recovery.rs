@@ -19,8 +19,8 @@ use quorate_raft::{Beginning, OpenError, Stopped, found_with};
 use serde::Serialize;
 
 use super::args::{BackupArgs, RestoreArgs};
-use super::folder;
 use super::remote::{Remote, failure_of};
+use super::{folder, ledger};
 use crate::failure::{Code, Exit, Failure, chain};
 use crate::output::say;
 use crate::papers;
@@ -31,7 +31,8 @@ struct Report<'a> {
     cluster: &'a str,
     era: u16,
     from: &'a Head,
-    data_dir: &'a Path,
+    #[serde(rename = "data_dir")]
+    place: &'a str,
     /// Nothing is given away for so long after its director leads.
     waits_ms: u64,
     /// Services that come back stopped, because their work is kept without a lease.
@@ -84,15 +85,21 @@ fn of_stopped(data_dir: &Path) -> Result<Vec<u8>, Failure> {
             "name the data folder of a director: the one that it is given with --data-dir",
         ));
     };
-    let unreadable = |why: String| {
-        Failure::new(
-            Code::DataDir,
-            format!("the ledger in {} cannot be read: {why}", data_dir.display()),
-            "try the folder of another director, or an older backup",
-        )
-    };
+    let cluster = fold_stopped(&stopped, data_dir)?;
+    let name = DirectorName::new(&stopped.name);
+    let name = name.map_err(|error| unreadable(data_dir, &chain(&error)))?;
+    Ok(backup::write(ClusterId(stopped.cluster), &name, &cluster))
+}
+
+/// The state after all that the log of a director has which does not run.
+///
+/// # Errors
+/// When a part of it cannot be read.
+pub(super) fn fold_stopped(stopped: &Stopped, data_dir: &Path) -> Result<Cluster, Failure> {
     let mut cluster = match stopped.fold() {
-        Some(fold) => Cluster::decode(fold).map_err(|error| unreadable(chain(&error)))?,
+        Some(fold) => {
+            Cluster::decode(fold).map_err(|error| unreadable(data_dir, &chain(&error)))?
+        }
         None => Cluster::default(),
     };
     let mut broken = None;
@@ -104,12 +111,19 @@ fn of_stopped(data_dir: &Path) -> Result<Vec<u8>, Failure> {
         }
     };
     let read = stopped.entries(take);
-    read.map_err(|error| unreadable(chain(&error)))?;
+    read.map_err(|error| unreadable(data_dir, &chain(&error)))?;
     if let Some(why) = broken {
-        return Err(unreadable(why));
+        return Err(unreadable(data_dir, &why));
     }
-    let name = DirectorName::new(&stopped.name).map_err(|error| unreadable(chain(&error)))?;
-    Ok(backup::write(ClusterId(stopped.cluster), &name, &cluster))
+    Ok(cluster)
+}
+
+fn unreadable(data_dir: &Path, why: &str) -> Failure {
+    Failure::new(
+        Code::DataDir,
+        format!("the ledger in {} cannot be read: {why}", data_dir.display()),
+        "try the folder of another director, or an older backup",
+    )
 }
 
 /// Writes the file so that it is whole or not there, readable by its owner alone, and reads it back.
@@ -188,9 +202,11 @@ fn tell(remote: &Remote, path: &Path, head: &Head) -> Result<(), Failure> {
     remote.output.one(head, &path.display().to_string(), text)
 }
 
-pub(super) fn restore(args: &RestoreArgs, remote: &Remote) -> Result<Exit, Failure> {
+pub(super) async fn restore(args: &RestoreArgs, remote: &Remote) -> Result<Exit, Failure> {
     let backup = load(&args.file)?;
-    is_new(&args.data_dir)?;
+    if let Some(dir) = &args.data_dir {
+        is_new(dir)?;
+    }
     let Backup {
         head,
         cluster: id,
@@ -214,21 +230,24 @@ pub(super) fn restore(args: &RestoreArgs, remote: &Remote) -> Result<Exit, Failu
         waits,
         stopped,
     } = restored;
-    papers::fit(&args.data_dir, id, args.name.as_str())?;
-    folder::make(&args.data_dir)?;
-    let beginning = Beginning {
-        cluster: id.0,
-        address: args.peer_advertise.clone().unwrap_or_default(),
-        next: cluster.position().next(),
-        epoch: cluster.epoch(),
-        fold: cluster.encode(),
+    let (place, start) = match (&args.ledger, &args.data_dir, &args.name) {
+        (Some(ledger), _, _) => {
+            let at = ledger::restore(ledger, id, &cluster).await?;
+            (at, "start its directors with this --ledger".to_owned())
+        }
+        (None, Some(data_dir), Some(name)) => {
+            into_folder(args, (data_dir, name), id, &cluster)?;
+            let place = data_dir.display().to_string();
+            let start = format!("start it: quorate director --name {name} --data-dir {place}");
+            (place, start)
+        }
+        (None, _, _) => return Err(nowhere()),
     };
-    found_with(&args.data_dir.join("ledger"), &args.name, &beginning).map_err(of_ledger)?;
     let report = Report {
         cluster: &head.cluster,
         era: cluster.era().0,
         from: &head,
-        data_dir: &args.data_dir,
+        place: &place,
         waits_ms: u64::try_from(waits.as_millis()).unwrap_or(u64::MAX),
         stopped: stopped.iter().map(ToString::to_string).collect(),
     };
@@ -242,21 +261,49 @@ pub(super) fn restore(args: &RestoreArgs, remote: &Remote) -> Result<Exit, Failu
     say("no director of before may ever run again: stop them for good before this one starts");
     let text = || {
         format!(
-            "cluster {}, as of {}, is in {}, and begins era {}\n\
-             start it: quorate director --name {} --data-dir {}\n\
+            "cluster {}, as of {}, is in {place}, and begins era {}\n\
+             {start}\n\
              it gives nothing away for {} after it leads\n",
             report.cluster,
             head.created,
-            args.data_dir.display(),
             report.era,
-            args.name,
-            args.data_dir.display(),
             Span(waits)
         )
     };
-    let name = format!("director/{}", args.name);
+    let name = match &args.name {
+        Some(name) => format!("director/{name}"),
+        None => format!("cluster/{}", head.cluster),
+    };
     remote.output.one(&report, &name, text)?;
     Ok(Exit::Done)
+}
+
+/// Makes the data folder of the first director.
+fn into_folder(
+    args: &RestoreArgs,
+    (data_dir, name): (&Path, &DirectorName),
+    id: ClusterId,
+    cluster: &Cluster,
+) -> Result<(), Failure> {
+    papers::fit(data_dir, id, name.as_str())?;
+    folder::make(data_dir)?;
+    let beginning = Beginning {
+        cluster: id.0,
+        address: args.peer_advertise.clone().unwrap_or_default(),
+        next: cluster.position().next(),
+        epoch: cluster.epoch(),
+        fold: cluster.encode(),
+    };
+    found_with(&data_dir.join("ledger"), name, &beginning).map_err(of_ledger)?;
+    Ok(())
+}
+
+fn nowhere() -> Failure {
+    Failure::new(
+        Code::Usage,
+        "where the cluster is to be was not said",
+        "name the folder of its first director with --data-dir DIR --name NAME, or a store with --ledger URL",
+    )
 }
 
 /// Whether no director was ever in a folder.
@@ -288,7 +335,7 @@ fn is_new(data_dir: &Path) -> Result<(), Failure> {
     }
 }
 
-fn of_ledger(error: OpenError) -> Failure {
+pub(super) fn of_ledger(error: OpenError) -> Failure {
     let code = match &error {
         OpenError::Locked { .. } => Code::DataDirLocked,
         OpenError::Listen { .. }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Global, Goal, UpArgs, event_line, failure_of, request, warn_at_start};
 use crate::daemon;
-use crate::director::Director;
+use crate::director::{Director, Home};
 use crate::failure::{Code, Exit, Failure, chain};
 use crate::files::{self, Loaded};
 use crate::output::{Bar, Output, say};
@@ -137,7 +137,7 @@ async fn open_director(
     config.source_roots.clone_from(&loaded.folders);
     config.source_roots.extend_from_slice(&args.source_root);
     config.expect_agents = Some(args.agents);
-    Director::open(config, None).await
+    Director::open(config, Home::Alone).await
 }
 
 /// How the director's task ended.

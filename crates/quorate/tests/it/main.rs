@@ -28,6 +28,7 @@ mod recovery;
 mod referee;
 mod repeats;
 mod slips;
+mod stores;
 mod support;
 mod terminal;
 mod up;

@@ -25,16 +25,18 @@ pub(crate) struct Quorum {
     agents: BTreeMap<String, Child>,
     /// Variables of the daemons that are started from now on.
     pub(crate) env: BTreeMap<&'static str, &'static str>,
+    /// The store of the ledger, where the directors do not keep it themselves.
+    pub(crate) ledger: Option<String>,
     _machine: Machine,
 }
 
 impl Quorum {
     /// One director that leads.
     pub(crate) fn found() -> Self {
-        Self::found_with(BTreeMap::new())
+        Self::found_with(BTreeMap::new(), None)
     }
 
-    fn found_with(env: BTreeMap<&'static str, &'static str>) -> Self {
+    fn found_with(env: BTreeMap<&'static str, &'static str>, ledger: Option<String>) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("q")
             .tempdir()
@@ -45,13 +47,13 @@ impl Quorum {
             directors: BTreeMap::new(),
             agents: BTreeMap::new(),
             env,
+            ledger,
             _machine: Machine::shared(),
         };
-        let (api, peer) = quorum.ports["d1"];
         let mut init = ["init", "--name", "d1", "--data-dir", "d1"]
             .map(str::to_owned)
             .to_vec();
-        init.extend(listens(api, peer));
+        init.extend(quorum.listens("d1"));
         let made = quorum.run(&init);
         assert_eq!(made.code, Some(0), "{}", made.err);
         quorum.secret("admin", &made.out);
@@ -71,13 +73,38 @@ impl Quorum {
 
     /// The same, all daemons with these variables.
     pub(crate) fn of_three_with(env: BTreeMap<&'static str, &'static str>) -> Self {
-        let mut quorum = Self::found_with(env);
+        let mut quorum = Self::found_with(env, None);
         for name in ["d2", "d3"] {
             quorum.let_in(name);
             quorum.director(name);
             quorum.until_voters("d1", if name == "d2" { 2 } else { 3 });
         }
         quorum
+    }
+
+    /// Three that have their ledger in a store.
+    pub(crate) fn over(ledger: &str) -> Self {
+        let mut quorum = Self::found_with(BTreeMap::new(), Some(ledger.to_owned()));
+        for name in ["d2", "d3"] {
+            quorum.let_in(name);
+            quorum.director(name);
+        }
+        eventually("all three are known", || {
+            let cluster = quorum.json("d1", &["cluster", "status"])?;
+            (cluster["members"].as_array()?.len() == 3).then_some(())
+        });
+        quorum
+    }
+
+    /// Where a director is to listen, or has its ledger.
+    fn listens(&self, name: &str) -> [String; 4] {
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let (api, peer) = self.ports[name];
+        let (key, value) = match &self.ledger {
+            Some(ledger) => ("--ledger", ledger.clone()),
+            None => ("--peer-listen", at(peer)),
+        };
+        ["--listen".into(), at(api), key.into(), value]
     }
 
     /// Keeps a token in a file for its owner alone.
@@ -94,9 +121,8 @@ impl Quorum {
 
     /// Makes the folder of a director that joins.
     pub(crate) fn let_in(&self, name: &str) {
-        let (api, peer) = self.ports[name];
         let mut args = self.joining(name, "director", &self.address("d1"));
-        args.extend(listens(api, peer));
+        args.extend(self.listens(name));
         let joined = self.run(&args);
         assert_eq!(joined.code, Some(0), "{}", joined.err);
     }
@@ -272,8 +298,45 @@ impl Quorum {
         child.wait().expect("it ends");
     }
 
+    /// Starts a director with the papers that it has, and its ledger in a store or in this folder.
+    pub(crate) fn director_at(&mut self, name: &str, ledger: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command
+            .args(["director", "--name", name, "--listen", &self.address(name)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(self.log(name));
+        if ledger.contains("://") {
+            let dir = self.dir.path().join(name);
+            command
+                .args(["--ledger", ledger])
+                .arg("--data-dir")
+                .arg(dir);
+        } else {
+            command.args(["--data-dir", ledger]);
+        }
+        let child = command.spawn().expect("a director starts");
+        self.directors.insert(name.to_owned(), child);
+    }
+
     /// Puts a service of so many partitions that write down that they execute, and waits until all run.
     pub(crate) fn apply(&self, partitions: usize) {
+        self.put_service(partitions);
+        // A new quorum may still elect its leader; to apply twice is to apply once.
+        self.done("d2", &["apply", "job.toml"]);
+        // An agent that registered late gets its share after the others began.
+        self.done("d3", &["wait", "--settled"]);
+        self.all_run("d3", partitions);
+    }
+
+    /// The same where there is one director.
+    pub(crate) fn apply_at(&self, director: &str, partitions: usize) {
+        self.put_service(partitions);
+        self.done(director, &["apply", "job.toml"]);
+        self.all_run(director, partitions);
+    }
+
+    fn put_service(&self, partitions: usize) {
         let command = serde_json::to_string(&crate::recorder::command()).expect("JSON");
         let record = self.dir.path().join("record");
         let keys: Vec<String> = (0..partitions).map(|n| format!("'p{n:02}'")).collect();
@@ -285,11 +348,6 @@ impl Quorum {
             keys.join(", ")
         );
         std::fs::write(self.dir.path().join("job.toml"), job).expect("written");
-        // A new quorum may still elect its leader; to apply twice is to apply once.
-        self.done("d2", &["apply", "job.toml"]);
-        // An agent that registered late gets its share after the others began.
-        self.done("d3", &["wait", "--settled"]);
-        self.all_run("d3", partitions);
     }
 
     /// Waits until so many run; their tokens.
@@ -339,11 +397,6 @@ impl Drop for Quorum {
             }
         }
     }
-}
-
-fn listens(api: u16, peer: u16) -> [String; 4] {
-    let at = |port: u16| format!("127.0.0.1:{port}");
-    ["--listen".into(), at(api), "--peer-listen".into(), at(peer)]
 }
 
 /// Six free ports, all found before the first is let go.

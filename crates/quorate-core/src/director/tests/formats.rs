@@ -127,11 +127,11 @@ fn a_director_of_the_version_before_stops_at_the_entry_that_begins_the_new_forma
         *stopped.director.cluster() == old,
         "nothing is folded of it"
     );
-    let (found, read) = stopped
-        .unread
-        .map(|unread| (unread.found, unread.read))
-        .unwrap();
-    assert_eq!((found, read), (Format(2), ONE));
+    let unread = crate::format::Unread {
+        found: Format(2),
+        read: ONE,
+    };
+    assert_eq!(stopped.stopped, Some(Why::Unread(unread)));
 
     // One that begins with a snapshot of the new format stops as well; of the version of the others it does not.
     for (formats, stops) in [(ONE, true), (TWO, false)] {
@@ -141,7 +141,7 @@ fn a_director_of_the_version_before_stops_at_the_entry_that_begins_the_new_forma
         world.tell(node, Event::Reset { next, bytes });
         let node = &world.nodes[node];
         assert_eq!(matches!(node.director.role(), Role::Halted(_)), stops);
-        assert_eq!(node.unread.is_some(), stops);
+        assert_eq!(node.stopped.is_some(), stops);
         assert_eq!(node.director.cluster() == world.cluster(), !stops);
     }
 }

@@ -14,16 +14,17 @@ mod leases;
 mod planning;
 mod repeats;
 mod silence;
+mod standing;
 mod table;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::call::{Answer, Call, CallId, Renewal, RenewalAnswer, Report};
-use super::effect::Effect;
+use super::effect::{Effect, Why};
 use super::event::{AppendOutcome, Event, Now, ReadOutcome};
 use super::{Config, Director, Role};
-use crate::format::{FORMATS, Formats, Unread};
+use crate::format::{FORMATS, Formats};
 use crate::history::Change;
 use crate::ids::{
     AgentName, DirectorName, Epoch, HookName, Incarnation, PartitionId, PartitionKey, Position,
@@ -62,7 +63,7 @@ pub(super) struct Node {
     pub(super) appends: usize,
     pub(super) fenced: Vec<(SessionId, HookName)>,
     pub(super) changes: Vec<Change>,
-    pub(super) unread: Option<Unread>,
+    pub(super) stopped: Option<Why>,
 }
 
 /// The ledger, the clock and the directors.
@@ -75,6 +76,10 @@ pub(super) struct World {
     pub(super) now: Now,
     pub(super) append: Append,
     pub(super) proofs_held: bool,
+    /// Directors that do not reach the ledger.
+    pub(super) cut: BTreeSet<usize>,
+    /// The ledger has less than directors have folded.
+    pub(super) lost_history: bool,
     calls: u64,
 }
 
@@ -92,6 +97,8 @@ impl World {
             },
             append: Append::Works,
             proofs_held: false,
+            cut: BTreeSet::new(),
+            lost_history: false,
             calls: 0,
         }
     }
@@ -161,6 +168,7 @@ impl World {
             Effect::Append { append, .. } => {
                 self.nodes[node].appends += 1;
                 let outcome = match self.append {
+                    _ if self.cut.contains(&node) => AppendOutcome::Unknown,
                     Append::Works => self.land(&order),
                     Append::LandsUnknown => {
                         self.land(&order);
@@ -180,12 +188,14 @@ impl World {
                 None
             }
             Effect::ProveTail { proof } => {
-                let tail = Some(self.tail());
+                let tail = (!self.cut.contains(&node)).then(|| self.tail());
                 Some(Event::TailAnswered { proof, tail })
             }
             Effect::Read { from } => {
                 let skip = usize::try_from(from.0 - 1 - self.base.0.0).unwrap();
-                let outcome = if skip < self.trimmed {
+                let outcome = if self.cut.contains(&node) {
+                    ReadOutcome::Failed
+                } else if skip < self.trimmed {
                     ReadOutcome::Trimmed
                 } else {
                     let entries = self.ledger.iter().skip(skip).take(3);
@@ -224,8 +234,8 @@ impl World {
                 self.nodes[node].changes.extend(changes);
                 None
             }
-            Effect::Halt { unread, .. } => {
-                self.nodes[node].unread = unread;
+            Effect::Halt { why, .. } => {
+                self.nodes[node].stopped = Some(why);
                 None
             }
             Effect::Replaced { .. } => None,
@@ -267,6 +277,9 @@ impl World {
         };
         assert!(bytes.len() <= crate::record::ENTRY_BYTES_MAX);
         let next = self.occupied().0 + 1;
+        if self.lost_history && position.0 > next {
+            return AppendOutcome::Refused;
+        }
         assert!(position.0 <= next, "append with a gap");
         if position.0 < next {
             return AppendOutcome::PositionTaken;
@@ -385,7 +398,11 @@ impl Node {
 
     /// A director that reads these formats.
     pub(super) fn of(number: u64, formats: Formats) -> Self {
-        let config = Config {
+        Self::with(Self::config(number, formats))
+    }
+
+    pub(super) fn config(number: u64, formats: Formats) -> Config {
+        Config {
             name: DirectorName::new(&format!("d{number}")).unwrap(),
             id: number,
             writer: 1000 + number,
@@ -393,12 +410,16 @@ impl Node {
             formats,
             queue_max: 8,
             snapshot_every: 1000,
+            shared: None,
             takeover: TAKEOVER_MAX,
             gather_renewals: Duration::ZERO,
             planner: PlannerConfig::default(),
             drain_drifting: true,
             fences: [HookName::new("power-off").unwrap()].into(),
-        };
+        }
+    }
+
+    pub(super) fn with(config: Config) -> Self {
         Self {
             director: Director::new(config),
             orders: VecDeque::new(),
@@ -410,7 +431,7 @@ impl Node {
             appends: 0,
             fenced: Vec::new(),
             changes: Vec::new(),
-            unread: None,
+            stopped: None,
         }
     }
 }

@@ -26,6 +26,16 @@ pub(crate) struct DirectorArgs {
     /// Where agents, people and other directors reach its API [default: where it listens]
     #[arg(long, env = "QUORATE_DIRECTOR__ADVERTISE", value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
+    /// A store that keeps its ledger and that of the other directors: postgres://…, etcd://…, zookeeper://… or
+    /// consul://…; without it, the ledger is in its own folder
+    #[arg(
+        long,
+        env = "QUORATE_DIRECTOR__LEDGER",
+        hide_env_values = true,
+        value_name = "URL",
+        conflicts_with_all = ["peer_listen", "peer_advertise", "join", "learner", "priority"]
+    )]
+    pub(crate) ledger: Option<String>,
     /// Where it listens for other directors; without it, it is alone
     #[arg(long, env = "QUORATE_DIRECTOR__PEER_LISTEN", value_name = "ADDR")]
     pub(crate) peer_listen: Option<std::net::SocketAddr>,

@@ -67,6 +67,16 @@ pub(crate) struct PlaceArgs {
     /// Where others reach its API [default: where it listens]
     #[arg(long, env = "QUORATE_DIRECTOR__ADVERTISE", value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
+    /// A store that keeps the ledger of all directors: postgres://…, etcd://…, zookeeper://… or consul://…
+    /// [default: the directors keep it themselves]
+    #[arg(
+        long,
+        env = "QUORATE_DIRECTOR__LEDGER",
+        hide_env_values = true,
+        value_name = "URL",
+        conflicts_with_all = ["peer_listen", "peer_advertise"]
+    )]
+    pub(crate) ledger: Option<String>,
     /// Where it is to listen for other directors [default: port 7401 beside its API]
     #[arg(long, env = "QUORATE_DIRECTOR__PEER_LISTEN", value_name = "ADDR")]
     pub(crate) peer_listen: Option<SocketAddr>,

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use quorate_core::ids::DirectorName;
 
-use super::recovery::{BackupArgs, DrillArgs, RestoreArgs};
+use super::recovery::{AdoptArgs, BackupArgs, DrillArgs, RestoreArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct ClusterArgs {
@@ -25,6 +25,8 @@ pub(crate) enum ClusterCommand {
     Backup(BackupArgs),
     /// Make the data folder of a director whose cluster is what a backup says
     Restore(RestoreArgs),
+    /// Go on with what a store has that has lost history, in a new era
+    AdoptHistory(AdoptArgs),
     /// Change the leader on purpose, and report what that cost
     Drill(DrillArgs),
 }

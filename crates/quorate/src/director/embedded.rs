@@ -1,4 +1,4 @@
-//! A director with its embedded ledger: alone, or in a quorum with others.
+//! The ledger that a director has in its own folder: its own alone, or that of a quorum.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,10 +8,11 @@ use std::time::Duration;
 use quorate_api::client::{self, Client};
 use quorate_core::ids::ClusterId;
 use quorate_director::quorum::{Quorum as _, heir};
-use quorate_director::{Bound, Config, Joining};
+use quorate_director::{Bound, Config, Joining, folded};
 use quorate_raft::{Embedded, OpenError, Options, Peers, Start, Timing};
 use tokio_util::sync::CancellationToken;
 
+use super::{OpenLedger, bind};
 use crate::daemon::{LedgerThreads, next, of_director};
 use crate::failure::{Code, Failure, chain};
 use crate::papers::DirectorPapers;
@@ -36,74 +37,60 @@ pub(crate) struct Peering {
     pub(crate) priority: Option<u8>,
 }
 
-/// A director that has its folder and its address, and its ledger.
+/// An open embedded ledger.
 #[derive(Debug)]
-pub(crate) struct Director {
-    bound: Bound,
+pub(super) struct EmbeddedLedger {
     ledger: Arc<Embedded>,
     joining: Option<Joining>,
     /// Where the other directors reach it.
     peer_address: Option<String>,
-    papers: Option<DirectorPapers>,
     /// Ends after the ledger.
     threads: LedgerThreads,
 }
 
-impl Director {
-    /// Opens everything that a director needs, below its data folder; without `peering` it is alone.
-    ///
-    /// # Errors
-    /// When the folder, the papers or an address cannot be used.
-    pub(crate) async fn open(
-        mut config: Config,
+impl EmbeddedLedger {
+    /// Opens it below the data folder; without `peering` it is alone.
+    pub(super) async fn open(
+        config: Config,
+        papers: Option<&DirectorPapers>,
         peering: Option<Peering>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Bound, OpenLedger), Failure> {
+        not_over_a_store(&config.data_dir)?;
         let mut options = Options::new(config.data_dir.join("ledger"), config.name.clone());
-        can_be_a_folder(&config.data_dir)?;
-        let papers = DirectorPapers::find(&config.data_dir)?;
-        if let Some(papers) = &papers {
-            papers.protect(&mut config)?;
-        }
         let mut joining = None;
         if let Some(peering) = peering {
-            let papers = papers.as_ref().ok_or_else(|| no_papers(&config.data_dir))?;
+            let papers = papers.ok_or_else(|| no_papers(&config.data_dir))?;
             joining = joining_of(&peering, papers)?;
             take_part(&mut options, papers, peering)?;
         }
         let peer_address = options.peers.is_some().then(|| options.address.clone());
-        let bound = quorate_director::bind(config).await.map_err(of_director)?;
+        let bound = bind(config).await?;
         let threads = LedgerThreads::start()?;
         let ledger = open_ledger(&threads, options).await?;
         alone_by_mistake(&ledger)?;
-        if let Some(papers) = &papers {
+        if let Some(papers) = papers {
             of_this_cluster(&ledger, papers)?;
         }
-        Ok(Self {
-            bound,
+        let opened = Self {
             ledger,
             joining,
             peer_address,
-            papers,
             threads,
-        })
+        };
+        Ok((bound, OpenLedger::Embedded(Box::new(opened))))
     }
 
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.bound.address()
-    }
-
-    /// Runs it until it is told to stop, and closes its ledger.
-    ///
-    /// # Errors
-    /// When it must end by itself.
-    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
+    /// Runs a director with it until it is told to stop, and closes it.
+    pub(super) async fn run(
+        self,
+        bound: Bound,
+        papers: Option<&DirectorPapers>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
         let Self {
-            bound,
             ledger,
             joining,
             peer_address,
-            papers,
             threads,
         } = self;
         let cluster = ClusterId(ledger.cluster_id());
@@ -120,6 +107,12 @@ impl Director {
             stop.cancel();
             std::future::pending::<()>().await;
         };
+        let keep = async {
+            match papers {
+                Some(papers) => papers.keep(Some(&ledger)).await,
+                None => std::future::pending().await,
+            }
+        };
         let ended = tokio::select! {
             ended = running => ended.map_err(of_director),
             failed = ledger.failed() => Err(Failure::new(
@@ -128,7 +121,7 @@ impl Director {
                 "look at the disk, then start again: what was acknowledged is kept",
             )),
             () = leave => Ok(()),
-            () = keep(papers.as_ref(), &ledger) => Ok(()),
+            () = keep => Ok(()),
         };
         ledger.shutdown().await;
         drop(threads);
@@ -136,23 +129,20 @@ impl Director {
     }
 }
 
-/// Refuses a data folder whose way leads through something that is no folder, before anything is looked for in it.
-fn can_be_a_folder(data_dir: &Path) -> Result<(), Failure> {
-    let there = data_dir
-        .ancestors()
-        .find_map(|path| Some((path, std::fs::metadata(path).ok()?)));
-    match there {
-        Some((path, found)) if !found.is_dir() => Err(Failure::new(
-            Code::DataDir,
-            format!(
-                "{} cannot be the data folder: {} is no folder",
-                data_dir.display(),
-                path.display()
-            ),
-            crate::daemon::next(Code::DataDir),
-        )),
-        Some(_) | None => Ok(()),
-    }
+/// A director over a store that is started without it would found a cluster of its own.
+fn not_over_a_store(data_dir: &Path) -> Result<(), Failure> {
+    let noted = folded::read(data_dir).ok().flatten();
+    let Some(noted) = noted else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        Code::Config,
+        format!(
+            "the ledger of this director is in {}, and it was started without one",
+            noted.ledger
+        ),
+        "start it with --ledger URL; for a ledger of its own choose a new --data-dir",
+    ))
 }
 
 /// Lets another director lead before this one ends, so that nobody has to miss it first.
@@ -171,14 +161,6 @@ async fn hand_over(quorum: &EmbeddedQuorum) {
         Ok(Ok(())) => tracing::info!(to = heir.name, "leadership is handed over"),
         Ok(Err(error)) => tracing::warn!(%error, "leadership was not handed over"),
         Err(_) => tracing::warn!("leadership was not handed over in time"),
-    }
-}
-
-/// Renews the papers, if there are some, as long as the director runs.
-async fn keep(papers: Option<&DirectorPapers>, ledger: &Embedded) {
-    match papers {
-        Some(papers) => papers.keep(ledger).await,
-        None => std::future::pending().await,
     }
 }
 
