@@ -7,7 +7,7 @@ use quorate_core::director::call::{Answer, Call, Refusal, Renewal, RenewalAnswer
 use quorate_core::ids::{DirectorName, Epoch, Era, Position, SessionId};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Reading, Secrets, WorkAsk, confirm};
+use super::{LedgerTimes, Reading, Secrets, WorkAsk, confirm};
 use crate::history::History;
 
 /// What of the loop's state everybody may see at any time.
@@ -96,6 +96,7 @@ pub(crate) struct Handle {
     confirms: mpsc::Sender<confirm::Ask>,
     seen: watch::Receiver<Seen>,
     led: watch::Receiver<Led>,
+    times: Arc<LedgerTimes>,
     secrets: Arc<Secrets>,
     history: History,
 }
@@ -107,6 +108,7 @@ pub(super) struct Ends {
     pub(super) confirms: mpsc::Sender<confirm::Ask>,
     pub(super) seen: watch::Receiver<Seen>,
     pub(super) led: watch::Receiver<Led>,
+    pub(super) times: Arc<LedgerTimes>,
 }
 
 impl fmt::Debug for Handle {
@@ -125,6 +127,7 @@ impl Handle {
             confirms,
             seen,
             led,
+            times,
         } = ends;
         Self {
             messages,
@@ -132,9 +135,15 @@ impl Handle {
             confirms,
             seen,
             led,
+            times,
             secrets,
             history,
         }
+    }
+
+    /// How long the ledger takes.
+    pub(crate) fn ledger_times(&self) -> &LedgerTimes {
+        &self.times
     }
 
     /// Asks for a change and awaits its outcome.

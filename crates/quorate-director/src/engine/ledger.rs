@@ -10,6 +10,10 @@ use quorate_ledger::{AppendError, Appended, Ledger, ReadError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
+
+use super::times::LedgerTimes;
+
 /// Entries of one read; the ledger bounds the bytes.
 const READ_LIMIT: usize = 1024;
 /// How long to wait before asking for a snapshot again.
@@ -22,13 +26,15 @@ const END_TIME: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct LedgerTasks<L> {
     ledger: Arc<L>,
+    times: Arc<LedgerTimes>,
     tasks: JoinSet<Option<Event>>,
 }
 
 impl<L: Ledger> LedgerTasks<L> {
-    pub(super) fn new(ledger: Arc<L>) -> Self {
+    pub(super) fn new(ledger: Arc<L>, times: Arc<LedgerTimes>) -> Self {
         Self {
             ledger,
+            times,
             tasks: JoinSet::new(),
         }
     }
@@ -72,9 +78,13 @@ impl<L: Ledger> LedgerTasks<L> {
         epoch: Epoch,
         bytes: Vec<u8>,
     ) {
-        let ledger = Arc::clone(&self.ledger);
+        let (ledger, times) = (Arc::clone(&self.ledger), Arc::clone(&self.times));
         self.tasks.spawn(async move {
-            let outcome = match ledger.append(position, epoch, bytes).await {
+            let begun = clock::moment();
+            let appended = ledger.append(position, epoch, bytes).await;
+            let took = clock::moment().since(begun);
+            times.append.note(took, appended.is_err());
+            let outcome = match appended {
                 Ok(Appended::Appended) => AppendOutcome::Appended,
                 Ok(Appended::PositionTaken) => AppendOutcome::PositionTaken,
                 Err(error) => {
@@ -94,9 +104,12 @@ impl<L: Ledger> LedgerTasks<L> {
     }
 
     pub(super) fn prove(&mut self, proof: ProofId) {
-        let ledger = Arc::clone(&self.ledger);
+        let (ledger, times) = (Arc::clone(&self.ledger), Arc::clone(&self.times));
         self.tasks.spawn(async move {
-            let tail = match ledger.tail().await {
+            let begun = clock::moment();
+            let told = ledger.tail().await;
+            times.tail.note(clock::moment().since(begun), told.is_err());
+            let tail = match told {
                 Ok(tail) => Some((tail.next, tail.epoch)),
                 Err(error) => {
                     tracing::warn!(

@@ -17,6 +17,7 @@ mod hooks;
 mod ledger;
 mod reading;
 mod secrets;
+mod times;
 mod waiters;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ use crate::history::{History, Recorder};
 pub(crate) use handle::{Ask, AskError, Handle, Led, Message, RenewalAsk, Seen};
 pub(crate) use reading::Reading;
 pub(crate) use secrets::{Checked, Secrets, hash as secret_hash, matches as secret_matches};
+pub(crate) use times::LedgerTimes;
 pub(crate) use waiters::WorkAsk;
 
 use handle::Ends;
@@ -112,6 +114,7 @@ impl<L: Ledger> Engine<L> {
         let (led, see_led) = watch::channel(Led::default());
         let (to_confirms, confirms) = mpsc::channel(CONFIRMS_MAX);
         let secrets = Arc::new(Secrets::default());
+        let times = Arc::new(LedgerTimes::default());
         let hints = ledger.hints();
         // It ends with the last handle.
         tokio::spawn(confirm::run(Arc::clone(&ledger), confirms));
@@ -121,11 +124,12 @@ impl<L: Ledger> Engine<L> {
             confirms: to_confirms,
             seen: see,
             led: see_led,
+            times: Arc::clone(&times),
         };
         let handle = Handle::new(ends, Arc::clone(&secrets), history);
         let engine = Self {
             machine: Director::new(config),
-            ledger: LedgerTasks::new(ledger),
+            ledger: LedgerTasks::new(ledger, times),
             hooks: Hooks::new(hooks),
             hints,
             renewals,

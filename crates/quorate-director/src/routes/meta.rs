@@ -8,6 +8,7 @@ use quorate_api::routes;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::engine::LedgerTimes;
 use crate::http::App;
 use crate::http::answer::Failure;
 
@@ -136,6 +137,33 @@ async fn metrics(State(app): State<App>) -> Result<Response, Failure> {
             "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"
         ));
     }
+    text.push_str(&of_ledger(app.handle.ledger_times()));
     let plain = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     Ok((plain, text).into_response())
+}
+
+/// How long the calls of the ledger take that everything waits for, and how many failed.
+fn of_ledger(times: &LedgerTimes) -> String {
+    let calls = [("append", &times.append), ("tail", &times.tail)];
+    let mut text = String::from(
+        "# HELP quorate_ledger_seconds Calls of the ledger that were answered.\n# TYPE quorate_ledger_seconds summary\n",
+    );
+    for (call, calls) in calls {
+        let (answered, took, _) = calls.told();
+        let took = took.as_secs_f64();
+        text.push_str(&format!(
+            "quorate_ledger_seconds_sum{{call=\"{call}\"}} {took}\nquorate_ledger_seconds_count{{call=\"{call}\"}} {answered}\n"
+        ));
+    }
+    text.push_str(
+        "# HELP quorate_ledger_failures_total Calls of the ledger that were not done, or of which that is not known.\n\
+         # TYPE quorate_ledger_failures_total counter\n",
+    );
+    for (call, calls) in calls {
+        let (_, _, failed) = calls.told();
+        text.push_str(&format!(
+            "quorate_ledger_failures_total{{call=\"{call}\"}} {failed}\n"
+        ));
+    }
+    text
 }

@@ -154,7 +154,14 @@ async fn gauges_tell_what_is_there() {
     until("two partitions are counted", async || {
         let response = desk.http.get(desk.url("/metrics")).send().await.unwrap();
         let text = response.text().await.unwrap();
-        text.contains("\nquorate_partitions 2\n") && text.contains("\nquorate_leading 1\n")
+        let appended = |line: &str| {
+            let count = line.strip_prefix("quorate_ledger_seconds_count{call=\"append\"} ");
+            count.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count >= 2))
+        };
+        text.contains("\nquorate_partitions 2\n")
+            && text.contains("\nquorate_leading 1\n")
+            && text.contains("\nquorate_ledger_failures_total{call=\"append\"} 0\n")
+            && text.lines().any(appended)
     })
     .await;
     let live = desk.http.get(desk.url("/livez")).send().await.unwrap();

@@ -355,6 +355,14 @@ pub(crate) struct DoctorArgs {
     /// Where a director is to listen, or does [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<std::net::SocketAddr>,
+    /// The store of the ledger, in use or to be; it is only read
+    #[arg(
+        long,
+        env = "QUORATE_DIRECTOR__LEDGER",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub(crate) ledger: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -322,6 +322,7 @@ pub(super) const COMMANDS: &[Help] = &[
             "quorate doctor",
             "quorate doctor --data-dir /var/lib/quorate/a1",
             "quorate doctor --address 127.0.0.1:7400 -o json",
+            "quorate doctor --ledger etcd://e1,e2,e3/quorate",
         ],
         note: "It needs no cluster; the directors are asked only when --address or QUORATE_ADDRESS names them.\nNothing is changed: what it starts and writes, it removes. Run it as the user of the daemon.",
         exits: &[Exit::Unhealthy],

@@ -185,6 +185,9 @@ fn over_postgresql_work_goes_on_through_the_loss_of_directors_and_ends_with_its_
         "{}",
         status.out
     );
+    let doctor = ["doctor", "--ledger", &server.url()].map(str::to_owned);
+    let told = quorum.run(&doctor).out;
+    assert!(told.contains("a director leads"), "{told}");
     bears_the_loss_of_any_director(&mut quorum, 8);
     bears_the_loss_of_the_store(&mut quorum, &mut server, 8);
     server.kill().expect("it is killed");

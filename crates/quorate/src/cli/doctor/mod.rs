@@ -7,6 +7,7 @@ mod clock;
 mod directors;
 mod disk;
 mod kill_path;
+mod ledger;
 mod limits;
 
 use std::path::Path;
@@ -159,6 +160,9 @@ pub(super) async fn doctor(
     findings.extend(limits::open_files());
     findings.extend(limits::port(args.listen, global).await);
     findings.extend(directors::findings(global).await?);
+    if let Some(said) = &args.ledger {
+        findings.extend(ledger::findings(said).await?);
+    }
     output.list(&findings)?;
     let worst = findings.iter().map(|finding| finding.state).max();
     if worst == Some(State::Bad) {
