@@ -161,7 +161,10 @@ impl Bound {
             snapshot_every: SNAPSHOT_EVERY,
             shared: self.shared(),
             takeover: self.config.takeover,
-            gather_renewals: director::GATHER_RENEWALS,
+            gather_renewals: match self.config.store {
+                Some(_) => director::GATHER_OVER_STORE,
+                None => director::GATHER_RENEWALS,
+            },
             planner: planner(&self.config),
             drain_drifting: true,
             fences: self.config.fences.keys().cloned().collect(),

@@ -7,7 +7,8 @@ use quorate_core::agent::WardenId;
 use quorate_core::director::effect::Effect;
 use quorate_core::director::event::{AppendOutcome, Event, Now, ProofId, ReadOutcome};
 use quorate_core::director::{
-    Config, Director, GATHER_RENEWALS, Role, SILENCE, Shared, TAKEOVER, WorkDelta,
+    Config, Director, GATHER_OVER_STORE, GATHER_RENEWALS, Role, SILENCE, Shared, TAKEOVER,
+    WorkDelta,
 };
 use quorate_core::format::FORMATS;
 use quorate_core::ids::{DirectorName, Epoch, HookName, Position, SessionId};
@@ -119,7 +120,11 @@ impl World {
             snapshot_every: self.profile.snapshot_every,
             shared,
             takeover: self.takeover(),
-            gather_renewals: GATHER_RENEWALS,
+            gather_renewals: if self.profile.shared {
+                GATHER_OVER_STORE
+            } else {
+                GATHER_RENEWALS
+            },
             planner: PlannerConfig {
                 settle: Duration::from_secs(1),
                 ..PlannerConfig::default()

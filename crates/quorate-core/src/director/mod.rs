@@ -91,7 +91,7 @@ pub struct Config {
     /// survive it is refused.
     pub takeover: Duration,
     /// For how long renewals are gathered before the next proof of leadership begins for them:
-    /// [`GATHER_RENEWALS`], or nothing.
+    /// [`GATHER_RENEWALS`], [`GATHER_OVER_STORE`], or nothing.
     pub gather_renewals: Duration,
     /// How partitions are placed where their services do not say.
     pub planner: PlannerConfig,
@@ -104,6 +104,9 @@ pub struct Config {
 /// A proof of leadership is a round among the directors and takes more of their processors than the renewals that it
 /// covers, and nobody waits for a renewal. Calls and fence hooks do not wait for it.
 pub const GATHER_RENEWALS: Duration = Duration::from_millis(10);
+
+/// The same over a store: there a proof may be a commit, and others use the store as well.
+pub const GATHER_OVER_STORE: Duration = Duration::from_millis(100);
 
 /// What a director is at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

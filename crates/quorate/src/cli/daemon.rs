@@ -118,7 +118,11 @@ pub(super) fn director(args: DirectorArgs, global: &Global) -> Result<Exit, Fail
     daemon::threads()?.block_on(async {
         let leave = daemon::leave_on_signal(|| ())?;
         let data_dir = config.data_dir.clone();
-        let director = Director::open(config, home).await?;
+        let director = tokio::select! {
+            opened = Director::open(config, home) => opened?,
+            // It may wait for its store.
+            () = leave.cancelled() => return Ok(()),
+        };
         warn_at_start(&data_dir);
         director.run(leave).await
     })?;

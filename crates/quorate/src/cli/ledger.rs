@@ -73,6 +73,16 @@ pub(super) async fn copy(args: &CopyArgs, output: Output) -> Result<Exit, Failur
         Place::Store(at) => of_store(at).await?.0,
     };
     let id = state.cluster;
+    if let Place::Store(at) = &to
+        && is_there(at, &state).await?
+    {
+        // A copy that was cut short at its last step.
+        leave(&from, &at.to_string(), id).await?;
+        say(&format!(
+            "the cluster was copied to {at} before; start its directors there"
+        ));
+        return Ok(Exit::Done);
+    }
     let restored = in_new_era(state.folded, None, Duration::ZERO)?;
     let there = match &to {
         Place::Folder(dir) => {
@@ -215,6 +225,19 @@ async fn fold(ledger: &SharedLedger, at: &Address, tail: Tail) -> Result<Cluster
         }
     }
     Ok(folded)
+}
+
+/// Whether a ledger has this cluster already, in a later era than it has where it is copied from.
+async fn is_there(at: &Address, state: &State) -> Result<bool, Failure> {
+    let ledger = open_store(at)?;
+    let unready = |error: ReadError| unready(at, &error);
+    let owner = ledger.owner().await.map_err(unready)?;
+    if owner.is_none_or(|owner| owner.cluster != state.cluster || owner.moved_to.is_some()) {
+        return Ok(false);
+    }
+    let tail = ledger.tail().await.map_err(unready)?;
+    let folded = fold(&ledger, at, tail).await?;
+    Ok(folded.era() > state.folded.era())
 }
 
 async fn into_empty_store(at: &Address, id: ClusterId, state: &Cluster) -> Result<(), Failure> {
