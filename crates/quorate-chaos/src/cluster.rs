@@ -11,7 +11,9 @@ use rustix::process::Signal;
 
 use crate::clock::{boot_nanos, nanos};
 use crate::director;
+use crate::grade::Grade;
 use crate::machine::{Kind, Machine, Place, offset};
+use crate::privileges::Privileges;
 use crate::process::within;
 use crate::quorum::Quorum;
 use crate::stage::Stage;
@@ -52,12 +54,16 @@ pub(crate) struct Cluster {
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) program: &'a Path,
+    /// What runs execute.
+    pub(crate) worker: &'a Path,
     pub(crate) stage: &'a Stage,
     /// Its own folder.
     pub(crate) folder: &'a Path,
     /// Where the sockets of the referee and the register are.
     pub(crate) desk: &'a Path,
     pub(crate) containment: Option<&'static str>,
+    pub(crate) grade: Grade,
+    pub(crate) privileges: &'a Privileges,
     /// Number of its first machine: two clusters share no network.
     pub(crate) first: u8,
     pub(crate) size: Size,
@@ -107,10 +113,13 @@ impl Cluster {
         let address = |at| director::address(wanted.stage, wanted.first, at);
         let place = Place {
             program: wanted.program.to_owned(),
+            worker: wanted.worker.to_owned(),
             folder: wanted.folder.to_owned(),
             stage: wanted.stage.clone(),
             directors: (0..directors).map(address).collect(),
             containment: wanted.containment,
+            grade: wanted.grade,
+            privileges: wanted.privileges.clone(),
         };
         let quorum = Quorum::found(&place, wanted.first)?;
         let machines = kinds(wanted.first, wanted.size).map(|kind| Machine::new(kind, &place));
@@ -156,6 +165,28 @@ impl Cluster {
         agents.is_some_and(|all| all.iter().filter(here).count() == self.machines.len())
     }
 
+    /// That every agent has proven the grade that it must have, as the directors are told: a run with another one
+    /// would prove nothing.
+    pub(crate) fn is_of_grade(&self) -> Result<()> {
+        let wanted = self.place.grade;
+        let agents = self.quorum.json(&["ls", "agents"])?;
+        let agents = agents.as_array().context("agents are listed")?;
+        for agent in agents {
+            let text = |key: &str| agent.get(key).and_then(|value| value.as_str());
+            let proven = text("containment").unwrap_or("none");
+            if proven != wanted.name() {
+                bail!(
+                    "agent {} has proven the grade {proven}, and this run is about {wanted}: see its log, and --grade",
+                    text("name").unwrap_or("?")
+                );
+            }
+        }
+        if agents.len() != self.machines.len() {
+            bail!("there are {} agents", agents.len());
+        }
+        Ok(())
+    }
+
     /// Runs a command of the program to its end; it must succeed.
     pub(crate) fn quorate(&self, args: &[&str]) -> Result<String> {
         self.quorum.quorate(args)
@@ -171,7 +202,7 @@ impl Cluster {
     }
 
     fn services(&self, desk: &Path) -> Result<String> {
-        let program = std::env::current_exe()?;
+        let program = &self.place.worker;
         let agents = self.machines.len();
         let service = |name: &str, arguments: &str, partitions: &str, version: u64| {
             format!(

@@ -9,14 +9,17 @@ use anyhow::{Result, bail};
 use crate::clock::{MILLI, boot_nanos, nanos};
 use crate::cluster::{Cluster, Size, Wanted, offsets};
 use crate::deck::{Bench, Card, Deck, Seat};
-use crate::desk::Desk;
+use crate::desk::{self, Desk};
 use crate::faults::{Act, Cost, FAULTS, Fault, Needs, OnDirectors, OnMachine, Whom};
 use crate::figures::{Figure, Figures};
-use crate::judge::{Promise, Running, Start};
+use crate::grade::{Grade, Treatment};
+use crate::judge::{Judge, Promise, Running, Start};
 use crate::measure;
+use crate::privileges::Privileges;
 use crate::process::within;
 use crate::pulse::{self, Pulse};
-use crate::register::Server;
+use crate::records;
+use crate::register::{self, Late, Server};
 use crate::scene::{Active, Scene};
 use crate::stage::Stage;
 
@@ -49,6 +52,7 @@ pub(crate) struct Asked {
     pub(crate) size: Size,
     /// Numbers or words of the faults that are wanted; all of them when there are none.
     pub(crate) only: Vec<String>,
+    pub(crate) grade: Grade,
 }
 
 /// What came of it.
@@ -88,14 +92,22 @@ pub(crate) struct Drama {
 impl Drama {
     /// Starts a cluster and waits until everything runs.
     pub(crate) fn begin(asked: Asked, stage: &Stage) -> Result<Self> {
+        let dealt = dealt(&asked, stage)?;
+        let privileges = Privileges::of(asked.grade, stage)?;
         let desk = Desk::open(&asked.folder, offsets(asked.size).collect())?;
         let register = Server::start(&asked.folder)?;
+        for name in [desk::SOCKET, register::SOCKET, records::FOLDER] {
+            privileges.give(&asked.folder.join(name))?;
+        }
         let cluster = Cluster::start(&Wanted {
-            program: &asked.program,
+            program: &privileges.reachable(&asked.program, stage)?,
+            worker: &privileges.reachable(&std::env::current_exe()?, stage)?,
             stage,
             folder: &asked.folder.join("c"),
             desk: &asked.folder,
             containment: None,
+            grade: asked.grade,
+            privileges: &privileges,
             first: 0,
             size: asked.size,
         })?;
@@ -106,7 +118,7 @@ impl Drama {
         let seats = cluster.machines.iter().map(Seat::of).collect();
         let pulse = Pulse::start(&asked.folder)?;
         let mut drama = Self {
-            deck: Deck::new(asked.seed, faults(&asked.only)?, seats, bench),
+            deck: Deck::new(asked.seed, dealt, seats, bench),
             scene: Scene {
                 cluster,
                 desk,
@@ -120,7 +132,7 @@ impl Drama {
             begun: Instant::now(),
         };
         drama.leave_out(stage);
-        drama.calm(UP_WITHIN);
+        drama.calm(UP_WITHIN)?;
         drama.begun = Instant::now();
         // What was late while everything started concerns no round.
         drama.pulse.latest();
@@ -130,6 +142,9 @@ impl Drama {
     fn leave_out(&mut self, stage: &Stage) {
         let wanted = |fault: &&Fault| is_wanted(fault, &self.asked.only);
         let without = FAULTS.iter().filter(wanted);
+        // What its grade does not promise is told elsewhere.
+        let treated = |fault: &Fault| self.asked.grade.exception(fault).map(|one| one.treatment);
+        let without = without.filter(|fault| treated(fault) != Some(Treatment::LeftOut));
         let without = without.filter(|fault| !self.deck.has(fault));
         let few = self.asked.size.directors < 3;
         let of_quorum =
@@ -137,7 +152,7 @@ impl Drama {
         let why = |fault: &Fault| {
             if few && of_quorum(fault) {
                 "there are too few directors"
-            } else if stage.private {
+            } else if stage.private || treated(fault) == Some(Treatment::ByGroup) {
                 "this host has no control groups of version 2 that can be used"
             } else {
                 "this host allows no namespaces"
@@ -211,7 +226,8 @@ impl Drama {
             }
         }
         let healed = boot_nanos();
-        self.calm(CALM_WITHIN);
+        self.calm(CALM_WITHIN)?;
+        self.judge_outlived();
         let late = self.pulse.latest();
         self.told.latest = self.told.latest.max(late);
         self.told.loads.push(pulse::load_hundredths());
@@ -271,7 +287,7 @@ impl Drama {
     }
 
     /// Waits until everything that is to run runs exactly once, writes, and nothing moves any more.
-    fn calm(&mut self, limit: Duration) {
+    fn calm(&mut self, limit: Duration) -> Result<()> {
         let begun = boot_nanos();
         self.all_run(limit, "at first");
         self.told.figures.add(Figure::Recovery, begun, boot_nanos());
@@ -293,11 +309,30 @@ impl Drama {
             settled.is_ok()
         });
         self.all_run(limit, "when it had settled");
+        if !self.is_broken() {
+            self.scene.cluster.is_of_grade()?;
+        }
         *self.told.judged.entry(Promise::L1).or_default() += 1;
         let starts = self.scene.desk.judge(|judge| judge.take_starts());
         self.told.starts += starts.len() as u64;
         self.starts = starts;
         self.audit();
+        Ok(())
+    }
+
+    /// S1: what the grade lets be there beside the next run is gone in time.
+    fn judge_outlived(&mut self) {
+        self.pass(self.scene.desk.judge(|judge| judge.lingers_until()));
+        self.scene.desk.take_exits();
+        let lingered = self.scene.desk.judge(|judge| {
+            judge.outlived(boot_nanos());
+            judge.take_lingered()
+        });
+        for (thawed, gone) in lingered {
+            self.told
+                .figures
+                .add(Figure::LingeredAfterThaw, thawed, gone);
+        }
     }
 
     /// L1: everything that is to run runs exactly once, and writes.
@@ -349,9 +384,19 @@ impl Drama {
     /// S2, as the register has seen it, and S5: each start must have a committed assumption in the director's
     /// history.
     fn audit(&mut self) {
-        let late = self.register.look().kept.clone();
-        for text in late {
-            self.broken(Promise::S2, text);
+        let late = std::mem::take(&mut self.register.look().kept);
+        for Late {
+            partition,
+            token,
+            after,
+            at,
+        } in late
+        {
+            let may = |judge: &mut Judge| judge.may_write_late(&partition, token, at);
+            if !self.scene.desk.judge(may) {
+                let text = format!("{partition}: token {token} wrote after token {after}");
+                self.broken(Promise::S2, text);
+            }
         }
         // One that was taken off the list has no history any more.
         let wanted = self.scene.cluster.wanted();
@@ -495,6 +540,26 @@ fn faults(only: &[String]) -> Result<Vec<&'static Fault>> {
         bail!("no fault is or has {}", only.join(", "));
     }
     Ok(wanted)
+}
+
+/// The faults that are wanted and can be judged with that grade on this host.
+fn dealt(asked: &Asked, stage: &Stage) -> Result<Vec<&'static Fault>> {
+    let mut dealt = faults(&asked.only)?;
+    dealt.retain(|fault| {
+        let exception = asked.grade.exception(fault);
+        match exception.map(|one| one.treatment) {
+            None | Some(Treatment::DaemonsLinger) => true,
+            Some(Treatment::ByGroup) => stage.group.is_some(),
+            Some(Treatment::LeftOut) => false,
+        }
+    });
+    if dealt.is_empty() {
+        bail!(
+            "none of these faults can be judged with the grade {}",
+            asked.grade
+        );
+    }
+    Ok(dealt)
 }
 
 /// By how much this machine may be late when it is judged what these faults cost. A change of leader is a handful of

@@ -15,6 +15,10 @@ pub(crate) enum OnMachine {
     StopAll,
     /// This process of each of its wardens is killed.
     KillWardens(Part),
+    /// Both processes of each of its wardens are, at once.
+    KillWholeWardens,
+    /// Its agent is, too, and another one started afterwards.
+    KillAgentAndWardens,
     /// Its control group is frozen.
     Freeze,
     /// Everything is killed and the network cut; an agent is started afterwards.
@@ -240,7 +244,7 @@ const fn between(
 }
 
 /// All of them.
-pub(crate) static FAULTS: [Fault; 60] = [
+pub(crate) static FAULTS: [Fault; 62] = [
     Fault::new(
         ("P1", "agent killed"),
         Machine(OnMachine::KillAgent),
@@ -282,6 +286,21 @@ pub(crate) static FAULTS: [Fault; 60] = [
         ("P5", "holders of wardens killed"),
         Machine(OnMachine::KillWardens(Part::Holder)),
         Unsaid,
+        (300, 1500),
+    ),
+    Fault::new(
+        ("P5", "both processes of wardens killed at once"),
+        Machine(OnMachine::KillWholeWardens),
+        Unsaid,
+        (300, 1500),
+    ),
+    Fault::new(
+        (
+            "P5",
+            "agent and both processes of its wardens killed at once",
+        ),
+        Machine(OnMachine::KillAgentAndWardens),
+        Theirs,
         (300, 1500),
     ),
     Fault::new(

@@ -28,6 +28,8 @@ pub(crate) enum Figure {
     WrotePastDeadline,
     /// When a run was seen to be gone, from that deadline, everything of it stopped or frozen.
     GonePastDeadline,
+    /// From when a machine was no longer frozen until each daemon was gone that its wardens could not end before.
+    LingeredAfterThaw,
     /// From the heal of the last fault until all ran again exactly once.
     Recovery,
     /// From the kill of all directors until one of the next answered.
@@ -39,7 +41,7 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::TakeoverBeyondExpiry,
         Self::AgentDeathFirst,
         Self::AgentDeathEach,
@@ -48,6 +50,7 @@ impl Figure {
         Self::HandOverDrain,
         Self::WrotePastDeadline,
         Self::GonePastDeadline,
+        Self::LingeredAfterThaw,
         Self::Recovery,
         Self::DirectorReady,
         Self::WriteAfterKill,
@@ -64,6 +67,9 @@ impl Figure {
             Self::HandOverDrain => "planned hand-over of a drain: gap",
             Self::WrotePastDeadline => "agent stopped: runs executed past the latest deadline",
             Self::GonePastDeadline => "everything stopped: runs gone past the latest deadline",
+            Self::LingeredAfterThaw => {
+                "everything stopped, below `kernel`: lingering daemons gone after the heal"
+            }
             Self::Recovery => "from the last heal until all runs",
             Self::DirectorReady => "all directors killed: until one answers again",
             Self::WriteAfterKill => "leader killed: until a write is accepted",
@@ -79,6 +85,7 @@ impl Figure {
             Self::HandOverBalance => "p99 ≤ 10 ms beside the start of the program",
             Self::WriteAfterKill => "p99 ≤ 2.5 s, at most 10 s",
             Self::WrotePastDeadline | Self::GonePastDeadline => "≤ 50 ms",
+            Self::LingeredAfterThaw => "≤ 1 s",
             Self::AgentDeathEach
             | Self::WardenDeath
             | Self::HandOverDrain

@@ -126,6 +126,15 @@ pub(crate) struct Running {
     pub(crate) agent: String,
 }
 
+/// When the daemons of an agent may be there beside the next run.
+#[derive(Clone, Copy, Debug)]
+struct Frozen {
+    from: u64,
+    /// When it was no longer frozen.
+    thawed: Option<u64>,
+    until: u64,
+}
+
 #[derive(Debug, Default)]
 struct Partition {
     /// The highest start there was.
@@ -146,6 +155,14 @@ pub(crate) struct Judge {
     next: Id,
     /// Starts that nobody has taken yet.
     starts: Vec<Start>,
+    /// Agents whose daemons cannot be ended as long as they are frozen, by the last time that they were.
+    frozen: BTreeMap<String, Frozen>,
+    /// Runs of which daemons were there beside the next one, frozen before it.
+    lingering: BTreeSet<(String, u64)>,
+    /// How many those were.
+    pub(crate) lingered: u64,
+    /// When each of them could be ended, and was gone.
+    lingered_until: Vec<(u64, u64)>,
     pub(crate) violations: Vec<Violation>,
     /// What was counted: processes that began and ended, and moments they wrote down.
     pub(crate) began: u64,
@@ -187,9 +204,18 @@ impl Judge {
             .live
             .values()
             .filter(|other| other.partition == who.partition && second(other));
+        let (excused, others): (Vec<&Announced>, Vec<&Announced>) =
+            others.partition(|other| self.may_linger(who, other, at));
         let texts: Vec<String> = others
+            .into_iter()
             .map(|other| format!("{who} began while there was still the {other}"))
             .collect();
+        let tokens = excused.iter().map(|other| other.run.0.min(who.run.0));
+        let tokens: Vec<u64> = tokens.collect();
+        self.lingered += tokens.len() as u64;
+        let runs = tokens.into_iter();
+        self.lingering
+            .extend(runs.map(|token| (who.partition.clone(), token)));
         for text in texts {
             self.broken(Promise::S1, at, text);
         }
@@ -208,6 +234,66 @@ impl Judge {
         for text in texts {
             self.broken(Promise::S1, at, text);
         }
+    }
+
+    /// Whether the earlier of these two runs is there as a daemon that nobody could end.
+    fn may_linger(&self, one: &Announced, other: &Announced, at: u64) -> bool {
+        let earlier = if one.run < other.run { one } else { other };
+        let frozen = self.frozen.get(&earlier.agent);
+        one.run.0 != other.run.0
+            && earlier.daemon != 0
+            && frozen.is_some_and(|frozen| (frozen.from..=frozen.until).contains(&at))
+    }
+
+    /// An agent and everything of it is frozen: from that moment on, and until [`Judge::thaws`] says more, daemons of its
+    /// runs may be there beside the next run. Only where the grade of containment promises no more.
+    pub(crate) fn freezes(&mut self, agent: &str, from: u64) {
+        let frozen = Frozen {
+            from,
+            thawed: None,
+            until: u64::MAX,
+        };
+        self.frozen.insert(agent.to_owned(), frozen);
+    }
+
+    /// It is frozen no longer, and has so long to end them.
+    pub(crate) fn thaws(&mut self, agent: &str, at: u64, within: u64) {
+        if let Some(frozen) = self.frozen.get_mut(agent) {
+            frozen.thawed = Some(at);
+            frozen.until = at + within;
+        }
+    }
+
+    /// Until when daemons may be there beside the next run.
+    pub(crate) fn lingers_until(&self) -> u64 {
+        let all = self.frozen.values().map(|frozen| frozen.until);
+        all.max().unwrap_or_default()
+    }
+
+    /// Whether a write under this token at this moment may be that of a daemon that nobody could end.
+    pub(crate) fn may_write_late(&self, partition: &str, token: u64, at: u64) -> bool {
+        self.lingering.contains(&(partition.to_owned(), token)) && at <= self.lingers_until()
+    }
+
+    /// S1: what is there though a later run of its partition has begun, and nothing excuses it any more.
+    pub(crate) fn outlived(&mut self, at: u64) {
+        let later = |who: &&Announced| {
+            let partition = self.partitions.get(&who.partition);
+            partition.is_some_and(|partition| partition.last > Some(who.run))
+        };
+        let texts =
+            self.live.values().filter(later).map(|who| {
+                format!("the {who} is there, and the next run of its partition has begun")
+            });
+        let texts: Vec<String> = texts.collect();
+        for text in texts {
+            self.broken(Promise::S1, at, text);
+        }
+    }
+
+    /// When daemons that nobody could end before could be ended, and were gone, since this was asked last.
+    pub(crate) fn take_lingered(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.lingered_until)
     }
 
     fn started(&mut self, who: &Announced, at: u64) {
@@ -242,6 +328,14 @@ impl Judge {
             let text =
                 format!("{who} was gone at {at}, but its record goes on or is broken: {record:?}");
             self.broken(Promise::S1, at, text);
+        }
+        if who.daemon != 0
+            && self.lingering.contains(&(who.partition.clone(), who.run.0))
+            && let Some(frozen) = self.frozen.get(&who.agent)
+        {
+            // One that was gone before had nobody to end it: it ended by itself.
+            self.lingered_until
+                .extend(frozen.thawed.map(|thawed| (thawed, at)));
         }
         let partition = self.partitions.entry(who.partition).or_default();
         let asked = match (who.daemon, &partition.ended) {

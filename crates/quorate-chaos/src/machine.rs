@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
+use crate::grade::Grade;
 use crate::link::{Link, Way};
 use crate::net::{Network, middle, own};
+use crate::privileges::Privileges;
 use crate::process::{Held, OfWarden, Part, of_wardens, run, tell};
 use crate::stage::{Stage, command, inside_group};
 
@@ -40,12 +42,18 @@ pub(crate) struct Kind {
 pub(crate) struct Place {
     /// The program of the product.
     pub(crate) program: PathBuf,
+    /// What runs execute.
+    pub(crate) worker: PathBuf,
     pub(crate) folder: PathBuf,
     pub(crate) stage: Stage,
     /// Where the directors listen.
     pub(crate) directors: Vec<SocketAddr>,
-    /// The containment that wardens are asked for, when it is not the best one.
+    /// The containment that wardens are asked for, when it is not the best one that they can have.
     pub(crate) containment: Option<&'static str>,
+    /// The grade that agents must earn.
+    pub(crate) grade: Grade,
+    /// What they have for that.
+    pub(crate) privileges: Privileges,
 }
 
 impl Place {
@@ -115,6 +123,9 @@ impl Machine {
             .map(|above| above.join(&kind.name));
         if let Some(group) = &group {
             fs::create_dir_all(group)?;
+            if place.grade == Grade::Cgroup {
+                place.privileges.give_group(group)?;
+            }
         }
         let machine = Self {
             links,
@@ -132,6 +143,7 @@ impl Machine {
             mount.args(["-t", "tmpfs", "-o", &format!("size={size}m"), "chaos"]);
             run(mount.arg(machine.folder()))?;
         }
+        place.privileges.give(&machine.folder())?;
         Ok(machine)
     }
 
@@ -158,7 +170,9 @@ impl Machine {
 
     /// Lets it in: its folder is then that of an agent of the cluster.
     pub(crate) fn join(&self, token: &Path) -> Result<()> {
+        self.place.privileges.give(token)?;
         let mut words: Vec<OsString> = self.network_words();
+        words.extend(self.place.privileges.words());
         words.push(self.place.program.clone().into());
         words.extend(["join".into(), self.place.addresses().into()]);
         words.extend(["--name", self.name(), "--join-token-file"].map(OsString::from));
@@ -197,6 +211,7 @@ impl Machine {
         if offset(self.kind.ahead) != 0 {
             words.extend(ahead_words());
         }
+        words.extend(self.place.privileges.words());
         words.push(self.place.program.clone().into());
         words.extend(["agent", "--name", self.name(), "--data-dir"].map(OsString::from));
         words.push(folder.into());
@@ -256,8 +271,23 @@ impl Machine {
         of_wardens(&self.folder())
     }
 
-    /// Kills everything that a machine without power loses.
+    /// Kills both processes of each of its wardens.
+    pub(crate) fn kill_whole_wardens(&self) {
+        let wardens = self.wardens();
+        for part in [Part::Timekeeper, Part::Holder] {
+            for one in wardens.iter().filter(|one| one.part == part) {
+                tell(one.pid, Signal::KILL);
+            }
+        }
+    }
+
+    /// Kills everything that a machine without power loses: with namespaces it is gone with the timekeepers, else with
+    /// the control group.
     pub(crate) fn kill_everything(&mut self) {
+        if let Some(group) = self.group.as_ref().filter(|_| self.place.grade.is_lower()) {
+            // Without it nothing here is below `kernel`: that is looked at before a machine is lost.
+            let _none = fs::write(group.join("cgroup.kill"), "1");
+        }
         self.kill_agent();
         let timekeepers = self.wardens().into_iter();
         for one in timekeepers.filter(|one| one.part == Part::Timekeeper) {

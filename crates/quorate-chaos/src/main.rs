@@ -10,12 +10,14 @@ mod director;
 mod drama;
 mod faults;
 mod figures;
+mod grade;
 mod judge;
 mod lines;
 mod link;
 mod machine;
 mod measure;
 mod net;
+mod privileges;
 mod process;
 mod pulse;
 mod quorum;
@@ -41,6 +43,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cluster::Size;
 use crate::drama::{Asked, Drama};
+use crate::grade::Grade;
 use crate::report::About;
 use crate::stage::Stage;
 use crate::teeth::Broken;
@@ -82,6 +85,9 @@ struct RunArgs {
     /// Only faults whose number is this, or whose text has it; may be given several times
     #[arg(long, value_name = "WORDS")]
     only: Vec<String>,
+    /// The grade of containment that agents are to earn; for a lower one privileges are taken from them
+    #[arg(long, value_enum, default_value_t = Grade::Kernel)]
+    grade: Grade,
     /// Where the report goes, beside standard output
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -168,6 +174,7 @@ fn run(args: &RunArgs, stage: &Stage, program: &Path) -> Result<ExitCode> {
         time: Duration::from_secs_f64(args.minutes * 60.0),
         size: args.size,
         only: args.only.clone(),
+        grade: args.grade,
     };
     let begun = Instant::now();
     let mut drama = Drama::begin(asked, stage)?;
@@ -178,10 +185,12 @@ fn run(args: &RunArgs, stage: &Stage, program: &Path) -> Result<ExitCode> {
         .unwrap_or_default();
     let about = About {
         seed,
+        grade: args.grade,
         size: args.size,
         partitions: drama.scene.cluster.wanted().len(),
         took: begun.elapsed(),
         private: stage.private,
+        failed: played.is_err(),
         ahead: cluster::offsets(args.size).any(|(_, offset)| offset != 0),
         build: &build.to_string_lossy(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),

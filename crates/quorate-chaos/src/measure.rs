@@ -78,7 +78,7 @@ fn times(figures: &mut Figures, fault: &Active, firsts: &[&Start], healed: u64) 
         Act::Machine(OnMachine::KillAgent) if fault.card.machine == Some(0) => {
             figures.add_all([Figure::AgentDeathFirst, Figure::AgentDeathEach], &spans);
         }
-        Act::Machine(OnMachine::KillWardens(_)) => {
+        Act::Machine(OnMachine::KillWardens(_) | OnMachine::KillWholeWardens) => {
             for (from, to) in spans {
                 figures.add(Figure::WardenDeath, from, to);
             }

@@ -71,8 +71,18 @@ pub(crate) struct Register {
     pub(crate) taken: u64,
     /// Writes under a lower token than one before.
     pub(crate) late: u64,
-    /// The first of them in words.
-    pub(crate) kept: Vec<String>,
+    /// The first of them that nobody has taken yet.
+    pub(crate) kept: Vec<Late>,
+}
+
+/// A write under a lower token than one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Late {
+    pub(crate) partition: String,
+    pub(crate) token: u64,
+    /// The highest token before it.
+    pub(crate) after: u64,
+    pub(crate) at: u64,
 }
 
 impl Register {
@@ -85,10 +95,12 @@ impl Register {
         if late {
             self.late += 1;
             if self.kept.len() < KEPT_MAX {
-                let (partition, token) = (&write.partition, write.token);
-                self.kept.push(format!(
-                    "{partition}: token {token} wrote after token {highest}"
-                ));
+                self.kept.push(Late {
+                    partition: write.partition.clone(),
+                    token: write.token,
+                    after: *highest,
+                    at,
+                });
             }
         }
         *highest = write.token.max(*highest);

@@ -7,6 +7,7 @@ use crate::cluster::Size;
 use crate::desk::Desk;
 use crate::drama::Told;
 use crate::faults::FAULTS;
+use crate::grade::{Grade, Treatment};
 use crate::judge::{Promise, Violation};
 use crate::register::Server;
 
@@ -14,6 +15,8 @@ use crate::register::Server;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct About<'a> {
     pub(crate) seed: u64,
+    /// What every agent has proven, again and again.
+    pub(crate) grade: Grade,
     pub(crate) size: Size,
     /// Partitions that were to run at the end.
     pub(crate) partitions: usize,
@@ -22,6 +25,8 @@ pub(crate) struct About<'a> {
     pub(crate) private: bool,
     /// Whether one machine's clock is ahead.
     pub(crate) ahead: bool,
+    /// Whether it could not go on.
+    pub(crate) failed: bool,
     /// The program's build, as its folder is named.
     pub(crate) build: &'a str,
     pub(crate) cores: usize,
@@ -35,21 +40,22 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
     });
     let injected: u64 = told.injected.values().sum();
     let mut text = String::from("# Chaos with real processes: a report\n\n");
-    let verdict = if violations.is_empty() {
-        "**No promise was broken.**"
-    } else {
-        "**Promises were broken.**"
+    let verdict = match (violations.is_empty(), about.failed) {
+        (true, false) => "**No promise was broken.**",
+        (true, true) => "**It could not be carried out to its end.**",
+        (false, _) => "**Promises were broken.**",
     };
     let _ = writeln!(
         text,
-        "{verdict} Seed {}, {:.1} minutes, {} rounds, {injected} injections of {} kinds; {} directors and {} agents, \
-         {} partitions; {} build, {} cores, {}.\n",
+        "{verdict} Seed {}, {:.1} minutes, {} rounds, {injected} injections of {} kinds; {} directors and {} agents, each \
+         of which had proven containment `{}` after every round, {} partitions; {} build, {} cores, {}.\n",
         about.seed,
         about.took.as_secs_f64() / 60.0,
         told.rounds,
         told.injected.len(),
         about.size.directors,
         about.size.agents,
+        about.grade,
         about.partitions,
         about.build,
         about.cores,
@@ -59,6 +65,7 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
             "without namespaces"
         },
     );
+    text.push_str(&of_grade(about.grade, desk));
     let (taken, late) = {
         let register = register.look();
         (register.taken, register.late)
@@ -89,6 +96,45 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
     text.push_str(&verdicts(told, &violations));
     let _ = write!(text, "\n## Times\n\n{}", told.figures.table());
     text.push_str(&injections(told));
+    text
+}
+
+/// What a grade below `kernel` does not promise, and what was made of that.
+fn of_grade(grade: Grade, desk: &Desk) -> String {
+    let mut text = String::new();
+    if !grade.is_lower() {
+        return text;
+    }
+    let lists = [
+        (
+            Treatment::LeftOut,
+            "left out, because nothing is promised that could be judged",
+        ),
+        (
+            Treatment::DaemonsLinger,
+            "injected and judged, but that daemons of runs may be there beside the next run, and write, from the deadline \
+             until 1 s after the heal",
+        ),
+        (
+            Treatment::ByGroup,
+            "injected in another way, and judged as ever",
+        ),
+    ];
+    let _ = writeln!(
+        text,
+        "Agents and runs were those of an unprivileged user without namespaces. What containment `{grade}` does not bear \
+         as `kernel` does:\n"
+    );
+    for (treatment, what) in lists {
+        for fault in grade.told(treatment) {
+            let _ = writeln!(text, "- {fault} ({what})");
+        }
+    }
+    let lingered = desk.judge(|judge| judge.lingered);
+    let _ = writeln!(
+        text,
+        "\nDaemons that were there beside the next run, frozen before its start: {lingered}.\n"
+    );
     text
 }
 

@@ -13,11 +13,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
-use crate::clock::{MILLI, boot_nanos};
-use crate::cluster::Cluster;
+use crate::clock::{MILLI, boot_nanos, nanos};
+use crate::cluster::{Cluster, LEASE};
 use crate::deck::Card;
 use crate::desk::Desk;
 use crate::faults::{Act, BOTH, Cost, OnMachine, OnRuns};
+use crate::grade::ENDED_WITHIN;
 use crate::judge::Running;
 use crate::link::{Link, Way};
 use crate::machine::Machine;
@@ -110,6 +111,11 @@ impl Scene {
                     active.touched = self.on(&name);
                 }
                 active.at = boot_nanos();
+                if self.cluster.place.grade.lets_daemons_linger(fault) {
+                    // No other run may begin before the deadline, and the last renewal is not much older than this.
+                    let deadline = active.at + nanos(LEASE - LEASE / 4);
+                    self.desk.judge(|judge| judge.freezes(&name, deadline));
+                }
                 if what == OnMachine::OnlyDeposed {
                     self.leave_deposed(at, &mut active)?;
                 } else {
@@ -137,6 +143,11 @@ impl Scene {
             OnMachine::KillAgent => machine.kill_agent(),
             OnMachine::StopAgent => machine.signal_agent(Signal::STOP),
             OnMachine::KillWardens(part) => kill_part(&machine.wardens(), part),
+            OnMachine::KillWholeWardens => machine.kill_whole_wardens(),
+            OnMachine::KillAgentAndWardens => {
+                machine.kill_agent();
+                machine.kill_whole_wardens();
+            }
             OnMachine::Freeze => machine.freeze(true)?,
             OnMachine::Lose => {
                 cut(machine, BOTH, true);
@@ -291,6 +302,16 @@ impl Scene {
             (Act::Machine(_), None) | (Act::Runs(_), _) => {}
         }
         active.healed = boot_nanos();
+        if self
+            .cluster
+            .place
+            .grade
+            .lets_daemons_linger(active.card.fault)
+            && let Some(name) = active.machine()
+        {
+            let (at, within) = (active.healed, nanos(ENDED_WITHIN));
+            self.desk.judge(|judge| judge.thaws(&name, at, within));
+        }
         Ok(())
     }
 
@@ -301,7 +322,7 @@ impl Scene {
         let machine = self.cluster.machine(at)?;
         let name = machine.name().to_owned();
         match what {
-            OnMachine::KillAgent => machine.start()?,
+            OnMachine::KillAgent | OnMachine::KillAgentAndWardens => machine.start()?,
             OnMachine::StopAgent => machine.signal_agent(Signal::CONT),
             OnMachine::Freeze => machine.freeze(false)?,
             OnMachine::Lose => {
@@ -324,6 +345,7 @@ impl Scene {
             OnMachine::StopAll
             | OnMachine::OnlyDeposed
             | OnMachine::KillWardens(_)
+            | OnMachine::KillWholeWardens
             | OnMachine::Flap
             | OnMachine::Reset
             | OnMachine::Copy { .. } => {}

@@ -7,8 +7,11 @@ use anyhow::{Result, bail};
 
 use crate::cluster::{Cluster, Size, Wanted, offsets};
 use crate::desk::Desk;
+use crate::grade::Grade;
 use crate::judge::Promise;
-use crate::process::{Part, tell, within};
+use crate::machine::Machine;
+use crate::privileges::Privileges;
+use crate::process::within;
 use crate::register::Server;
 use crate::stage::Stage;
 
@@ -38,8 +41,10 @@ pub(crate) fn bite(broken: Broken, program: &Path, stage: &Stage) -> Result<Stri
     let desk = Desk::open(folder, offsets(SIZE).collect())?;
     let register = Server::start(folder)?;
     let first = folder.join("c");
+    let worker = std::env::current_exe()?;
     let wanted = Wanted {
         program,
+        worker: &worker,
         stage,
         folder: &first,
         desk: folder,
@@ -47,6 +52,8 @@ pub(crate) fn bite(broken: Broken, program: &Path, stage: &Stage) -> Result<Stri
             Broken::TwoClusters => None,
             Broken::HiddenDaemon => Some("scan"),
         },
+        grade: Grade::Kernel,
+        privileges: &Privileges::default(),
         first: 0,
         size: SIZE,
     };
@@ -72,7 +79,8 @@ pub(crate) fn bite(broken: Broken, program: &Path, stage: &Stage) -> Result<Stri
             })?)
         }
         Broken::HiddenDaemon => {
-            kill_wardens(&cluster);
+            let machines = cluster.machines.iter();
+            machines.for_each(Machine::kill_whole_wardens);
             None
         }
     };
@@ -92,19 +100,4 @@ pub(crate) fn bite(broken: Broken, program: &Path, stage: &Stage) -> Result<Stri
     drop((cluster, second));
     desk.kill_all();
     Ok(found)
-}
-
-/// Kills both processes of each warden at once; the holders first, so that no timekeeper looks for what they
-/// leave.
-fn kill_wardens(cluster: &Cluster) {
-    let wardens: Vec<_> = cluster
-        .machines
-        .iter()
-        .flat_map(|machine| machine.wardens())
-        .collect();
-    for part in [Part::Timekeeper, Part::Holder] {
-        for one in wardens.iter().filter(|one| one.part == part) {
-            tell(one.pid, rustix::process::Signal::KILL);
-        }
-    }
 }

@@ -140,3 +140,58 @@ fn the_same_start_twice_is_seen_and_an_attempt_that_falls_too() {
     judge.announced(who("s/a", (5, 1), 0, 50), 50);
     assert_eq!(found(&judge), [Promise::S5, Promise::S3]);
 }
+
+fn on(agent: &str, run: Run, daemon: u32, clock: u64) -> Announced {
+    Announced {
+        agent: agent.to_owned(),
+        ..who("s/a", run, daemon, clock)
+    }
+}
+
+#[test]
+fn only_daemons_of_a_frozen_agent_may_linger_and_only_from_its_deadline_on() {
+    // When the next run begins, on which agent the one before is, and whether that is its command.
+    let cases = [
+        (100, "a1", 1, None),
+        (99, "a1", 1, Some(Promise::S1)),
+        (100, "a1", 0, Some(Promise::S1)),
+        (100, "a3", 1, Some(Promise::S1)),
+    ];
+    for (at, agent, daemon, wanted) in cases {
+        let mut judge = Judge::default();
+        judge.announced(on(agent, (1, 1), daemon, 10), 10);
+        judge.freezes("a1", 100);
+        judge.announced(on("a2", (2, 1), 0, at), at);
+        assert_eq!(
+            found(&judge),
+            Vec::from_iter(wanted),
+            "{at} {agent} {daemon}"
+        );
+        assert_eq!(judge.lingered, u64::from(wanted.is_none()));
+    }
+}
+
+#[test]
+fn what_lingers_is_gone_and_writes_no_more_in_time_after_the_thaw() {
+    let mut judge = Judge::default();
+    let daemon = judge.announced(on("a1", (1, 1), 1, 10), 10);
+    judge.freezes("a1", 100);
+    judge.announced(on("a2", (2, 1), 0, 150), 150);
+    // Forked before, it comes to say so only now.
+    let late = judge.announced(on("a1", (1, 1), 2, 205), 205);
+    assert_eq!((found(&judge), judge.lingered), (vec![], 2));
+    judge.thaws("a1", 200, 50);
+    assert_eq!(judge.lingers_until(), 250);
+    assert!(judge.may_write_late("s/a", 1, 250));
+    assert!(!judge.may_write_late("s/a", 1, 251), "too late");
+    assert!(!judge.may_write_late("s/a", 2, 210), "it does not linger");
+    judge.exited(daemon, 210, record(11, 209));
+    assert_eq!(judge.take_lingered(), [(200, 210)]);
+    judge.outlived(251);
+    assert_eq!(found(&judge), [Promise::S1], "the other one is still there");
+    judge.exited(late, 260, record(205, 259));
+    judge.outlived(261);
+    assert_eq!(found(&judge).len(), 1);
+    judge.announced(on("a1", (1, 1), 3, 270), 270);
+    assert_eq!(found(&judge).len(), 2, "no daemon comes any more");
+}
