@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::clock::{boot_nanos, nanos};
 use crate::director;
@@ -171,18 +172,20 @@ impl Cluster {
         let wanted = self.place.grade;
         let agents = self.quorum.json(&["ls", "agents"])?;
         let agents = agents.as_array().context("agents are listed")?;
-        for agent in agents {
-            let text = |key: &str| agent.get(key).and_then(|value| value.as_str());
-            let proven = text("containment").unwrap_or("none");
-            if proven != wanted.name() {
+        for machine in &self.machines {
+            let named = |agent: &&Value| {
+                let name = agent.get("name").and_then(Value::as_str);
+                name == Some(machine.name())
+            };
+            let agent = agents.iter().find(named);
+            let proven = agent.and_then(|agent| agent.get("containment")?.as_str());
+            if proven != Some(wanted.name()) {
                 bail!(
-                    "agent {} has proven the grade {proven}, and this run is about {wanted}: see its log, and --grade",
-                    text("name").unwrap_or("?")
+                    "agent {} has proven the grade {}, and this run is about {wanted}: see its log, and --grade",
+                    machine.name(),
+                    proven.unwrap_or("none")
                 );
             }
-        }
-        if agents.len() != self.machines.len() {
-            bail!("there are {} agents", agents.len());
         }
         Ok(())
     }

@@ -87,7 +87,7 @@ impl Privileges {
             tried.arg("true").stdin(Stdio::null()).stderr(Stdio::null());
             if tried.status().is_ok_and(|status| status.success()) {
                 let privileges = Self { words, user };
-                // Everything that agents and runs need is below it, and nothing else is readable.
+                // They reach what is given to them in it, and list nothing.
                 if user.is_some() {
                     fs::set_permissions(&stage.folder, fs::Permissions::from_mode(0o711))?;
                 }

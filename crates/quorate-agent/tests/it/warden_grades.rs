@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use quorate_agent::warden::client::Unproven;
 use quorate_agent::warden::protocol::Order;
 use quorate_agent::warden::{CGROUP, KERNEL, SCAN};
 use rustix::process::Signal;
 
 use crate::support::{
-    Rig, SOON, again, children, eventually, is_again, kill, lacks, processes_with, program, run,
-    text,
+    Rig, SOON, again, boot_nanos, children, eventually, is_again, kill, lacks, processes_with,
+    program, run, state, text,
 };
 use crate::warden_faults::{is_proven_dead, start_trees};
+use crate::warden_groups::kill_both;
 
 #[tokio::test]
 async fn without_namespaces_a_scan_finds_daemons_and_the_grade_says_so() {
@@ -91,6 +93,75 @@ async fn without_namespaces_the_deadline_still_kills() {
     rig.arm_in(Duration::from_secs(4)).await;
     let _outputs = start_trees(&mut rig).await;
     is_proven_dead(&rig).await;
+}
+
+/// A run whose command has an ordinary child and one that hides; the command, and everything of it.
+async fn start_family(rig: &mut Rig) -> (u32, Vec<u32>) {
+    let order = rig.script(1, "sleep 1000 & (setsid sleep 1000 &) ; echo up; wait");
+    let (command, _output) = rig.start(order).await;
+    let sleeps = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+    };
+    eventually("all are up", || {
+        let all = rig.processes();
+        all.len() == 3 && all.iter().filter(|pid| sleeps(pid)).count() == 2
+    })
+    .await;
+    (command, rig.processes())
+}
+
+/// The command alone has died, and what it has started executes.
+async fn only_the_command_dies(rig: &Rig, (command, all): &(u32, Vec<u32>)) {
+    eventually("the command is gone", || !rig.processes().contains(command)).await;
+    let left: Vec<u32> = all.iter().copied().filter(|pid| pid != command).collect();
+    assert_eq!(
+        rig.processes(),
+        left,
+        "its children are its warden's to end"
+    );
+}
+
+#[tokio::test]
+async fn without_namespaces_the_kernel_ends_the_command_of_a_stopped_warden_and_that_the_others() {
+    for grade in [CGROUP, SCAN] {
+        let mut rig = Rig::of_grade(grade).await;
+        if rig.client.state.containment != grade {
+            lacks(&format!("this host allows no {grade}"));
+            continue;
+        }
+        let deadline = rig.arm_in(Duration::from_millis(2500)).await;
+        let family = start_family(&mut rig).await;
+        let timekeeper = rig.client.state.pid;
+        let holder = children(timekeeper)[0];
+        let stopped = [timekeeper, holder, children(holder)[0]];
+        for &pid in stopped.iter().chain(&family.1) {
+            kill(pid, Signal::STOP);
+        }
+        eventually("all are stopped", || {
+            let all = stopped.iter().chain(&family.1);
+            all.copied().all(|pid| state(pid) == Some('T'))
+        })
+        .await;
+        assert!(
+            boot_nanos() < deadline,
+            "the host is too slow for this test"
+        );
+        only_the_command_dies(&rig, &family).await;
+        assert!(boot_nanos() >= deadline, "not before the deadline");
+        kill(timekeeper, Signal::CONT);
+        is_proven_dead(&rig).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_command_has_started_outlives_both_processes_of_a_warden_that_only_scans() {
+    let mut rig = Rig::of_grade(SCAN).await;
+    rig.arm_in(Duration::from_secs(600)).await;
+    let family = start_family(&mut rig).await;
+    kill_both(rig.client.state.pid).await;
+    only_the_command_dies(&rig, &family).await;
+    let unproven = rig.client.proof.proven_dead(SOON).await;
+    assert!(matches!(unproven, Err(Unproven::NoProof)), "{unproven:?}");
 }
 
 const OTHER_USER: [&str; 4] = [

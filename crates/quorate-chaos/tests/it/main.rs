@@ -79,6 +79,52 @@ fn a_minute_of_chaos_breaks_no_promise() {
     assert!(!required || left_out.is_empty(), "not run: {left_out:?}");
 }
 
+/// What a grade bears in another way than `kernel`, and what it must not notice; a failure says more than a skip.
+fn some_rounds_of(grade: &str, faults: &[&str]) {
+    let mut args = vec!["run", "--minutes", "0.1", "--seed", "1", "--grade", grade];
+    args.extend(faults.iter().flat_map(|fault| ["--only", fault]));
+    let output = chaos(&args);
+    let told = String::from_utf8_lossy(&output.stderr);
+    // Looked at before anything is injected.
+    let cannot = ["no agent can earn", "has proven the grade", "no privilege"];
+    let lacks = told
+        .lines()
+        .find(|line| cannot.iter().any(|what| line.contains(what)));
+    if let Some(why) = lacks {
+        let required = std::env::var_os("QUORATE_TEST_REQUIRE").is_some_and(|value| value == "all");
+        assert!(!required, "not run: {why}");
+        // Past the capture of output, which would show it for failed tests only.
+        let mut out = std::io::stderr();
+        std::io::Write::write_fmt(&mut out, format_args!("not run: {why}\n")).expect("it is told");
+        return;
+    }
+    assert!(output.status.success(), "{}", output.status);
+    let report = String::from_utf8_lossy(&output.stdout);
+    let first = report.lines().nth(2).unwrap_or_default();
+    assert!(first.starts_with("**No promise was broken.**"), "{first}");
+    assert!(first.contains(&format!("containment `{grade}`")), "{first}");
+    let table = report.lines().skip_while(|line| *line != "## Injections");
+    let times = table.filter_map(|line| {
+        let last = line.strip_suffix(" |")?.rsplit(' ').next()?;
+        last.parse::<u64>().ok()
+    });
+    let injected: u64 = times.sum();
+    assert!(injected > 0, "nothing was injected");
+}
+
+#[test]
+fn unprivileged_agents_keep_what_a_scan_of_processes_promises() {
+    some_rounds_of("scan", &["runs stopped", "timekeepers of wardens"]);
+}
+
+#[test]
+fn unprivileged_agents_keep_what_a_control_group_promises() {
+    some_rounds_of(
+        "cgroup",
+        &["agent and both processes", "holders of wardens"],
+    );
+}
+
 #[test]
 fn two_clusters_that_run_the_same_partitions_are_found_out() {
     let output = chaos(&["teeth", "two-clusters"]);
