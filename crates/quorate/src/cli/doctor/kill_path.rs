@@ -88,14 +88,16 @@ fn of_proven(proven: &KillPath, host: &Host) -> Vec<Finding> {
         Finding::warn(
             CHECK,
             format!(
-                "{found}: if agent and warden are frozen together, daemons of a run outlive its deadline"
+                "{found}: if agent and warden are frozen together, what a command has started outlives its deadline"
             ),
             "see below; `containment = kernel` in placement.require keeps a service away",
         )
     } else if proven.containment == SCAN {
         Finding::warn(
             CHECK,
-            format!("{found}: a process that hides from a scan of /proc outlives its deadline"),
+            format!(
+                "{found}: what hides from a scan of /proc outlives its deadline, and so does what a command has started while its warden is frozen"
+            ),
             "see below; `containment = kernel` in placement.require keeps a service away",
         )
     } else {
