@@ -92,9 +92,9 @@ use Grade::{Cgroup, Scan};
 use Treatment::{ByGroup, DaemonsLinger, LeftOut};
 
 const FROZEN: &str = "the kernel's timer ends the holder at the deadline, and by their parents' death init and command, \
-     stopped or not. A daemonised process has no such parent: it is ended by its warden, as soon as that executes again";
-const BOTH_KILLED: &str = "a daemonised process outlives both processes of its warden, and nobody is left who could find \
-     it; `teeth hidden-daemon` shows that";
+     stopped or not. Nothing else of a run has such a parent: it is ended by its warden, as soon as that executes again";
+const BOTH_KILLED: &str = "what a command has started outlives both processes of its warden, and nobody is left who could \
+     find it; `teeth hidden-daemon` shows that";
 const POWER: &str = "only with namespaces is everything gone with the timekeepers, as without power; the control group of \
      the machine is killed instead";
 

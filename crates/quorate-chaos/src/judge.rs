@@ -157,10 +157,8 @@ pub(crate) struct Judge {
     starts: Vec<Start>,
     /// Agents whose daemons cannot be ended as long as they are frozen, by the last time that they were.
     frozen: BTreeMap<String, Frozen>,
-    /// Runs of which daemons were there beside the next one, frozen before it.
-    lingering: BTreeSet<(String, u64)>,
-    /// How many those were.
-    pub(crate) lingered: u64,
+    /// Runs of which daemons were there beside the next one, and which of them.
+    lingering: BTreeMap<(String, u64), BTreeSet<u32>>,
     /// When each of them could be ended, and was gone.
     lingered_until: Vec<(u64, u64)>,
     pub(crate) violations: Vec<Violation>,
@@ -210,12 +208,15 @@ impl Judge {
             .into_iter()
             .map(|other| format!("{who} began while there was still the {other}"))
             .collect();
-        let tokens = excused.iter().map(|other| other.run.0.min(who.run.0));
-        let tokens: Vec<u64> = tokens.collect();
-        self.lingered += tokens.len() as u64;
-        let runs = tokens.into_iter();
-        self.lingering
-            .extend(runs.map(|token| (who.partition.clone(), token)));
+        let earlier = |other: &&Announced| {
+            let daemon = if other.run < who.run { *other } else { who };
+            (daemon.run.0, daemon.daemon)
+        };
+        let lingering: Vec<(u64, u32)> = excused.iter().map(earlier).collect();
+        for (token, daemon) in lingering {
+            let run = (who.partition.clone(), token);
+            self.lingering.entry(run).or_default().insert(daemon);
+        }
         for text in texts {
             self.broken(Promise::S1, at, text);
         }
@@ -272,7 +273,8 @@ impl Judge {
 
     /// Whether a write under this token at this moment may be that of a daemon that nobody could end.
     pub(crate) fn may_write_late(&self, partition: &str, token: u64, at: u64) -> bool {
-        self.lingering.contains(&(partition.to_owned(), token)) && at <= self.lingers_until()
+        let run = (partition.to_owned(), token);
+        self.lingering.contains_key(&run) && at <= self.lingers_until()
     }
 
     /// S1: what is there though a later run of its partition has begun, and nothing excuses it any more.
@@ -289,6 +291,11 @@ impl Judge {
         for text in texts {
             self.broken(Promise::S1, at, text);
         }
+    }
+
+    /// How many daemons were there beside the next run of their partition, and nobody could end them.
+    pub(crate) fn lingered(&self) -> usize {
+        self.lingering.values().map(BTreeSet::len).sum()
     }
 
     /// When daemons that nobody could end before could be ended, and were gone, since this was asked last.
@@ -329,8 +336,9 @@ impl Judge {
                 format!("{who} was gone at {at}, but its record goes on or is broken: {record:?}");
             self.broken(Promise::S1, at, text);
         }
-        if who.daemon != 0
-            && self.lingering.contains(&(who.partition.clone(), who.run.0))
+        let run = (who.partition.clone(), who.run.0);
+        let lingered = self.lingering.get(&run);
+        if lingered.is_some_and(|daemons| daemons.contains(&who.daemon))
             && let Some(frozen) = self.frozen.get(&who.agent)
         {
             // One that was gone before had nobody to end it: it ended by itself.

@@ -130,10 +130,10 @@ fn of_grade(grade: Grade, desk: &Desk) -> String {
             let _ = writeln!(text, "- {fault} ({what})");
         }
     }
-    let lingered = desk.judge(|judge| judge.lingered);
+    let lingered = desk.judge(|judge| judge.lingered());
     let _ = writeln!(
         text,
-        "\nDaemons that were there beside the next run, frozen before its start: {lingered}.\n"
+        "\nDaemons that were there beside the next run, and that nobody could end yet: {lingered}.\n"
     );
     text
 }

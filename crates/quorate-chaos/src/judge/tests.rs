@@ -167,7 +167,7 @@ fn only_daemons_of_a_frozen_agent_may_linger_and_only_from_its_deadline_on() {
             Vec::from_iter(wanted),
             "{at} {agent} {daemon}"
         );
-        assert_eq!(judge.lingered, u64::from(wanted.is_none()));
+        assert_eq!(judge.lingered(), usize::from(wanted.is_none()));
     }
 }
 
@@ -179,7 +179,7 @@ fn what_lingers_is_gone_and_writes_no_more_in_time_after_the_thaw() {
     judge.announced(on("a2", (2, 1), 0, 150), 150);
     // Forked before, it comes to say so only now.
     let late = judge.announced(on("a1", (1, 1), 2, 205), 205);
-    assert_eq!((found(&judge), judge.lingered), (vec![], 2));
+    assert_eq!((found(&judge), judge.lingered()), (vec![], 2));
     judge.thaws("a1", 200, 50);
     assert_eq!(judge.lingers_until(), 250);
     assert!(judge.may_write_late("s/a", 1, 250));
