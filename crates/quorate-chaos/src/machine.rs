@@ -15,8 +15,8 @@ use crate::grade::Grade;
 use crate::link::{Link, Way};
 use crate::net::{Network, middle, own};
 use crate::privileges::Privileges;
-use crate::process::{Held, OfWarden, Part, of_wardens, run, tell};
-use crate::stage::{Stage, command, inside_group};
+use crate::process::{Held, OfWarden, Part, of_wardens, run, tell, within};
+use crate::stage::{EMPTY_WITHIN, Stage, command, inside_group, remove_groups};
 
 /// Port of the directors' APIs, and of the relays to the first of them.
 pub(crate) const PORT: u16 = 7400;
@@ -122,10 +122,7 @@ impl Machine {
             .as_ref()
             .map(|above| above.join(&kind.name));
         if let Some(group) = &group {
-            fs::create_dir_all(group)?;
-            if place.grade == Grade::Cgroup {
-                place.privileges.give_group(group)?;
-            }
+            make_group(group, place)?;
         }
         let machine = Self {
             links,
@@ -295,12 +292,33 @@ impl Machine {
         }
     }
 
+    /// Gives it a new control group, as when it is switched on again: below one that was killed as a whole nothing can be
+    /// forked into a group of its own any more (Linux since 2025).
+    pub(crate) fn renew_group(&self) -> Result<()> {
+        let Some(group) = self.group.as_ref().filter(|_| self.place.grade.is_lower()) else {
+            return Ok(());
+        };
+        within(EMPTY_WITHIN, "a control group is empty", || {
+            remove_groups(group).ok()
+        })?;
+        make_group(group, &self.place)
+    }
+
     /// Freezes its control group, or thaws it.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
         let group = self.group.as_ref().context("no control group")?;
         fs::write(group.join("cgroup.freeze"), if frozen { "1" } else { "0" })?;
         Ok(())
     }
+}
+
+/// Makes the control group of a machine.
+fn make_group(group: &Path, place: &Place) -> Result<()> {
+    fs::create_dir_all(group)?;
+    if place.grade == Grade::Cgroup {
+        place.privileges.give_group(group)?;
+    }
+    Ok(())
 }
 
 /// A file for what a daemon says.

@@ -327,6 +327,7 @@ impl Scene {
             OnMachine::Freeze => machine.freeze(false)?,
             OnMachine::Lose => {
                 cut(machine, BOTH, false);
+                machine.renew_group()?;
                 machine.start()?;
             }
             OnMachine::Cut(ways) => cut(machine, ways, false),

@@ -33,7 +33,7 @@ const SHARED: &str = "shared";
 /// Between two looks whether whoever started it is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long the kernel may take to empty the control groups.
-const EMPTY_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const EMPTY_WITHIN: Duration = Duration::from_secs(10);
 
 /// What `unshare` is asked for: as root, and as somebody who may become root in a namespace of users.
 const FLAGS: [&[&str]; 2] = [
@@ -224,7 +224,7 @@ fn make_group() -> Option<PathBuf> {
 }
 
 /// Removes a group with those below it, which fails while something is in one of them.
-fn remove_groups(group: &Path) -> io::Result<()> {
+pub(crate) fn remove_groups(group: &Path) -> io::Result<()> {
     for entry in fs::read_dir(group)? {
         let path = entry?.path();
         if path.is_dir() {

@@ -275,7 +275,14 @@ fn hidden_child(
     drop(tell);
     if !is_readable_within(up.as_fd(), HIDDEN_WITHIN) || read_text(&up).is_empty() {
         signal_process(child, libc::SIGKILL);
-        return Err("a process cannot hide".to_owned());
+        let why = match group {
+            // Linux since 2025 compares how often the group of the parent and that of the child were killed.
+            Some(_) => {
+                "what is forked into a group is killed at once; the agent needs a group that was never killed as a whole"
+            }
+            None => "a process cannot hide",
+        };
+        return Err(why.to_owned());
     }
     Ok((watch, child))
 }
