@@ -127,6 +127,13 @@ impl Era {
     pub fn first(self) -> u64 {
         u64::from(self.0) << Token::COUNTER_BITS
     }
+
+    /// The era that a position, an epoch, or a number of a session or an incarnation is of.
+    #[must_use]
+    pub fn of(number: u64) -> Self {
+        let era = number >> Token::COUNTER_BITS;
+        Self(u16::try_from(era).unwrap_or(u16::MAX))
+    }
 }
 
 impl fmt::Display for Era {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::format::{FORMATS, Format, Formats};
-use quorate_core::ids::{DirectorName, HookName};
+use quorate_core::ids::{DirectorName, HookName, Position};
 use quorate_core::spec::validate::TAKEOVER_MAX;
 use quorate_pki::{Authority, ClientTls, ServerTls};
 
@@ -235,6 +235,8 @@ pub enum RunError {
     OtherHistory {
         /// What, as a sentence.
         reason: String,
+        /// The last position that was folded, and the hash of its entry.
+        folded: (Position, u64),
     },
     /// Going on could do harm; a person must look.
     #[error("the director has stopped for safety: {reason}")]

@@ -24,9 +24,23 @@ pub struct Folded {
     pub position: u64,
     /// Its hash.
     pub hash: u64,
+    /// This director has stopped because the store had lost history: it takes part again in a later era alone.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 impl Folded {
+    /// Nothing, of this ledger.
+    #[must_use]
+    pub fn nothing(ledger: &str) -> Self {
+        Self {
+            ledger: ledger.to_owned(),
+            position: 0,
+            hash: 0,
+            stopped: false,
+        }
+    }
+
     /// What the machine checks the store against.
     pub(crate) const fn known(&self) -> (Position, u64) {
         (Position(self.position), self.hash)
@@ -70,6 +84,7 @@ mod tests {
             ledger: "etcd://a:2379/q".to_owned(),
             position: 7,
             hash: u64::MAX,
+            stopped: false,
         };
         write(dir.path(), &folded).unwrap();
         assert_eq!(read(dir.path()).unwrap(), Some(folded));

@@ -134,6 +134,7 @@ impl Bound {
         Some(Shared {
             silence: store.silence,
             folded: folded.map(Folded::known),
+            stopped: folded.is_some_and(|folded| folded.stopped),
         })
     }
 
@@ -214,8 +215,11 @@ impl Bound {
             let us = own.clone();
             duties.spawn(join(joining, us, quorum, shutdown.clone()));
         }
+        let noted = self.folded.clone();
         if let Some(folded) = self.folded {
-            let noted = (self.config.data_dir.clone(), folded);
+            let data_dir = self.config.data_dir.clone();
+            folded::write(&data_dir, &folded).map_err(unnoted(&data_dir))?;
+            let noted = (data_dir, folded);
             duties.spawn(note_folded(app.clone(), noted, shutdown.clone()));
         }
         duties.spawn(announce(app.clone(), own, shutdown.clone()));
@@ -271,29 +275,54 @@ impl Bound {
             part: "first token",
         })?;
         served.map_err(|_| RunError::Broken { part: "server" })?;
-        ended.map_err(|_| RunError::Broken { part: "loop" })?
+        let ended = ended.map_err(|_| RunError::Broken { part: "loop" })?;
+        note_stop(&self.config.data_dir, noted, &ended);
+        ended
     }
 }
 
-/// What is known of a store from an earlier life; noted, if this is the first.
+/// What is known of a store from an earlier life.
 fn folded_of(data_dir: &Path, store: &Store) -> Result<Folded, RunError> {
-    let at = |cause| RunError::DataDir {
-        path: data_dir.join(folded::FILE),
-        cause,
-    };
-    if let Some(folded) = folded::read(data_dir).map_err(at)? {
-        return Ok(Folded {
+    let folded = folded::read(data_dir).map_err(unnoted(data_dir))?;
+    Ok(match folded {
+        Some(folded) => Folded {
             ledger: store.at.clone(),
             ..folded
-        });
-    }
-    let nothing = Folded {
-        ledger: store.at.clone(),
-        position: 0,
-        hash: 0,
+        },
+        None => Folded::nothing(&store.at),
+    })
+}
+
+fn unnoted(data_dir: &Path) -> impl FnOnce(std::io::Error) -> RunError {
+    let path = data_dir.join(folded::FILE);
+    move |cause| RunError::DataDir { path, cause }
+}
+
+/// A director that stopped over lost history must not go on after the next start as if it had not: what it noted last
+/// may be from before what is lost.
+fn note_stop(data_dir: &Path, noted: Option<Folded>, ended: &Result<(), RunError>) {
+    let (Some(noted), Err(RunError::OtherHistory { folded, .. })) = (noted, ended) else {
+        return;
     };
-    folded::write(data_dir, &nothing).map_err(at)?;
-    Ok(nothing)
+    let further = folded.0.0 > noted.position;
+    let (position, hash) = if further {
+        (folded.0.0, folded.1)
+    } else {
+        (noted.position, noted.hash)
+    };
+    let noted = Folded {
+        position,
+        hash,
+        stopped: true,
+        ..noted
+    };
+    if let Err(error) = folded::write(data_dir, &noted) {
+        tracing::error!(
+            %error,
+            "that the ledger has lost history could not be noted: do not start this director again before \
+             `quorate cluster adopt-history`"
+        );
+    }
 }
 
 fn relays(config: &Config, handle: &Handle) -> Result<(Relay, Renewals), reqwest::Error> {

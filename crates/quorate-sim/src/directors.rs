@@ -109,6 +109,7 @@ impl World {
         let shared = self.profile.shared.then_some(Shared {
             silence: SILENCE,
             folded: None,
+            stopped: false,
         });
         let config = Config {
             name,

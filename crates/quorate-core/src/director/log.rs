@@ -205,7 +205,7 @@ impl Director {
             }
             AppendOutcome::Refused | AppendOutcome::Unknown => match self.role {
                 Role::Leader | Role::Candidate => {
-                    self.doubt(effects);
+                    self.doubt(now, effects);
                     let again = now.moment + self.log.delay();
                     self.log.append_again = Some(again);
                     self.log.peek = outcome == AppendOutcome::Unknown;
@@ -358,6 +358,10 @@ impl Director {
         self.saved = self.cluster.position();
         let position = self.cluster.position();
         effects.push(Effect::Replaced { position });
+        let hash = self.cluster.last_hash();
+        if let Some(reason) = self.standing.contradiction(position, hash) {
+            self.halt(reason, Why::OtherHistory, effects);
+        }
     }
 
     /// Folds the next entry, tells people, and settles what waited for it.
@@ -382,13 +386,8 @@ impl Director {
             }
         };
         let position = self.cluster.position();
-        if self
-            .standing
-            .contradicts(position, self.cluster.last_hash())
-        {
-            let reason = format!(
-                "other history: position {position} has another entry than this director has folded there before"
-            );
+        let hash = self.cluster.last_hash();
+        if let Some(reason) = self.standing.contradiction(position, hash) {
             return self.halt(reason, Why::OtherHistory, effects);
         }
         self.log.occupied(position);

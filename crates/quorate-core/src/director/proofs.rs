@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{Epoch, Position};
+use crate::ids::{Epoch, Era, Position};
 use crate::time::Moment;
 
 use super::batch::Reply;
@@ -151,8 +151,11 @@ impl Director {
         };
         if next <= begun.folded {
             let reason = format!(
-                "other history: the ledger ends before position {next}, this director has folded {}",
-                begun.folded
+                "other history: the ledger ends before position {next} of era {}, and this director has folded, or \
+                 wants to see, position {} of era {}",
+                Era::of(next.0),
+                begun.folded,
+                Era::of(begun.folded.0)
             );
             return self.halt(reason, Why::OtherHistory, effects);
         }

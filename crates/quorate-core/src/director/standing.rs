@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::ids::{BatchId, Position};
+use crate::ids::{BatchId, Era, Position};
 use crate::time::Moment;
 
 use super::effect::Effect;
@@ -37,6 +37,21 @@ pub struct Shared {
     /// The last entry that this director had folded when it wrote that down last, and its hash: the store must have
     /// it. `None` when it has folded nothing before.
     pub folded: Option<(Position, u64)>,
+    /// It has stopped over lost history before: only an era after that of `folded` can be folded.
+    pub stopped: bool,
+}
+
+impl Shared {
+    /// How far the ledger must reach at least.
+    fn least(&self) -> Option<Position> {
+        let (position, _) = self.folded?;
+        let next = Era(Era::of(position.0).0.saturating_add(1));
+        Some(if self.stopped {
+            Position(next.first())
+        } else {
+            position
+        })
+    }
 }
 
 /// What was heard, and when.
@@ -49,6 +64,8 @@ pub(super) struct Standing {
     reached: Moment,
     /// When this leader last ordered an append.
     spoken: Moment,
+    /// When this leader last looked whether it still has the store.
+    doubted: Moment,
     /// State of the draws.
     drawn: u64,
 }
@@ -60,6 +77,7 @@ impl Standing {
             look_at: None,
             reached: Moment::default(),
             spoken: Moment::default(),
+            doubted: Moment::default(),
             drawn: config.writer,
         }
     }
@@ -96,14 +114,26 @@ impl Standing {
 
     /// What this director had folded before is where the ledger must reach to at least.
     pub(super) fn at_least(&self, folded: Position) -> Position {
-        let before = self.shared.and_then(|shared| shared.folded);
-        before.map_or(folded, |(position, _)| folded.max(position))
+        let least = self.shared.and_then(|shared| shared.least());
+        least.map_or(folded, |least| folded.max(least))
     }
 
-    /// Whether the entry that was folded last is another one than this director had folded there before.
-    pub(super) fn contradicts(&self, position: Position, hash: u64) -> bool {
-        let before = self.shared.and_then(|shared| shared.folded);
-        before.is_some_and(|before| before.0 == position && before.1 != hash)
+    /// Why what was folded last cannot be of the ledger that this director knows: it had folded another entry there,
+    /// or has stopped over what is missing before.
+    pub(super) fn contradiction(&self, position: Position, hash: u64) -> Option<String> {
+        let shared = self.shared?;
+        let (noted, other) = shared.folded?;
+        if shared.stopped && shared.least().is_some_and(|least| position < least) {
+            let era = Era::of(noted.0);
+            return Some(format!(
+                "other history: this director has stopped over it before, and the ledger is still of era {era}"
+            ));
+        }
+        (noted == position && other != hash).then(|| {
+            format!(
+                "other history: position {position} has another entry than this director has folded there before"
+            )
+        })
     }
 
     /// Over a shared store only the leader keeps snapshots.
@@ -134,13 +164,22 @@ impl Standing {
         self.silence().map(|silence| self.reached + silence)
     }
 
+    /// When a leader that has not reached the store for some time is to look whether it still can.
+    fn doubts_at(&self) -> Option<Moment> {
+        let silence = self.silence()?;
+        Some((self.reached + silence / 2).max(self.doubted + silence / BEATS))
+    }
+
     /// When something is to be done for all this; `looks` while the end of the ledger is being looked at.
     pub(super) fn due(&self, role: &Role, busy: bool, looks: bool) -> Option<Moment> {
         match role {
             Role::Follower if looks => None,
             Role::Follower => self.look_at,
-            Role::Leader if busy => self.gives_up_at(),
-            Role::Leader => super::earliest(self.gives_up_at(), self.beats_at()),
+            Role::Leader => {
+                let doubts = self.doubts_at().filter(|_| !looks);
+                let beats = self.beats_at().filter(|_| !busy);
+                super::earliest(self.gives_up_at(), super::earliest(doubts, beats))
+            }
             Role::Candidate | Role::Halted(_) => None,
         }
     }
@@ -174,6 +213,9 @@ impl Director {
         {
             self.step_down(effects);
             self.standing.wait_shortly(now.moment);
+        } else if self.standing.doubts_at().is_some_and(|at| at <= now.moment) {
+            // An append may take long where a look does not.
+            self.doubt(now, effects);
         }
     }
 
@@ -204,8 +246,9 @@ impl Director {
     }
 
     /// A store that does not take an entry may have lost those before it: its end tells.
-    pub(super) fn doubt(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn doubt(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.standing.shared.is_some() && !self.proofs.begun() {
+            self.standing.doubted = now.moment;
             self.begin_proof(Arrival::default(), effects);
         }
     }

@@ -30,7 +30,12 @@ pub(crate) async fn note_folded(
         if let Ok((position, hash)) = folded.await
             && position > noted.position
         {
-            (noted.position, noted.hash) = (position, hash);
+            noted = Folded {
+                position,
+                hash,
+                stopped: false,
+                ..noted
+            };
             let (dir, folded) = (data_dir.clone(), noted.clone());
             let written = tokio::task::spawn_blocking(move || folded::write(&dir, &folded)).await;
             match written {

@@ -331,7 +331,11 @@ impl<L: Ledger> Engine<L> {
                         reason,
                         found: unread.found,
                     },
-                    Why::OtherHistory => RunError::OtherHistory { reason },
+                    Why::OtherHistory => {
+                        let cluster = self.machine.cluster();
+                        let folded = (cluster.position(), cluster.last_hash());
+                        RunError::OtherHistory { reason, folded }
+                    }
                     Why::Malformed => RunError::Halted { reason },
                 });
             }

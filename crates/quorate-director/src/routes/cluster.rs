@@ -49,6 +49,7 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
     let cluster = app.cluster;
     let keyless = keyless(&app);
     let store = app.store.clone();
+    let known = app.clone();
     let view = app.query(move |reading| {
         let state = reading.cluster();
         let view = |member: &Member| {
@@ -59,7 +60,7 @@ async fn show(State(app): State<App>, params: Params) -> Result<Indexed<ClusterV
         let voters = voters.count();
         let shown = match &members {
             Some(members) => members.iter().map(view).collect(),
-            None => announced(state),
+            None => announced(&known, state),
         };
         let members = members.unwrap_or_default();
         ClusterView {
@@ -107,13 +108,21 @@ fn recovering(reading: &Reading<'_>) -> Option<String> {
     ))
 }
 
+/// Whether a director leads, as far as this one knows.
+fn leads(app: &App, name: &DirectorName) -> bool {
+    match app.handle.led() {
+        Led::Here => app.name == *name,
+        Led::By { name: leader, .. } => leader == *name,
+        Led::Nobody => false,
+    }
+}
+
 /// The directors over a store: each that has told of itself.
-fn announced(state: &Cluster) -> Vec<MemberView> {
-    let leader = state.leader();
+fn announced(app: &App, state: &Cluster) -> Vec<MemberView> {
     let view = |director: &DirectorInfo| MemberView {
         name: director.name.to_string(),
         id: format!("{:x}", director.id),
-        role: if leader.is_some_and(|leader| leader.id == director.id) {
+        role: if leads(app, &director.name) {
             DirectorRole::Leader
         } else {
             DirectorRole::Follower
@@ -272,6 +281,11 @@ async fn remove(
     Names(name): Names<DirectorName>,
 ) -> Result<Indexed<Done>, Failure> {
     if app.store.is_some() {
+        if leads(&app, &name) {
+            let detail = format!("director {name} leads, and nobody can keep it from that");
+            return Err(Failure::new(Code::Conflict, detail)
+                .next_step("stop it for good first; then another one leads"));
+        }
         return forget(&app, &caller, name).await;
     }
     let quorum = quorum(&app)?;

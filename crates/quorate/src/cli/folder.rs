@@ -53,11 +53,32 @@ impl Store {
                 "write the password into a file of its own, and ?password_file=FILE behind the address",
             ));
         }
+        if let Some(option) = relative_file(said) {
+            return Err(Failure::new(
+                Code::Usage,
+                format!("--ledger: the file of {option} is not given by its whole path"),
+                "write the whole path: a daemon is started in another folder than this",
+            ));
+        }
         Ok(Self {
             said: said.to_owned(),
             address,
         })
     }
+}
+
+/// An option of an address that names a file by where this program happens to be.
+fn relative_file(said: &str) -> Option<&str> {
+    let (_, options) = said.split_once('?')?;
+    let mut options = options
+        .split('&')
+        .filter_map(|option| option.split_once('='));
+    let relative = options.find(|(name, value)| {
+        ["ca", "cert", "key", "password_file"].contains(name)
+            && !value.starts_with('/')
+            && !value.starts_with("%2F")
+    });
+    relative.map(|(name, _)| name)
 }
 
 /// Whether there is more than a name before the hosts of an address.
@@ -317,6 +338,15 @@ mod tests {
         ] {
             assert!(!password_in(said), "{said}");
         }
+    }
+
+    #[test]
+    fn files_of_a_store_are_named_by_their_whole_path() {
+        let of = |options: &str| relative_file(&format!("etcd://h/q?{options}")).map(str::to_owned);
+        assert_eq!(of("tls=true&ca=/a/b"), None);
+        assert_eq!(of("ca=/a&cert=b.pem&key=/c"), Some("cert".to_owned()));
+        assert_eq!(of("password_file=secret"), Some("password_file".to_owned()));
+        assert_eq!(relative_file("etcd://h/q"), None);
     }
 
     #[test]

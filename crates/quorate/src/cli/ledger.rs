@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_core::cluster::{Cluster, FoldError, NewEra, Restored};
-use quorate_core::director::SILENCE;
+use quorate_core::director::TAKEOVER;
 use quorate_core::ids::{ClusterId, DirectorName, Era, Position};
 use quorate_core::spec::Span;
 use quorate_core::time::WallTime;
 use quorate_director::folded::{self, Folded};
 use quorate_ledger::address::Address;
-use quorate_ledger::shared::{BeginError, SharedLedger};
+use quorate_ledger::shared::{BeginError, Owner, SharedLedger};
 use quorate_ledger::{Ledger as _, ReadError, Tail};
 use quorate_raft::{Beginning, Stopped, found_with};
 use serde::Serialize;
@@ -24,8 +24,10 @@ use crate::output::{Output, say};
 
 /// Entries of one read; the ledger bounds the bytes.
 const READ_LIMIT: usize = 1024;
-/// A director that leads says something within this.
-const QUIET: Duration = SILENCE.saturating_mul(2);
+/// A director that leads says something within this, and so does one that has just begun to wait for another.
+const QUIET: Duration = TAKEOVER.saturating_add(Duration::from_secs(1));
+/// Most bytes of what a ledger that is left says of where its cluster is.
+const MOVED_TO_MAX: usize = 300;
 
 /// A ledger by what a person writes for it.
 #[derive(Debug)]
@@ -43,6 +45,192 @@ impl Place {
         }
         Ok(Self::Folder(crate::daemon::absolute(Path::new(said))?))
     }
+
+    /// For people, and for the ledger that is left: short enough for that.
+    fn told(&self) -> String {
+        let mut told = match self {
+            Self::Folder(dir) => dir.display().to_string(),
+            Self::Store(at) => at.to_string(),
+        };
+        while told.len() > MOVED_TO_MAX {
+            told.pop();
+        }
+        told
+    }
+}
+
+/// A ledger that is being left.
+#[derive(Debug)]
+enum Source {
+    /// The folder, held so that no director can be started on it, and where it goes.
+    Folder(PathBuf, Box<Stopped>, String),
+    Store(Box<Address>),
+}
+
+impl Source {
+    /// From now on nobody goes on with this ledger.
+    async fn close(from: &Place, there: &str) -> Result<Self, Failure> {
+        match from {
+            Place::Store(at) => {
+                let ledger = of_somebody(at, Some(there)).await?;
+                if ledger.1.moved_to.is_none() {
+                    quiet(&ledger.0, at).await?;
+                    let marked = ledger.0.mark_moved(ledger.1.cluster, there).await;
+                    marked.map_err(|error| unready(at, &error))?;
+                }
+                say(&format!("the ledger at {at} takes nothing any more"));
+                Ok(Self::Store(at.clone()))
+            }
+            Place::Folder(dir) => {
+                let noted = folded::read(dir);
+                let noted =
+                    noted.map_err(|error| folder::unwritable(&dir.join(folded::FILE), &error))?;
+                if let Some(noted) = noted.filter(|noted| noted.ledger != there) {
+                    return Err(moved(dir.display(), &noted.ledger));
+                }
+                let stopped = open_stopped(dir)?;
+                let noted = folded::write(dir, &Folded::nothing(there));
+                noted.map_err(|error| folder::unwritable(&dir.join(folded::FILE), &error))?;
+                Ok(Self::Folder(
+                    dir.clone(),
+                    Box::new(stopped),
+                    there.to_owned(),
+                ))
+            }
+        }
+    }
+
+    async fn state(&self) -> Result<State, Failure> {
+        match self {
+            Self::Store(at) => {
+                let ledger = open_store(at)?;
+                let owner = ledger.owner().await.map_err(|error| unready(at, &error))?;
+                let cluster = owner.ok_or_else(|| nobodys(at))?.cluster;
+                let tail = ledger.tail().await.map_err(|error| unready(at, &error))?;
+                let folded = fold(&ledger, at, tail).await?;
+                Ok(State { cluster, folded })
+            }
+            Self::Folder(dir, stopped, _) => Ok(State {
+                cluster: ClusterId(stopped.cluster),
+                folded: super::recovery::fold_stopped(stopped, dir)?,
+            }),
+        }
+    }
+
+    /// What is left of it is put aside.
+    fn leave(self) -> Result<(), Failure> {
+        let Self::Folder(dir, stopped, there) = self else {
+            return Ok(());
+        };
+        let names = std::iter::once("ledger.moved".to_owned());
+        let names = names.chain((2..).map(|number| format!("ledger.moved.{number}")));
+        let mut names = names.map(|name| dir.join(name));
+        let aside = names.find(|path| !path.exists());
+        let aside = aside.unwrap_or_else(|| dir.join("ledger.moved"));
+        let left = std::fs::rename(dir.join("ledger"), &aside);
+        left.map_err(|error| folder::unwritable(&aside, &error))?;
+        drop(stopped);
+        say(&format!(
+            "the ledger that was moved to {there} is now {}; no other director of before may ever run with its own again",
+            aside.display()
+        ));
+        Ok(())
+    }
+}
+
+fn moved(from: impl std::fmt::Display, to: &str) -> Failure {
+    Failure::new(
+        Code::Conflict,
+        format!("the ledger of {from} was moved to {to}"),
+        "go on with the new one",
+    )
+}
+
+fn nobodys(at: &Address) -> Failure {
+    Failure::new(
+        Code::NotFound,
+        format!("there is no ledger at {at}"),
+        "check the address; `quorate cluster restore` makes the ledger of a backup",
+    )
+}
+
+/// The ledger of a cluster, that has not moved to anywhere else than `to`.
+async fn of_somebody(at: &Address, to: Option<&str>) -> Result<(SharedLedger, Owner), Failure> {
+    let ledger = open_store(at)?;
+    let owner = ledger.owner().await.map_err(|error| unready(at, &error))?;
+    let owner = owner.ok_or_else(|| nobodys(at))?;
+    match &owner.moved_to {
+        Some(moved_to) if to != Some(moved_to) => Err(moved(at, moved_to)),
+        Some(_) | None => Ok((ledger, owner)),
+    }
+}
+
+/// Nobody writes there for longer than a director waits before it leads.
+async fn quiet(ledger: &SharedLedger, at: &Address) -> Result<Tail, Failure> {
+    let unready = |error: ReadError| unready(at, &error);
+    let before = ledger.tail().await.map_err(unready)?;
+    tokio::time::sleep(QUIET).await;
+    let tail = ledger.tail().await.map_err(unready)?;
+    if tail == before {
+        return Ok(tail);
+    }
+    Err(Failure::new(
+        Code::Conflict,
+        format!("a director writes to the ledger at {at}"),
+        "stop every director first",
+    ))
+}
+
+/// Whether a cluster could be put there, seen before anything is closed.
+async fn fits(to: &Place, name: Option<&DirectorName>) -> Result<(), Failure> {
+    match to {
+        Place::Folder(_) if name.is_none() => Err(nameless()),
+        Place::Folder(_) => Ok(()),
+        Place::Store(at) => {
+            let ledger = open_store(at)?;
+            let owner = ledger.owner().await.map_err(|error| unready(at, &error))?;
+            match owner.and_then(|owner| owner.moved_to) {
+                Some(to) => Err(moved(at, &to)),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// The era of this cluster in a ledger, if it is there.
+async fn era_in(to: &Place, id: ClusterId) -> Result<Option<Era>, Failure> {
+    let folded = match to {
+        Place::Folder(dir) if !dir.join("ledger").exists() => return Ok(None),
+        Place::Folder(dir) => {
+            let stopped = open_stopped(dir)?;
+            if stopped.cluster != id.0 {
+                return Ok(None);
+            }
+            super::recovery::fold_stopped(&stopped, dir)?
+        }
+        Place::Store(at) => {
+            let ledger = open_store(at)?;
+            let unready = |error: ReadError| unready(at, &error);
+            let owner = ledger.owner().await.map_err(unready)?;
+            if owner.is_none_or(|owner| owner.cluster != id) {
+                return Ok(None);
+            }
+            let tail = ledger.tail().await.map_err(unready)?;
+            fold(&ledger, at, tail).await?
+        }
+    };
+    Ok(Some(folded.era()))
+}
+
+fn open_stopped(dir: &Path) -> Result<Stopped, Failure> {
+    let stopped = Stopped::open(&dir.join("ledger")).map_err(super::recovery::of_ledger)?;
+    stopped.ok_or_else(|| {
+        Failure::new(
+            Code::DataDir,
+            format!("{} has no ledger", dir.display()),
+            "name the data folder of a director: the one that it is given with --data-dir",
+        )
+    })
 }
 
 /// Everything that a ledger says.
@@ -66,35 +254,29 @@ struct Report {
     stopped: Vec<String>,
 }
 
+/// First the old ledger takes nothing any more, then what it has is put into the new one: cut short anywhere, no
+/// director can go on with either, and the same command goes on from there.
 pub(super) async fn copy(args: &CopyArgs, output: Output) -> Result<Exit, Failure> {
     let (from, to) = (Place::of(&args.from)?, Place::of(&args.to)?);
-    let state = match &from {
-        Place::Folder(dir) => of_folder(dir)?,
-        Place::Store(at) => of_store(at).await?.0,
-    };
+    let there = to.told();
+    fits(&to, args.name.as_ref()).await?;
+    let source = Source::close(&from, &there).await?;
+    let state = source.state().await?;
     let id = state.cluster;
-    if let Place::Store(at) = &to
-        && is_there(at, &state).await?
+    if era_in(&to, id)
+        .await?
+        .is_some_and(|era| era > state.folded.era())
     {
-        // A copy that was cut short at its last step.
-        leave(&from, &at.to_string(), id).await?;
-        say(&format!(
-            "the cluster was copied to {at} before; start its directors there"
-        ));
+        say(&format!("it is in {there} already, from an earlier try"));
+        source.leave()?;
         return Ok(Exit::Done);
     }
     let restored = in_new_era(state.folded, None, Duration::ZERO)?;
-    let there = match &to {
-        Place::Folder(dir) => {
-            into_folder(dir, args.name.as_ref(), id, &restored.cluster)?;
-            dir.display().to_string()
-        }
-        Place::Store(at) => {
-            into_empty_store(at, id, &restored.cluster).await?;
-            at.to_string()
-        }
-    };
-    leave(&from, &there, id).await?;
+    match &to {
+        Place::Folder(dir) => into_folder(dir, args.name.as_ref(), id, &restored.cluster)?,
+        Place::Store(at) => into_empty_store(at, id, &restored.cluster).await?,
+    }
+    source.leave()?;
     tell(id, &restored, there, output)
 }
 
@@ -137,52 +319,10 @@ fn in_new_era(
     })
 }
 
-/// What a director that does not run has folded, and all that its log has beyond.
-fn of_folder(dir: &Path) -> Result<State, Failure> {
-    let Some(stopped) = Stopped::open(&dir.join("ledger")).map_err(super::recovery::of_ledger)?
-    else {
-        return Err(Failure::new(
-            Code::DataDir,
-            format!("{} has no ledger", dir.display()),
-            "name the data folder of a director: the one that it is given with --data-dir",
-        ));
-    };
-    let folded = super::recovery::fold_stopped(&stopped, dir)?;
-    Ok(State {
-        cluster: ClusterId(stopped.cluster),
-        folded,
-    })
-}
-
 /// All that a store has, once nobody writes there.
 async fn of_store(at: &Address) -> Result<(State, SharedLedger, Tail), Failure> {
-    let ledger = open_store(at)?;
-    let unready = |error: ReadError| unready(at, &error);
-    let owner = ledger.owner().await.map_err(unready)?;
-    let Some(owner) = owner else {
-        return Err(Failure::new(
-            Code::NotFound,
-            format!("there is no ledger at {at}"),
-            "check the address; `quorate cluster restore` makes the ledger of a backup",
-        ));
-    };
-    if let Some(to) = owner.moved_to {
-        return Err(Failure::new(
-            Code::Conflict,
-            format!("the ledger at {at} was moved to {to}"),
-            "go on with the new address",
-        ));
-    }
-    let before = ledger.tail().await.map_err(unready)?;
-    tokio::time::sleep(QUIET).await;
-    let tail = ledger.tail().await.map_err(unready)?;
-    if tail != before {
-        return Err(Failure::new(
-            Code::Conflict,
-            format!("a director writes to the ledger at {at}"),
-            "stop every director first",
-        ));
-    }
+    let (ledger, owner) = of_somebody(at, None).await?;
+    let tail = quiet(&ledger, at).await?;
     let folded = fold(&ledger, at, tail).await?;
     let state = State {
         cluster: owner.cluster,
@@ -227,19 +367,6 @@ async fn fold(ledger: &SharedLedger, at: &Address, tail: Tail) -> Result<Cluster
     Ok(folded)
 }
 
-/// Whether a ledger has this cluster already, in a later era than it has where it is copied from.
-async fn is_there(at: &Address, state: &State) -> Result<bool, Failure> {
-    let ledger = open_store(at)?;
-    let unready = |error: ReadError| unready(at, &error);
-    let owner = ledger.owner().await.map_err(unready)?;
-    if owner.is_none_or(|owner| owner.cluster != state.cluster || owner.moved_to.is_some()) {
-        return Ok(false);
-    }
-    let tail = ledger.tail().await.map_err(unready)?;
-    let folded = fold(&ledger, at, tail).await?;
-    Ok(folded.era() > state.folded.era())
-}
-
 async fn into_empty_store(at: &Address, id: ClusterId, state: &Cluster) -> Result<(), Failure> {
     let ledger = open_store(at)?;
     let owner = ledger
@@ -266,7 +393,11 @@ async fn begin(
     let begun = ledger.begin(next, epoch, state.encode(), instead_of).await;
     begun.map_err(|error| {
         let (code, next) = match &error {
-            BeginError::NotEmpty => (Code::Conflict, "choose another prefix or schema"),
+            BeginError::NotEmpty => (
+                Code::Conflict,
+                "the cluster is there, perhaps from an earlier try: start its directors there, or choose another prefix \
+                 or schema",
+            ),
             BeginError::Moved { .. } => (Code::Conflict, "stop every director first"),
             BeginError::Backwards { .. } => (
                 Code::Conflict,
@@ -275,11 +406,19 @@ async fn begin(
             BeginError::Left { .. } => (Code::Conflict, "choose another prefix or schema"),
             BeginError::Unavailable(_) => (
                 Code::Unreachable,
-                "run the same command again: what was done is found",
+                "see with `quorate doctor --ledger URL` what is there, then run the same command again",
             ),
         };
         Failure::new(code, format!("{at}: {}", chain(&error)), next)
     })
+}
+
+fn nameless() -> Failure {
+    Failure::new(
+        Code::Usage,
+        "a folder is that of one director, and no name was given",
+        "say which with --name",
+    )
 }
 
 fn into_folder(
@@ -288,13 +427,7 @@ fn into_folder(
     id: ClusterId,
     state: &Cluster,
 ) -> Result<(), Failure> {
-    let Some(name) = name else {
-        return Err(Failure::new(
-            Code::Usage,
-            "a folder is that of one director, and no name was given",
-            "say which with --name",
-        ));
-    };
+    let name = name.ok_or_else(nameless)?;
     let ledger = dir.join("ledger");
     if ledger.exists() {
         return Err(Failure::new(
@@ -320,35 +453,6 @@ fn into_folder(
         }
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-/// Nobody may go on with the ledger that was copied.
-async fn leave(from: &Place, there: &str, id: ClusterId) -> Result<(), Failure> {
-    match from {
-        Place::Store(at) => {
-            let ledger = open_store(at)?;
-            let marked = ledger.mark_moved(id, there).await;
-            marked.map_err(|error| unready(at, &error))?;
-            say(&format!("the ledger at {at} takes nothing any more"));
-        }
-        Place::Folder(dir) => {
-            let (ledger, aside) = (dir.join("ledger"), dir.join("ledger.moved"));
-            let moved = std::fs::rename(&ledger, &aside);
-            moved.map_err(|error| folder::unwritable(&aside, &error))?;
-            let noted = Folded {
-                ledger: there.to_owned(),
-                position: 0,
-                hash: 0,
-            };
-            let noted = folded::write(dir, &noted);
-            noted.map_err(|error| folder::unwritable(&dir.join(folded::FILE), &error))?;
-            say(&format!(
-                "the ledger that was copied is now {}; no other director of before may ever run with its own again",
-                aside.display()
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn tell(

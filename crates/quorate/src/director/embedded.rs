@@ -131,7 +131,14 @@ impl EmbeddedLedger {
 
 /// A director over a store that is started without it would found a cluster of its own.
 fn not_over_a_store(data_dir: &Path) -> Result<(), Failure> {
-    let noted = folded::read(data_dir).ok().flatten();
+    let noted = folded::read(data_dir).map_err(|error| {
+        let path = data_dir.join(folded::FILE);
+        Failure::new(
+            Code::DataDir,
+            format!("{} cannot be read: {error}", path.display()),
+            "the ledger of this director is in a store: start it with --ledger URL and an empty data folder with its pki",
+        )
+    })?;
     let Some(noted) = noted else {
         return Ok(());
     };

@@ -16,10 +16,17 @@ fn world(directors: u64) -> World {
 }
 
 fn node(number: u64, folded: Option<(Position, u64)>) -> Node {
-    let shared = Shared {
-        silence: SILENCE,
-        folded,
-    };
+    node_of(
+        number,
+        Shared {
+            silence: SILENCE,
+            folded,
+            stopped: false,
+        },
+    )
+}
+
+fn node_of(number: u64, shared: Shared) -> Node {
     Node::with(Config {
         shared: Some(shared),
         ..Node::config(number, FORMATS)
@@ -214,4 +221,62 @@ fn a_store_that_has_lost_history_is_noticed_after_a_restart() {
     // Others have gone on without what was lost.
     let other = (folded.0, folded.1 ^ 1);
     assert_eq!(stopped(&whole, other), (Some(Why::OtherHistory), 0));
+}
+
+#[test]
+fn who_has_stopped_over_lost_history_takes_part_again_in_a_new_era_alone() {
+    let (mut world, leader, _) = World::pair();
+    world.ask(apply("s", &["p"]));
+    let cluster = world.nodes[leader].director.cluster();
+    let shared = Shared {
+        silence: SILENCE,
+        folded: Some((cluster.position(), cluster.last_hash())),
+        stopped: true,
+    };
+    // Others write on, so that nothing is missing any more and nothing else is at that position.
+    world.ask(apply("t", &["p"]));
+    let last = world.ledger.len() as u64;
+    world.nodes.push(node_of(7, shared));
+    let hint = Event::Hint {
+        should_lead: None,
+        occupied: Position(last),
+    };
+    world.tell(2, hint);
+    world.pass(SILENCE);
+    assert_eq!(world.nodes[2].stopped, Some(Why::OtherHistory));
+
+    // A snapshot that has jumped over the position tells it as well.
+    let cluster = world.nodes[leader].director.cluster().clone();
+    let reset = |cluster: &crate::cluster::Cluster| {
+        let mut world = World::new(0);
+        world.nodes.push(node_of(7, shared));
+        let next = cluster.position().next();
+        let bytes = cluster.encode();
+        world.tell(0, Event::Reset { next, bytes });
+        world.nodes[0].stopped
+    };
+    assert_eq!(reset(&cluster), Some(Why::OtherHistory));
+    let adopted = cluster.in_new_era(crate::cluster::NewEra::default());
+    assert_eq!(reset(&adopted.unwrap().cluster), None);
+}
+
+#[test]
+fn a_leader_whose_appends_take_long_stays_while_it_sees_the_end() {
+    let mut world = world(1);
+    world.pass(SILENCE);
+    world.append = Append::Held;
+    for _ in 0..5 {
+        // Each beat is answered after more than a silence.
+        world.pass(SILENCE * 3 / 2);
+        assert_eq!(*world.role(0), Role::Leader);
+        let order = world.held(0);
+        let Effect::Append { append, .. } = order else {
+            panic!()
+        };
+        let outcome = world.land(&order);
+        world.tell(0, Event::AppendAnswered { append, outcome });
+    }
+    world.cut = [0].into();
+    world.pass(SILENCE * 2);
+    assert_eq!(*world.role(0), Role::Follower);
 }
