@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::client::{
-    Claim, Log, begin, claim, fill, load, read, read_all, save, tail, text, within,
+    Claim, Log, begin, claim, fill, load, read, read_all, save, tail, text, within_long,
 };
 use super::{InStore, Stand};
 use crate::shared::BeginError;
@@ -162,7 +162,7 @@ where
 {
     let ledgers = two(stand).await;
     let mut seen = None;
-    for round in 1..=6_u64 {
+    for round in 1..=4_u64 {
         let mut beginning = JoinSet::new();
         for (who, ledger) in (1..).zip(&ledgers) {
             let ledger = Arc::clone(ledger);
@@ -174,7 +174,7 @@ where
                 (log, begun)
             });
         }
-        let told = within("both", beginning.join_all()).await;
+        let told = within_long("both", beginning.join_all()).await;
         let mut winners = Vec::new();
         for (log, begun) in told {
             match begun {
@@ -259,14 +259,14 @@ where
     save(&**ledger, 15, &old.snapshot).await;
     old.next = 15;
     let mut seen = 21;
-    for round in 1..=10_u64 {
+    for round in 1..=8_u64 {
         let log = Log::at(round * 1000, round);
         let (next, epoch) = (Position(log.next), Epoch(log.epoch));
         let begin_once = ledger.begin(next, epoch, log.snapshot.clone(), Some(Position(seen)));
         // From one at which nothing can have been done to one at which most has.
-        let limit = Duration::from_micros(100 << round);
+        let limit = Duration::from_micros(200 << round);
         drop(tokio::time::timeout(limit, begin_once).await);
-        let (end, kept) = within("an end that stays", async {
+        let (end, kept) = within_long("an end that stays", async {
             loop {
                 let before = tail(&**other).await;
                 let kept = load(&**other).await;
@@ -350,7 +350,7 @@ where
 async fn grow<L: Ledger>(ledger: &L, mut is_over: watch::Receiver<bool>) -> Vec<Position> {
     let mut told = Vec::new();
     let mut at = Position(1);
-    within("the writer", async {
+    within_long("the writer", async {
         loop {
             if at > Position(60) {
                 // What comes now is late.
@@ -386,7 +386,7 @@ where
         let writer = Arc::clone(writer);
         async move { grow(&*writer, is_over).await }
     });
-    let (seen, log) = within("a log that begins", async {
+    let (seen, log) = within_long("a log that begins", async {
         loop {
             let seen = tail(&**ledger).await.next.0;
             let log = Log::at(seen + 1000, 7);
@@ -399,7 +399,7 @@ where
     })
     .await;
     over.send_replace(true);
-    let told = match within("the writer", writing).await {
+    let told = match within_long("the writer", writing).await {
         Ok(told) => told,
         Err(error) => panic!("the writer failed: {error}"),
     };

@@ -12,6 +12,9 @@ use crate::{AppendError, Appended, Committed, Ledger, ReadError, Snapshot, Tail}
 /// needs on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same of what takes many calls, and waits for the disk with most of them.
+const LONG_PATIENCE: Duration = Duration::from_secs(120);
+
 /// Pause before asking again, so that a store that is down is not asked in a tight loop.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -24,9 +27,18 @@ pub(super) enum Claim {
 
 /// Waits with a limit.
 pub(super) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, work).await {
+    within_limit(PATIENCE, what, work).await
+}
+
+/// The same of what takes many calls.
+pub(super) async fn within_long<T>(what: &str, work: impl Future<Output = T>) -> T {
+    within_limit(LONG_PATIENCE, what, work).await
+}
+
+async fn within_limit<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(limit, work).await {
         Ok(done) => done,
-        Err(_) => panic!("{what} took more than {PATIENCE:?}"),
+        Err(_) => panic!("{what} took more than {limit:?}"),
     }
 }
 
@@ -146,7 +158,7 @@ pub(super) struct Log {
 impl Log {
     /// Its snapshot has several parts, whatever the size of a part may be.
     pub(super) fn at(next: u64, epoch: u64) -> Self {
-        let bytes = (next..).map(|at| at.to_le_bytes()).take(80 * 1024);
+        let bytes = (next..).map(|at| at.to_le_bytes()).take(40 * 1024);
         Self {
             next,
             epoch,
@@ -176,7 +188,7 @@ pub(super) async fn begin<L: InStore>(
     instead_of: Option<u64>,
 ) -> Result<(), BeginError> {
     let instead_of = instead_of.map(Position);
-    within("a begin", async {
+    within_long("a begin", async {
         loop {
             let (next, epoch) = (Position(log.next), Epoch(log.epoch));
             let snapshot = log.snapshot.clone();

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use quorate_core::ids::{ClusterId, Epoch, Position};
 use tokio::task::JoinSet;
 
-use super::client::{claim_for, fill, mark_moved, owner, read_all, tail, within};
+use super::client::{Log, begin, claim_for, fill, mark_moved, owner, read_all, tail, within_long};
 use super::{InStore, Stand};
 use crate::shared::{BeginError, MOVED_TO_BYTES_MAX, Owner};
 use crate::{AppendError, Appended, Ledger};
-
-use super::client::{Log, begin};
 
 const PLACE: &str = "etcd://etcd-1:2379/elsewhere";
 
@@ -37,7 +35,7 @@ where
             let ledger = Arc::clone(ledger);
             claims.spawn(async move { claim_for(&*ledger, cluster).await });
         }
-        let told = within("the claims", claims.join_all()).await;
+        let told = within_long("the claims", claims.join_all()).await;
         let Some(first) = told.first().cloned() else {
             panic!("two have claimed it")
         };
@@ -68,7 +66,7 @@ fn whole(error: &dyn std::error::Error) -> String {
 
 /// Appends what it can until it hears that the cluster has moved; what it was told of.
 async fn write<L: Ledger>(ledger: &L, epoch: u64) -> Vec<Position> {
-    within("the writer", async {
+    within_long("the writer", async {
         let mut told = Vec::new();
         loop {
             let at = tail(ledger).await.next;
@@ -104,13 +102,13 @@ where
         let writer = Arc::clone(writer);
         writing.spawn(async move { write(&*writer, epoch).await });
     }
-    within("some entries", async {
+    within_long("some entries", async {
         while tail(&**ledger).await.next < Position(20) {}
     })
     .await;
     mark_moved(&**ledger, 7, PLACE).await;
     let end = tail(&**ledger).await;
-    let told = within("the writers", writing.join_all()).await;
+    let told = within_long("the writers", writing.join_all()).await;
     for at in told.concat() {
         assert!(at < end.next, "{at} was appended to a closed log");
     }

@@ -14,6 +14,10 @@ mod postgres;
     feature = "consul",
     feature = "postgres"
 ))]
+#[cfg_attr(
+    not(any(feature = "etcd", feature = "postgres")),
+    expect(dead_code, reason = "tests of the other stores need less of it")
+)]
 mod support;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;

@@ -9,6 +9,8 @@ use quorate_ledger::shared::SharedLedger;
 use quorate_ledger::{AppendError, Appended, Ledger, ReadError};
 use serde_json::{Value, json};
 
+use crate::support::long;
+
 use super::documented::{Asked, Documented, Told};
 use super::open;
 
@@ -201,6 +203,8 @@ async fn the_token_goes_with_every_request() {
         .unwrap();
     let asked = consul.asked();
     assert!(asked.len() > 5, "{asked:?}");
+    long::begins_and_moves(&ledger, 2).await;
+    let asked: Vec<Asked> = asked.into_iter().chain(consul.asked()).collect();
     assert!(
         asked
             .iter()

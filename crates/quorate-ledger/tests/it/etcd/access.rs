@@ -11,6 +11,8 @@ use rcgen::{
 };
 use tokio::task::block_in_place;
 
+use crate::support::long;
+
 use super::support::{entries, fill, next, open, open_at, prefix, refusal, text, whole, within};
 
 fn start(options: Options) -> Option<EtcdCluster> {
@@ -52,6 +54,8 @@ async fn only_a_user_with_the_right_to_the_prefix_may_use_it() {
     fill(&ledger, 3..=4).await;
     let saved = ledger.save_snapshot(Position(4), b"state".to_vec());
     within("a snapshot", saved).await.expect("it is kept");
+    let another = open_at(&format!("etcd://ann:s3cret@{host}/{prefix}/another"));
+    long::begins_and_moves(&another, 1).await;
     for (stranger, step) in [
         (format!("etcd://{host}/{prefix}"), "etcd://user@host"),
         (

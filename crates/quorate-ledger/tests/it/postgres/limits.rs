@@ -6,7 +6,7 @@ use quorate_servers::postgres::{Following, Postgres};
 use tokio::task::block_in_place;
 
 use super::{address, schema, single};
-use crate::support::{entries, fill, next, open_at, refusal, text, whole, within};
+use crate::support::{entries, fill, long, next, open_at, refusal, text, whole, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_let_in_hears_what_to_do() {
@@ -34,7 +34,9 @@ async fn who_is_not_let_in_hears_what_to_do() {
     // As it says.
     block_in_place(|| server.sql("quorate", "create schema quorate authorization guarded"))
         .expect("it can be made");
-    fill(&guarded("right", "quorate"), 1..=2).await;
+    let ledger = guarded("right", "quorate");
+    fill(&ledger, 1..=2).await;
+    long::begins_and_moves(&ledger, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

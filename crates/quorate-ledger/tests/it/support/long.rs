@@ -1,6 +1,6 @@
 //! A log that is long, and what is left of it after another one has begun.
 
-use quorate_core::ids::{Epoch, Position};
+use quorate_core::ids::{ClusterId, Epoch, Position};
 use quorate_ledger::Ledger as _;
 use quorate_ledger::shared::SharedLedger;
 
@@ -71,4 +71,22 @@ pub(crate) async fn is_given_up(ledger: &SharedLedger, look: impl AsyncFn() -> L
     let logs = of(&left, "log");
     assert!(logs.is_empty() || logs == [begin], "{logs:?}");
     assert_eq!(entries(ledger, begin + 19, 1).await, [text(begin + 19)]);
+}
+
+/// All that is done to a ledger beside what directors do all the time: it is claimed, its log is given up for another one,
+/// and its cluster moves.
+pub(crate) async fn begins_and_moves(ledger: &SharedLedger, seen: u64) {
+    let cluster = ClusterId(7);
+    let owner = within("a claim", ledger.claim(cluster)).await;
+    assert_eq!(owner.expect("it answers").cluster, cluster);
+    let (begin, seen) = (Position(seen + 100), Position(seen));
+    let begun = ledger.begin(begin, Epoch(1), b"state".to_vec(), Some(seen));
+    within("a begin", begun)
+        .await
+        .expect("nobody else is there");
+    fill(ledger, begin.0..begin.0 + 3).await;
+    let moved = ledger.mark_moved(cluster, "elsewhere");
+    within("a move", moved).await.expect("it is theirs");
+    let said = super::refusal(ledger, begin.0 + 3).await;
+    assert!(said.contains("has moved to elsewhere"), "{said}");
 }

@@ -7,6 +7,8 @@ use quorate_ledger::shared::{OpenError, SharedLedger};
 use quorate_ledger::{AppendError, Ledger};
 use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, CreateOptions, Permission};
 
+use crate::support::long;
+
 use super::support::{
     Members, append, entries, eventually, fill, first, next, open, prefix, single, text, whole,
     within,
@@ -92,6 +94,8 @@ async fn a_user_needs_no_right_but_to_create_below_its_prefix() {
         loaded.expect("it serves").map(|loaded| loaded.next),
         Some(Position(8))
     );
+
+    long::begins_and_moves(&ledger, 10).await;
 
     let elsewhere = open(&user, &format!("{prefix}/other"));
     let said = refusal(&elsewhere, 1).await;
