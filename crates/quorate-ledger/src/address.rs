@@ -178,6 +178,12 @@ impl FromStr for Address {
         })?;
         let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if path.contains('@') {
+            // What is before it may be a part of a password: nothing of it is shown.
+            return Err(wrong(
+                "it has an @ behind a /; in a password / is written as %2F, ? as %3F and @ as %40",
+            ));
+        }
         let (user, hosts) = match authority.rsplit_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
             None => (None, authority),
@@ -217,7 +223,10 @@ impl Address {
         for option in options.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option
                 .split_once('=')
-                .ok_or_else(|| wrong(format!("option {option:?} has no value")))?;
+                // Not shown: it may be a part of a password.
+                .ok_or_else(|| {
+                    wrong("an option has no value; in a password ? is written as %3F")
+                })?;
             let value = decoded(value)?;
             match name {
                 "tls" => self.take_tls(&value)?,

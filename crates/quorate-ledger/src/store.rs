@@ -7,6 +7,10 @@ use sha2::{Digest as _, Sha256};
 use crate::shared::{BeginError, Owner};
 use crate::{AppendError, Appended, Cause, ReadError};
 
+/// The epoch that the end of a log has whose cluster has moved: no leader can take it for its own, so that one which still
+/// runs finds nothing proven by it. `PostgreSQL` counts no further.
+pub(crate) const EPOCH_OF_NOBODY: Epoch = Epoch(i64::MAX.cast_unsigned());
+
 /// Why a step of a store gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {

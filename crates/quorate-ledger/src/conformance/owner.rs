@@ -108,6 +108,10 @@ where
     .await;
     mark_moved(&**ledger, 7, PLACE).await;
     let end = tail(&**ledger).await;
+    assert!(
+        end.epoch > Epoch(1 << 60),
+        "no leader finds its own epoch there: {end:?}"
+    );
     let told = within_long("the writers", writing.join_all()).await;
     for at in told.concat() {
         assert!(at < end.next, "{at} was appended to a closed log");

@@ -4,7 +4,7 @@ use quorate_core::ids::ClusterId;
 
 use crate::ReadError;
 use crate::shared::Owner;
-use crate::store::{owned_by, unavailable};
+use crate::store::{EPOCH_OF_NOBODY, owned_by, unavailable};
 
 use super::snapshots::TRIES;
 use super::{Change, Done, End, KeyValue, Keyed, StoreError, TAIL, from_json, to_json};
@@ -52,7 +52,7 @@ impl<S: KeyValue> Keyed<S> {
                 None => (None, None),
             };
             if before.as_deref() == Some(to) {
-                return Ok(());
+                return self.disown().await;
             }
             let owner = to_json(&Owner {
                 cluster,
@@ -77,7 +77,7 @@ impl<S: KeyValue> Keyed<S> {
                 }),
             }
             match self.store.change(&changes).await {
-                Ok(Done::Done) => return Ok(()),
+                Ok(Done::Done) => return self.disown().await,
                 // What is there now tells.
                 Ok(Done::NotSo) | Err(StoreError::Unknown(_)) => {}
                 Err(error @ StoreError::Refused(_)) => return Err(error.into()),
@@ -85,6 +85,30 @@ impl<S: KeyValue> Keyed<S> {
         }
         Err(unavailable(format!(
             "the store did not say that it was done, {TRIES} times in a row"
+        )))
+    }
+
+    /// Has the end of a closed log tell an epoch that is no leader's. Nothing moves it any more but this.
+    async fn disown(&self) -> Result<(), ReadError> {
+        for _ in 0..TRIES {
+            let Some(told) = self.store.get(TAIL).await? else {
+                return Err(unavailable(String::from("the end of a closed log is gone")));
+            };
+            let end: End = from_json(TAIL, &told.value)?;
+            if end.epoch == EPOCH_OF_NOBODY.0 {
+                return Ok(());
+            }
+            let closed = to_json(&End {
+                epoch: EPOCH_OF_NOBODY.0,
+                ..end
+            });
+            match self.store.swap(TAIL, Some(told.version), &closed).await {
+                Ok(_) | Err(StoreError::Unknown(_)) => {}
+                Err(error @ StoreError::Refused(_)) => return Err(error.into()),
+            }
+        }
+        Err(unavailable(format!(
+            "the store did not say that the log is closed, {TRIES} times in a row"
         )))
     }
 }

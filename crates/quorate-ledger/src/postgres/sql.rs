@@ -1,5 +1,7 @@
 //! The statements, with the name of the schema in them.
 
+use crate::store::EPOCH_OF_NOBODY;
+
 /// The schema where the address names none.
 const SCHEMA: &str = "quorate";
 
@@ -94,7 +96,9 @@ impl Sql {
                  returning cluster, moved_to"
             ),
             mark_moved: format!(
-                "with {DURABLE} update {s}.head set moved_to = $2 from durable where cluster = $1 returning cluster"
+                "with {DURABLE} update {s}.head set moved_to = $2, epoch = {nobody} \
+                 from durable where cluster = $1 returning cluster",
+                nobody = EPOCH_OF_NOBODY.0
             ),
             trim: [
                 format!("delete from {s}.entries where position < (select first from {s}.head)"),

@@ -355,7 +355,7 @@ pub(crate) struct DoctorArgs {
     /// Where a director is to listen, or does [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<std::net::SocketAddr>,
-    /// The store of the ledger, in use or to be; it is only read
+    /// The store of the ledger, in use or to be; in PostgreSQL its tables are made
     #[arg(
         long,
         env = "QUORATE_DIRECTOR__LEDGER",

@@ -272,7 +272,8 @@ pub(super) const COMMANDS: &[Help] = &[
         ],
         note: "Every director has to be stopped, and what runs ends with its lease. The cluster begins a new era where\n\
                it is copied to: tokens go on rising, and nothing is given away before every lease of before is over.\n\
-               The ledger that was copied takes nothing any more; docs/ledgers.md tells the way step by step.",
+               The ledger that is copied is closed first, and takes nothing any more. Interrupted, the same command\n\
+               goes on. docs/ledgers.md tells the way step by step.",
         exits: &[Exit::NotFound, Exit::Conflict, Exit::Unreachable],
     },
     Help {
