@@ -1,7 +1,7 @@
 //! Three directors whose ledger is in a store, over the real ones, and what such a cluster must bear: the loss of
 //! directors, of the store's own leader, of the whole store for a while, and of a part of its history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use quorate_servers::etcd::EtcdCluster;
@@ -116,6 +116,26 @@ fn writes(quorum: &Quorum, director: &str) {
     quorum.done(director, &["uncordon", "a1"]);
 }
 
+/// Both agents are heard by whoever leads now: a lease bears a change of leader, not one after the other without a renewal
+/// in between.
+fn renewed(quorum: &Quorum, director: &str) {
+    let mut before = BTreeMap::new();
+    let mut heard = BTreeSet::new();
+    eventually("both agents have renewed", || {
+        let agents = quorum.json(director, &["ls", "agents"])?;
+        for agent in agents.as_array()? {
+            let (name, left) = (agent["name"].as_str()?, agent["lease_margin_ms"].as_u64()?);
+            if before
+                .insert(name.to_owned(), left)
+                .is_some_and(|before| left > before)
+            {
+                heard.insert(name.to_owned());
+            }
+        }
+        (heard.len() == 2).then_some(())
+    });
+}
+
 /// Each director is lost once while it leads.
 fn bears_the_loss_of_any_director(quorum: &mut Quorum, partitions: usize) {
     let before = quorum.all_run("d1", partitions);
@@ -134,6 +154,7 @@ fn bears_the_loss_of_any_director(quorum: &mut Quorum, partitions: usize) {
         );
         quorum.director(&leader);
         writes(quorum, &leader);
+        renewed(quorum, &left[0]);
     }
     assert_eq!(
         before,
@@ -214,6 +235,7 @@ fn over_etcd_work_goes_on_through_the_loss_of_directors_and_of_members() {
     members.restart(leader).expect("it comes back");
     assert_eq!(before, quorum.all_run("d1", 8), "nothing has moved");
     assert_eq!(quorum.runs(), begun, "nothing was restarted");
+    renewed(&quorum, "d1");
     bears_the_loss_of_the_store(&mut quorum, &mut members, 8);
 }
 
@@ -233,6 +255,7 @@ fn over_zookeeper_work_goes_on_through_the_loss_of_directors_and_of_servers() {
     servers.restart(leader).expect("it comes back");
     assert_eq!(before, quorum.all_run("d1", 8), "nothing has moved");
     assert_eq!(quorum.runs(), begun, "nothing was restarted");
+    renewed(&quorum, "d1");
     bears_the_loss_of_the_store(&mut quorum, &mut servers, 8);
 }
 
