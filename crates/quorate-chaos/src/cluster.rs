@@ -18,13 +18,9 @@ use crate::privileges::Privileges;
 use crate::process::within;
 use crate::quorum::Quorum;
 use crate::stage::Stage;
+use crate::store::{self, Store};
+use crate::times::Times;
 
-/// The lease of every service: the shortest that bears a change of leader on a machine that is busy, so that many
-/// faults fit in.
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
-/// After so long without a renewal its work may run elsewhere, as `docs/adr/0002-lease-arithmetic.md` has it:
-/// X = (L + K)(1 + ρ)/(1 − ρ), with K = 0.5 s and ρ = 1 %.
-pub(crate) const EXPIRY: Duration = Duration::from_millis(3571);
 /// MiB of the small disk of an agent, when there is no crowd.
 const DISK: u32 = 12;
 /// Keys of the service whose list is a file that grows and shrinks.
@@ -40,6 +36,8 @@ pub(crate) struct Cluster {
     pub(crate) place: Place,
     pub(crate) machines: Vec<Machine>,
     pub(crate) quorum: Quorum,
+    /// The store of the ledger, where the directors share one.
+    pub(crate) store: Option<Store>,
     /// Keys of the service that has a list.
     keys: BTreeSet<String>,
     /// Partitions that somebody has stopped.
@@ -68,6 +66,8 @@ pub(crate) struct Wanted<'a> {
     /// Number of its first machine: two clusters share no network.
     pub(crate) first: u8,
     pub(crate) size: Size,
+    /// The store of the ledger; none when the directors keep it themselves.
+    pub(crate) ledger: Option<store::Kind>,
 }
 
 /// How many of each a cluster has.
@@ -104,6 +104,14 @@ pub(crate) fn offsets(size: Size) -> impl Iterator<Item = (String, i64)> {
     kinds(0, size).map(|kind| (kind.name, offset(kind.ahead)))
 }
 
+/// The times of a cluster that has its ledger there.
+pub(crate) const fn times(ledger: Option<store::Kind>) -> Times {
+    match ledger {
+        None => Times::EMBEDDED,
+        Some(_) => Times::STORE,
+    }
+}
+
 impl Cluster {
     /// Starts it, and applies its services.
     pub(crate) fn start(wanted: &Wanted<'_>) -> Result<Self> {
@@ -112,7 +120,10 @@ impl Cluster {
             directors, crowd, ..
         } = wanted.size;
         let address = |at| director::address(wanted.stage, wanted.first, at);
+        let store = wanted.ledger.map(Store::start).transpose()?;
         let place = Place {
+            store: store.as_ref().map(Store::at).transpose()?,
+            times: times(wanted.ledger),
             program: wanted.program.to_owned(),
             worker: wanted.worker.to_owned(),
             folder: wanted.folder.to_owned(),
@@ -127,6 +138,7 @@ impl Cluster {
         let mut cluster = Self {
             machines: machines.collect::<Result<_>>()?,
             quorum,
+            store,
             place,
             keys: PLAIN.map(key).collect(),
             stopped: BTreeSet::new(),
@@ -154,7 +166,9 @@ impl Cluster {
         let Ok(agents) = self.quorum.json(&["ls", "agents"]) else {
             return false;
         };
-        let renewed = EXPIRY.saturating_sub(LEASE / 4)..=EXPIRY;
+        let Times { lease } = self.place.times;
+        let expiry = self.place.times.expiry();
+        let renewed = expiry.saturating_sub(lease / 4)..=expiry;
         let here = |agent: &&serde_json::Value| {
             let margin = agent
                 .get("lease_margin_ms")
@@ -221,7 +235,7 @@ impl Cluster {
                  {partitions}\n",
                 program.display(),
                 desk.display(),
-                LEASE.as_millis(),
+                self.place.times.lease.as_millis(),
             )
         };
         let hiding = match self.place.containment {
@@ -257,6 +271,11 @@ impl Cluster {
     /// Writes something that only a leader can accept, and waits until it is accepted: a service that is stopped,
     /// each time with another environment. One director may be left out of those that are asked.
     pub(crate) fn write(&mut self, without: Option<usize>) -> Result<()> {
+        self.write_within(WRITTEN_WITHIN, without)
+    }
+
+    /// The same within another limit.
+    pub(crate) fn write_within(&mut self, limit: Duration, without: Option<usize>) -> Result<()> {
         self.version += 1;
         let file = self.place.folder.join("probe.toml");
         let text = format!(
@@ -270,7 +289,7 @@ impl Cluster {
         let asked: Vec<String> = asked.map(|(_, address)| address.to_string()).collect();
         let (file, asked) = (file.to_string_lossy(), asked.join(","));
         let mut last = Ok(String::new());
-        let written = within(WRITTEN_WITHIN, "a write is accepted", || {
+        let written = within(limit, "a write is accepted", || {
             last = self.quorate(&["apply", &file, "--address", &asked]);
             last.is_ok().then_some(())
         });

@@ -4,6 +4,7 @@
 use crate::faults::{Act, Fault, Needs, OnRuns};
 use crate::machine::Machine;
 use crate::random::Random;
+use crate::times::Times;
 
 /// What is done at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,12 @@ impl Seat {
             Needs::Groups => self.group,
             Needs::SmallDisk => self.small_disk,
             // It is the directors that must be fit for these.
-            Needs::Quorum | Needs::QuorumNetworks => true,
+            Needs::Quorum
+            | Needs::QuorumNetworks
+            | Needs::QuorumStore
+            | Needs::Store
+            | Needs::Server
+            | Needs::Members => true,
         }
     }
 }
@@ -58,6 +64,8 @@ pub(crate) struct Bench {
     pub(crate) quorum: bool,
     /// They have networks of their own.
     pub(crate) network: bool,
+    /// How many servers the store has that they share; none when they share none.
+    pub(crate) servers: usize,
 }
 
 impl Bench {
@@ -65,6 +73,10 @@ impl Bench {
         match needs {
             Needs::Quorum => self.quorum,
             Needs::QuorumNetworks => self.quorum && self.network,
+            Needs::QuorumStore => self.quorum && self.servers > 0,
+            Needs::Store => self.servers > 0,
+            Needs::Server => self.servers == 1,
+            Needs::Members => self.servers > 1,
             Needs::Nothing
             | Needs::Adoption
             | Needs::Networks
@@ -81,6 +93,7 @@ pub(crate) struct Deck {
     possible: Vec<&'static Fault>,
     left: Vec<&'static Fault>,
     seats: Vec<Seat>,
+    times: Times,
 }
 
 impl Deck {
@@ -90,15 +103,21 @@ impl Deck {
         faults: Vec<&'static Fault>,
         seats: Vec<Seat>,
         bench: Bench,
+        times: Times,
     ) -> Self {
+        // Over a store some faults of a quorum are about nothing.
+        let is_there = |fault: &Fault| bench.servers == 0 || fault.without_quorum().is_none();
         let fits = |fault: &&Fault| {
-            bench.fits(fault.needs) && seats.iter().any(|seat| seat.fits(fault.needs))
+            is_there(fault)
+                && bench.fits(fault.needs)
+                && seats.iter().any(|seat| seat.fits(fault.needs))
         };
         Self {
             random: Random::new(seed),
             possible: faults.into_iter().filter(fits).collect(),
             left: Vec::new(),
             seats,
+            times,
         }
     }
 
@@ -132,7 +151,7 @@ impl Deck {
         let fault = self.left.remove(at);
         let free = self.free(fault, dealt);
         let machine = is_of_machine(fault).then(|| self.random.pick(&free).copied());
-        let (least, most) = fault.lasts;
+        let (least, most) = fault.lasts.of(self.times);
         Some(Card {
             fault,
             machine: machine.flatten(),
@@ -177,6 +196,11 @@ mod tests {
     use crate::faults::FAULTS;
 
     fn deck(seed: u64) -> Deck {
+        deck_over(seed, 0)
+    }
+
+    /// The deck of directors that share a store with so many servers.
+    fn deck_over(seed: u64, servers: usize) -> Deck {
         let seat = Seat {
             adopts: true,
             network: true,
@@ -195,14 +219,16 @@ mod tests {
             seed,
             FAULTS.iter().collect(),
             vec![dies, small_disk, seat],
-            bench(true),
+            bench(true, servers),
+            Times::EMBEDDED,
         )
     }
 
-    fn bench(all: bool) -> Bench {
+    fn bench(all: bool, servers: usize) -> Bench {
         Bench {
             quorum: all,
             network: all,
+            servers,
         }
     }
 
@@ -214,7 +240,7 @@ mod tests {
         };
         assert_eq!(deal(4), deal(4));
         assert_ne!(deal(4), deal(5));
-        for fault in &FAULTS {
+        for fault in FAULTS.iter().filter(|fault| !fault.is_of_store()) {
             assert!(deal(4).iter().any(|card| card.fault == fault), "{fault:?}");
         }
     }
@@ -242,6 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn over_a_store_come_its_faults_and_none_that_is_about_a_quorum_alone() {
+        for servers in [1, 3] {
+            let mut deck = deck_over(1, servers);
+            let dealt: Vec<Card> = (0..90).flat_map(|_| deck.deal()).collect();
+            for fault in &FAULTS {
+                let of_other_kind = fault.needs == Needs::Server && servers != 1
+                    || fault.needs == Needs::Members && servers == 1;
+                let other = of_other_kind || fault.without_quorum().is_some();
+                let comes = dealt.iter().any(|card| card.fault == fault);
+                assert_eq!(comes, !other, "{fault:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_no_machine_is_fit_for_is_not_dealt() {
         let seat = Seat {
             adopts: false,
@@ -249,7 +290,13 @@ mod tests {
             group: false,
             small_disk: false,
         };
-        let mut deck = Deck::new(1, FAULTS.iter().collect(), vec![seat; 3], bench(false));
+        let mut deck = Deck::new(
+            1,
+            FAULTS.iter().collect(),
+            vec![seat; 3],
+            bench(false, 0),
+            Times::EMBEDDED,
+        );
         let possible = FAULTS.iter().filter(|fault| fault.needs == Needs::Nothing);
         assert_eq!(deck.possible.len(), possible.count());
         let dealt: Vec<Card> = (0..200).flat_map(|_| deck.deal()).collect();

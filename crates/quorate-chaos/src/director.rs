@@ -3,17 +3,20 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
+use crate::faults::BOTH;
+use crate::link::Link;
 use crate::machine::{PORT, Place, log};
-use crate::net::{Network, own};
+use crate::net::{Network, middle, own};
 use crate::process::{Held, run};
 use crate::stage::{Stage, command, inside_group};
+use crate::store;
 
 /// The data folder of a director with a small disk: it has room for two pieces of its ledger and for all the history that
 /// it keeps, which is full after an hour of hundreds of partitions.
@@ -35,6 +38,20 @@ pub(crate) fn address(stage: &Stage, first: u8, at: u8) -> SocketAddr {
     SocketAddr::from((ip, PORT))
 }
 
+/// Relays at this address to each server of a store, and the address of the ledger by them.
+fn ways(here: IpAddr, store: &store::At) -> Result<(String, Vec<Link>)> {
+    let relays = (store::PORT..).zip(&store.servers);
+    let relays: Vec<_> = relays
+        .map(|(port, &server)| (SocketAddr::from((here, port)), server))
+        .collect();
+    let links = relays
+        .iter()
+        .map(|&(relay, server)| Link::open(relay, server));
+    let links = links.collect::<Result<_>>()?;
+    let relays: Vec<SocketAddr> = relays.into_iter().map(|(relay, _)| relay).collect();
+    Ok((store.kind.url(&relays), links))
+}
+
 /// A director.
 #[derive(Debug)]
 pub(crate) struct Director {
@@ -44,6 +61,10 @@ pub(crate) struct Director {
     network: Option<Network>,
     group: Option<PathBuf>,
     small_disk: bool,
+    /// The ways to the servers of the store, where directors share one.
+    store: Vec<Link>,
+    /// The address of the ledger there.
+    ledger: Option<String>,
     process: Option<Held>,
 }
 
@@ -57,9 +78,24 @@ impl Director {
         if let Some(group) = &group {
             fs::create_dir_all(group)?;
         }
+        let network = network.transpose()?;
+        let address = address(&place.stage, first, at);
+        let (ledger, store) = match &place.store {
+            None => (None, Vec::new()),
+            Some(store) => {
+                let here = match (&network, address) {
+                    (Some(_), _) => middle(number).into(),
+                    (None, address) => address.ip(),
+                };
+                let (ledger, links) = ways(here, store)?;
+                (Some(ledger), links)
+            }
+        };
         let director = Self {
-            address: address(&place.stage, first, at),
-            network: network.transpose()?,
+            address,
+            network,
+            store,
+            ledger,
             group,
             small_disk: small_disk && place.stage.private,
             process: None,
@@ -111,6 +147,33 @@ impl Director {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null());
         Ok(command)
+    }
+
+    /// What `init` and `join` are told of where it listens and keeps what it has.
+    pub(crate) fn settles(&self, command: &mut Command) {
+        command.arg("--data-dir").arg(self.folder());
+        command.args(["--listen", &self.address.to_string()]);
+        if let Some(ledger) = &self.ledger {
+            command.args(["--ledger", ledger]);
+        }
+    }
+
+    /// Cuts it from the store, or heals that.
+    pub(crate) fn cut_store(&self, cut: bool) {
+        for (link, &way) in self
+            .store
+            .iter()
+            .flat_map(|link| BOTH.iter().map(move |way| (link, way)))
+        {
+            link.cut(way, cut);
+        }
+    }
+
+    /// Makes each piece between it and the store take so many milliseconds.
+    pub(crate) fn slow_store(&self, millis: u64) {
+        for link in &self.store {
+            link.delay(millis);
+        }
     }
 
     /// Starts it.

@@ -10,7 +10,7 @@ use crate::clock::{MILLI, boot_nanos, nanos};
 use crate::cluster::{Cluster, Size, Wanted, offsets};
 use crate::deck::{Bench, Card, Deck, Seat};
 use crate::desk::{self, Desk};
-use crate::faults::{Act, Cost, FAULTS, Fault, Needs, OnDirectors, OnMachine, Whom};
+use crate::faults::{Act, Cost, FAULTS, Fault, Needs, OnDirectors, OnMachine, OnStore, Whom};
 use crate::figures::{Figure, Figures};
 use crate::grade::{Grade, Treatment};
 use crate::judge::{Judge, Promise, Running, Start};
@@ -22,19 +22,17 @@ use crate::records;
 use crate::register::{self, Late, Server};
 use crate::scene::{Active, Scene};
 use crate::stage::Stage;
+use crate::store::{self, Store};
+use crate::times::Times;
 
-/// How long anything may take to run again after the last heal: the expiry of a lease that was renewed just
-/// then, some attempts with their pauses, and a machine that has other things to do as well.
-const CALM_WITHIN: Duration = Duration::from_secs(30);
 /// How long a first start may take, programs not yet in memory.
 const UP_WITHIN: Duration = Duration::from_secs(60);
 /// How long the director may take for a question.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// A run that has not written to the register for so long does not execute.
 const FRESH: Duration = Duration::from_secs(1);
-/// The longest silence of which it is judged that it must not cost anything; what took longer, because this
-/// machine was busy, was another fault than the one that was meant.
-const BEARABLE: Duration = Duration::from_millis(1500);
+/// How long after its deadline nothing that no director can have renewed may run, on a machine that is late.
+const ENDED_WITHIN: Duration = Duration::from_secs(1);
 /// When this machine was late by more than this, a lease may have ended by that alone.
 const LATE: Duration = Duration::from_millis(150);
 /// How often something may be waited for when this machine was late each time.
@@ -50,6 +48,8 @@ pub(crate) struct Asked {
     pub(crate) seed: u64,
     pub(crate) time: Duration,
     pub(crate) size: Size,
+    /// The store of the ledger; none when the directors keep it themselves.
+    pub(crate) ledger: Option<store::Kind>,
     /// Numbers or words of the faults that are wanted; all of them when there are none.
     pub(crate) only: Vec<String>,
     pub(crate) grade: Grade,
@@ -110,15 +110,17 @@ impl Drama {
             privileges: &privileges,
             first: 0,
             size: asked.size,
+            ledger: asked.ledger,
         })?;
         let bench = Bench {
             quorum: asked.size.directors > 2,
             network: stage.private,
+            servers: cluster.store.as_ref().map_or(0, Store::count),
         };
         let seats = cluster.machines.iter().map(Seat::of).collect();
         let pulse = Pulse::start(&asked.folder)?;
         let mut drama = Self {
-            deck: Deck::new(asked.seed, dealt, seats, bench),
+            deck: Deck::new(asked.seed, dealt, seats, bench, cluster.place.times),
             scene: Scene {
                 cluster,
                 desk,
@@ -145,12 +147,24 @@ impl Drama {
         // What its grade does not promise is told elsewhere.
         let treated = |fault: &Fault| self.asked.grade.exception(fault).map(|one| one.treatment);
         let without = without.filter(|fault| treated(fault) != Some(Treatment::LeftOut));
-        let without = without.filter(|fault| !self.deck.has(fault));
+        let over_store = self.asked.ledger.is_some();
+        // What is about a store is missed by nobody who has none, nor what its kind has not.
+        let missed = |fault: &&Fault| {
+            !fault.is_of_store() || (over_store && fault.needs == Needs::QuorumStore)
+        };
+        let without = without.filter(|fault| !self.deck.has(fault)).filter(missed);
         let few = self.asked.size.directors < 3;
-        let of_quorum =
-            |fault: &Fault| matches!(fault.needs, Needs::Quorum | Needs::QuorumNetworks);
+        let of_quorum = |fault: &Fault| {
+            matches!(
+                fault.needs,
+                Needs::Quorum | Needs::QuorumNetworks | Needs::QuorumStore
+            )
+        };
         let why = |fault: &Fault| {
-            if few && of_quorum(fault) {
+            let over_store = fault.without_quorum().filter(|_| over_store);
+            if let Some(why) = over_store {
+                why
+            } else if few && of_quorum(fault) {
                 "there are too few directors"
             } else if stage.private || treated(fault) == Some(Treatment::ByGroup) {
                 "this host has no control groups of version 2 that can be used"
@@ -222,11 +236,12 @@ impl Drama {
                 self.judge_untouched(&active, &before);
             }
             if let Some(fault) = active.get_mut(at) {
+                self.judge_ended(fault);
                 self.scene.heal(fault)?;
             }
         }
         let healed = boot_nanos();
-        self.calm(CALM_WITHIN)?;
+        self.calm(self.scene.cluster.place.times.calm())?;
         self.judge_outlived();
         let late = self.pulse.latest();
         self.told.latest = self.told.latest.max(late);
@@ -235,7 +250,8 @@ impl Drama {
             self.told.late_rounds += 1;
         } else {
             self.judge_free(&active, &before);
-            measure::round(&mut self.told.figures, &active, &self.starts, healed);
+            let times = self.scene.cluster.place.times;
+            measure::round(&mut self.told.figures, times, &active, &self.starts, healed);
         }
         for fault in &active {
             *self.told.injected.entry(fault.card.fault.text).or_default() += 1;
@@ -445,9 +461,31 @@ impl Drama {
         }
     }
 
+    /// While the whole store stands still no director can renew anything, so once a lease is over nothing runs. Whether
+    /// that was so is seen before it is there again.
+    fn judge_ended(&mut self, fault: &Active) {
+        let times = self.scene.cluster.place.times;
+        let over = fault.at + nanos(times.lease + ENDED_WITHIN);
+        let stopped = fault.card.fault.act == Act::Store(OnStore::StopAll);
+        if !stopped || boot_nanos() < over || self.pulse.look() > LATE {
+            return;
+        }
+        self.scene.desk.take_exits();
+        let running = self.scene.desk.judge(|judge| judge.running());
+        for (partition, running) in running {
+            let text = format!(
+                "{partition} still runs on {} though no lease can have been renewed for {:?}",
+                running.agent,
+                Duration::from_nanos(boot_nanos().saturating_sub(fault.at))
+            );
+            self.broken(Promise::S1, text);
+        }
+    }
+
     /// L2: before the first heal nothing has restarted but what the faults touch.
     fn judge_untouched(&mut self, active: &[Active], before: &BTreeMap<String, Running>) {
-        if !bearable(active) || self.pulse.look() > late_for(active) {
+        if !bearable(active, self.scene.cluster.place.times) || self.pulse.look() > late_for(active)
+        {
             return;
         }
         let untouched = self.scene.untouched(active, before);
@@ -459,7 +497,7 @@ impl Drama {
         let free = active
             .iter()
             .all(|fault| fault.card.fault.cost == Cost::Nothing);
-        if free && bearable(active) {
+        if free && bearable(active, self.scene.cluster.place.times) {
             let all = before.keys().cloned().collect();
             self.judge_same(&all, before, "had no reason to stop, and");
         }
@@ -477,7 +515,15 @@ impl Drama {
                 (Act::Directors(..), Some(written)) => {
                     figures.add(Figure::WriteAfterSilence, fault.at, written);
                 }
-                (Act::Directors(..), None) | (Act::Machine(_) | Act::Runs(_), _) => {}
+                (Act::Store(_), Some(written)) => match fault.back {
+                    Some(back) => {
+                        figures.add(Figure::StoreAfterKill, fault.at, back);
+                        figures.add(Figure::WriteAfterServer, fault.at, written);
+                    }
+                    None => figures.add(Figure::WriteAfterStore, fault.healed, written),
+                },
+                (Act::Directors(..) | Act::Store(_), None)
+                | (Act::Machine(_) | Act::Runs(_), _) => {}
             }
         }
     }
@@ -522,6 +568,11 @@ impl Drama {
             // Sockets and files that vanish meanwhile are no loss.
             let mut copy = std::process::Command::new("cp");
             copy.arg("-a").args([folder, to]).output()?;
+        }
+        if let Some(store) = &cluster.store {
+            let mut copy = std::process::Command::new("cp");
+            copy.arg("-a").args([store.folder(), into.join("store")]);
+            copy.output()?;
         }
         Ok(())
     }
@@ -570,15 +621,21 @@ fn late_for(active: &[Active]) -> Duration {
 }
 
 /// Whether what must cost nothing was done as it was meant: alone in what it does to leases, and short.
-fn bearable(active: &[Active]) -> bool {
+fn bearable(active: &[Active], times: Times) -> bool {
     let now = boot_nanos();
     let short = |fault: &Active| {
         let until = if fault.healed == 0 { now } else { fault.healed };
-        until.saturating_sub(fault.at) <= nanos(BEARABLE)
+        let (until, longest) = match fault.card.fault.act {
+            // A change of leader may come after that.
+            Act::Store(_) => (fault.back.unwrap_or(until), times.takeover()),
+            Act::Machine(_) | Act::Directors(..) | Act::Runs(_) => (until, times.bearable()),
+        };
+        until.saturating_sub(fault.at) <= nanos(longest)
     };
     let counts = |fault: &Fault| match fault.act {
         // Whoever is left decides meanwhile, however long it takes.
         Act::Directors(whom, _) => whom == Whom::All,
+        Act::Store(what) => what != OnStore::Slow,
         Act::Machine(what) => matches!(what, OnMachine::StopAgent | OnMachine::KillAgent),
         Act::Runs(_) => false,
     };

@@ -3,6 +3,7 @@
 
 use crate::link::Way;
 use crate::process::Part;
+use crate::times::Lasts;
 
 /// What is done to a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +87,21 @@ pub(crate) enum OnDirectors {
     Transfer,
     /// Somebody removes it, and another one comes in with an empty folder.
     Replace,
+    /// They do not reach the store, and it does not reach them.
+    CutStore,
+}
+
+/// What is done to the store that the directors share. Where it is one server's, it is the one that leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnStore {
+    /// It is killed, and started afterwards.
+    KillOne,
+    /// It is stopped, and continued afterwards.
+    StopOne,
+    /// All servers are.
+    StopAll,
+    /// The relays of all directors are slow.
+    Slow,
 }
 
 /// What is done to runs, or to what is wanted of them.
@@ -114,6 +130,7 @@ pub(crate) enum OnRuns {
 pub(crate) enum Act {
     Machine(OnMachine),
     Directors(Whom, OnDirectors),
+    Store(OnStore),
     Runs(OnRuns),
 }
 
@@ -147,6 +164,14 @@ pub(crate) enum Needs {
     Quorum,
     /// The same, with networks of their own, and one with a small disk.
     QuorumNetworks,
+    /// Directors that share a store, and of which one may be lost.
+    QuorumStore,
+    /// A store of any kind.
+    Store,
+    /// A store with one server.
+    Server,
+    /// A store with several servers.
+    Members,
 }
 
 /// Something that can be done.
@@ -158,8 +183,7 @@ pub(crate) struct Fault {
     pub(crate) act: Act,
     pub(crate) cost: Cost,
     pub(crate) needs: Needs,
-    /// How long it lasts, in milliseconds: at least and at most.
-    pub(crate) lasts: (u64, u64),
+    pub(crate) lasts: Lasts,
 }
 
 impl Fault {
@@ -167,7 +191,7 @@ impl Fault {
         (id, text): (&'static str, &'static str),
         act: Act,
         cost: Cost,
-        lasts: (u64, u64),
+        lasts: Lasts,
     ) -> Self {
         Self {
             id,
@@ -187,7 +211,7 @@ impl Fault {
     pub(crate) fn asks(&self) -> bool {
         match self.act {
             Act::Machine(OnMachine::Drain | OnMachine::Cordon) => true,
-            Act::Machine(_) | Act::Directors(..) => false,
+            Act::Machine(_) | Act::Directors(..) | Act::Store(_) => false,
             Act::Runs(OnRuns::Kill | OnRuns::Exit | OnRuns::Fail | OnRuns::Orphan) => false,
             Act::Runs(OnRuns::Restart(_) | OnRuns::Change | OnRuns::Scale | OnRuns::StopStart) => {
                 true
@@ -198,28 +222,52 @@ impl Fault {
     /// Whether directors are disturbed by it.
     pub(crate) fn disturbs(&self) -> bool {
         match self.act {
-            Act::Directors(..) | Act::Machine(OnMachine::OnlyDeposed) => true,
+            Act::Directors(..) | Act::Store(_) | Act::Machine(OnMachine::OnlyDeposed) => true,
             Act::Machine(_) | Act::Runs(_) => false,
+        }
+    }
+
+    /// Whether it is about a store that directors share, and so never comes where they have none.
+    pub(crate) const fn is_of_store(&self) -> bool {
+        matches!(
+            self.needs,
+            Needs::QuorumStore | Needs::Store | Needs::Server | Needs::Members
+        )
+    }
+
+    /// Why it is not there where the directors share a store.
+    pub(crate) const fn without_quorum(&self) -> Option<&'static str> {
+        match self.act {
+            Act::Machine(OnMachine::OnlyDeposed)
+            | Act::Directors(
+                _,
+                OnDirectors::Part | OnDirectors::Mute | OnDirectors::Deafen | OnDirectors::Chain,
+            ) => Some("what directors over a store send each other decides nothing"),
+            Act::Directors(_, OnDirectors::FillDisk) => {
+                Some("the ledger is not on the disk of a director")
+            }
+            Act::Directors(_, OnDirectors::Transfer) => {
+                Some("nobody is told to lead over a store: whoever appends leads")
+            }
+            Act::Directors(_, OnDirectors::Replace) => {
+                Some("directors over a store vote on nothing, so there is no member to change")
+            }
+            Act::Machine(_) | Act::Directors(..) | Act::Store(_) | Act::Runs(_) => None,
         }
     }
 }
 
-/// Longer than the expiry of the lease and a takeover.
-const LONG: (u64, u64) = (4600, 5800);
 /// Shorter than every lease bears.
-const SHORT: (u64, u64) = (300, 700);
-/// Longer than a lease, after which everything has stopped.
-const GONE: (u64, u64) = (3500, 5000);
-/// Until others have taken over, and for longer than a lease.
-const AWAY: (u64, u64) = (1000, 4000);
+const SHORT: Lasts = Ms(300, 700);
 /// Both ways.
 pub(crate) const BOTH: &[Way] = &[Way::Up, Way::Down];
 
-use Act::{Directors, Machine, Runs};
+use Act::{Directors, Machine, Runs, Store};
 use Cost::{Nothing, Silence, Theirs, Unsaid};
+use Lasts::{Away, Borne, Expired, HalfAgain, Ms, Stopped};
 use OnDirectors::{
-    Chain, Deafen, FillDisk, Isolate, Kill, Lose, Mute, OnlyWay, Part as Apart, Replace, Stop,
-    Transfer,
+    Chain, CutStore, Deafen, FillDisk, Isolate, Kill, Lose, Mute, OnlyWay, Part as Apart, Replace,
+    Stop, Transfer,
 };
 use Whom::{All, Follower, Leader, Minority};
 
@@ -228,7 +276,7 @@ const fn some(
     id: &'static str,
     text: &'static str,
     (whom, what): (Whom, OnDirectors),
-    lasts: (u64, u64),
+    lasts: Lasts,
 ) -> Fault {
     Fault::new((id, text), Directors(whom, what), Nothing, lasts).needing(Needs::Quorum)
 }
@@ -238,24 +286,29 @@ const fn between(
     id: &'static str,
     text: &'static str,
     what: (Whom, OnDirectors),
-    lasts: (u64, u64),
+    lasts: Lasts,
 ) -> Fault {
     some(id, text, what, lasts).needing(Needs::QuorumNetworks)
 }
 
+/// A fault of the store that directors share.
+const fn store(text: &'static str, what: OnStore, cost: Cost, lasts: Lasts) -> Fault {
+    Fault::new(("B1", text), Store(what), cost, lasts).needing(Needs::Store)
+}
+
 /// All of them.
-pub(crate) static FAULTS: [Fault; 62] = [
+pub(crate) static FAULTS: [Fault; 71] = [
     Fault::new(
         ("P1", "agent killed"),
         Machine(OnMachine::KillAgent),
         Theirs,
-        (300, 2500),
+        Ms(300, 2500),
     ),
     Fault::new(
         ("P1", "agent killed, the next one starts at once"),
         Machine(OnMachine::KillAgent),
         Nothing,
-        (20, 200),
+        Ms(20, 200),
     )
     .needing(Needs::Adoption),
     Fault::new(
@@ -268,31 +321,31 @@ pub(crate) static FAULTS: [Fault; 62] = [
         ("P3", "agent stopped for longer"),
         Machine(OnMachine::StopAgent),
         Silence,
-        LONG,
+        Expired,
     ),
     Fault::new(
         ("P4", "agent, wardens and runs stopped"),
         Machine(OnMachine::StopAll),
         Silence,
-        LONG,
+        Expired,
     ),
     Fault::new(
         ("P5", "timekeepers of wardens killed"),
         Machine(OnMachine::KillWardens(Part::Timekeeper)),
         Unsaid,
-        (300, 1500),
+        Ms(300, 1500),
     ),
     Fault::new(
         ("P5", "holders of wardens killed"),
         Machine(OnMachine::KillWardens(Part::Holder)),
         Unsaid,
-        (300, 1500),
+        Ms(300, 1500),
     ),
     Fault::new(
         ("P5", "both processes of wardens killed at once"),
         Machine(OnMachine::KillWholeWardens),
         Unsaid,
-        (300, 1500),
+        Ms(300, 1500),
     ),
     Fault::new(
         (
@@ -301,67 +354,67 @@ pub(crate) static FAULTS: [Fault; 62] = [
         ),
         Machine(OnMachine::KillAgentAndWardens),
         Theirs,
-        (300, 1500),
+        Ms(300, 1500),
     ),
     Fault::new(
         ("P6", "runs killed"),
         Runs(OnRuns::Kill),
         Theirs,
-        (200, 1500),
+        Ms(200, 1500),
     ),
     Fault::new(
         ("P6", "runs exit by themselves"),
         Runs(OnRuns::Exit),
         Theirs,
-        (200, 1500),
+        Ms(200, 1500),
     ),
     Fault::new(
         ("P6", "a run fails again and again"),
         Runs(OnRuns::Fail),
         Unsaid,
-        (1500, 3000),
+        Ms(1500, 3000),
     ),
     Fault::new(
         ("P7", "runs restarted that do not hear SIGTERM"),
         Runs(OnRuns::Restart("deaf")),
         Theirs,
-        (1500, 2500),
+        Ms(1500, 2500),
     ),
     Fault::new(
         ("P8", "commands killed whose daemons live on"),
         Runs(OnRuns::Orphan),
         Theirs,
-        (200, 1500),
+        Ms(200, 1500),
     ),
     Fault::new(
         ("P9", "control group of a machine frozen"),
         Machine(OnMachine::Freeze),
         Silence,
-        LONG,
+        Expired,
     )
     .needing(Needs::Groups),
-    some("P10", "leader killed", (Leader, Kill), AWAY),
-    some("P10", "follower killed", (Follower, Kill), AWAY),
+    some("P10", "leader killed", (Leader, Kill), Away),
+    some("P10", "follower killed", (Follower, Kill), Away),
     some(
         "P10",
         "minority of directors killed",
         (Minority, Kill),
-        AWAY,
+        Away,
     ),
     Fault::new(
         ("P10", "all directors killed, and started at once"),
         Directors(All, Kill),
         Nothing,
-        (0, 50),
+        Ms(0, 50),
     ),
     Fault::new(
         ("P10", "all directors away for longer than the lease"),
         Directors(All, Kill),
         Unsaid,
-        GONE,
+        Stopped,
     ),
-    some("P11", "leader stopped", (Leader, Stop), AWAY),
-    some("P11", "follower stopped", (Follower, Stop), AWAY),
+    some("P11", "leader stopped", (Leader, Stop), Away),
+    some("P11", "follower stopped", (Follower, Stop), Away),
     Fault::new(
         ("P11", "all directors stopped for less than a lease"),
         Directors(All, Stop),
@@ -372,249 +425,305 @@ pub(crate) static FAULTS: [Fault; 62] = [
         ("P11", "all directors stopped for longer than the lease"),
         Directors(All, Stop),
         Unsaid,
-        GONE,
+        Stopped,
     ),
     between(
         "P12",
         "machine of the leader lost: killed, network cut",
         (Leader, Lose),
-        AWAY,
+        Away,
     ),
     between(
         "P12",
         "machine of a director lost: killed, network cut",
         (Minority, Lose),
-        AWAY,
+        Away,
     ),
     between(
         "N4",
         "leader cut from the other directors, not from agents",
         (Leader, Apart),
-        AWAY,
+        Away,
     ),
     between(
         "N4",
         "follower cut from the other directors, not from agents",
         (Follower, Apart),
-        AWAY,
+        Away,
     ),
-    between("N4", "leader cut from everything", (Leader, Isolate), AWAY),
+    between("N4", "leader cut from everything", (Leader, Isolate), Away),
     between(
         "N4",
         "follower cut from everything",
         (Follower, Isolate),
-        AWAY,
+        Away,
     ),
     between(
         "N5",
         "what the leader sends other directors swallowed",
         (Leader, Mute),
-        AWAY,
+        Away,
     ),
     between(
         "N5",
         "what other directors send the leader swallowed",
         (Leader, Deafen),
-        AWAY,
+        Away,
     ),
     between(
         "N5",
         "what a follower sends other directors swallowed",
         (Follower, Mute),
-        AWAY,
+        Away,
     ),
     between(
         "N5",
         "what other directors send a follower swallowed",
         (Follower, Deafen),
-        AWAY,
+        Away,
     ),
     between(
         "N5",
         "directors in a chain, the leader at an end",
         (Leader, Chain),
-        AWAY,
+        Away,
     ),
     between(
         "N5",
         "directors in a chain, the leader in the middle",
         (Follower, Chain),
-        AWAY,
+        Away,
     ),
     between(
         "N5",
         "agents reach only one follower",
         (Follower, OnlyWay),
-        AWAY,
+        Away,
     ),
     Fault::new(
         ("N3", "a machine reaches only the deposed leader"),
         Machine(OnMachine::OnlyDeposed),
         Silence,
-        LONG,
+        Expired,
     )
     .needing(Needs::QuorumNetworks),
     between(
         "D1",
         "disk of the leader full",
         (Leader, FillDisk),
-        (1500, 4000),
+        Ms(1500, 4000),
     ),
     between(
         "D1",
         "disk of a follower full",
         (Follower, FillDisk),
-        (1500, 4000),
+        Ms(1500, 4000),
     ),
     some(
         "I4",
         "director removed, a new one joined",
         (Minority, Replace),
-        (500, 1500),
+        Ms(500, 1500),
     ),
     some(
         "O",
         "leadership handed over",
         (Follower, Transfer),
-        (500, 1500),
+        Ms(500, 1500),
     ),
+    store(
+        "leading server of the store killed",
+        OnStore::KillOne,
+        Nothing,
+        Away,
+    )
+    .needing(Needs::Members),
+    store(
+        "only server of the store killed, and started at once",
+        OnStore::KillOne,
+        Nothing,
+        Ms(0, 300),
+    )
+    .needing(Needs::Server),
+    store(
+        "leading server of the store stopped for less than a lease",
+        OnStore::StopOne,
+        Nothing,
+        Borne,
+    )
+    .needing(Needs::Members),
+    store(
+        "leading server of the store stopped for longer than the lease",
+        OnStore::StopOne,
+        Unsaid,
+        Stopped,
+    )
+    .needing(Needs::Members),
+    store(
+        "whole store stopped for less than a lease",
+        OnStore::StopAll,
+        Nothing,
+        Borne,
+    ),
+    store(
+        "whole store stopped for one and a half leases",
+        OnStore::StopAll,
+        Unsaid,
+        HalfAgain,
+    ),
+    store("slow store", OnStore::Slow, Nothing, Ms(1500, 3500)),
+    some(
+        "B1",
+        "leader cut from the store, not from agents",
+        (Leader, CutStore),
+        Away,
+    )
+    .needing(Needs::QuorumStore),
+    some(
+        "B1",
+        "follower cut from the store, not from agents",
+        (Follower, CutStore),
+        Away,
+    )
+    .needing(Needs::QuorumStore),
     Fault::new(
         ("P12", "machine lost: everything killed, network cut"),
         Machine(OnMachine::Lose),
         Silence,
-        LONG,
+        Expired,
     ),
     Fault::new(
         ("N1", "network cut by the relay"),
         Machine(OnMachine::Cut(BOTH)),
         Silence,
-        LONG,
+        Expired,
     )
     .needing(Needs::Networks),
     Fault::new(
         ("N2", "way to the directors cut by the relay"),
         Machine(OnMachine::Cut(&[Way::Up])),
         Silence,
-        LONG,
+        Expired,
     )
     .needing(Needs::Networks),
     Fault::new(
         ("N2", "way from the directors cut by the relay"),
         Machine(OnMachine::Cut(&[Way::Down])),
         Silence,
-        LONG,
+        Expired,
     )
     .needing(Needs::Networks),
     Fault::new(
         ("N1", "routes swallow everything"),
         Machine(OnMachine::Blackhole(BOTH)),
         Silence,
-        LONG,
+        Expired,
     )
     .needing(Needs::Networks),
     Fault::new(
         ("N2", "routes swallow what goes to the directors"),
         Machine(OnMachine::Blackhole(&[Way::Up])),
         Silence,
-        LONG,
+        Expired,
     )
     .needing(Needs::Networks),
     Fault::new(
         ("N2", "routes swallow what comes from the directors"),
         Machine(OnMachine::Blackhole(&[Way::Down])),
         Silence,
-        LONG,
+        Expired,
     )
     .needing(Needs::Networks),
     Fault::new(
         ("N6", "link that comes and goes"),
         Machine(OnMachine::Flap),
         Nothing,
-        (1500, 3500),
+        Ms(1500, 3500),
     )
     .needing(Needs::Networks),
     Fault::new(
         ("N7", "slow link"),
         Machine(OnMachine::Delay),
         Nothing,
-        (1500, 3500),
+        Ms(1500, 3500),
     )
     .needing(Needs::Networks),
     Fault::new(
         ("N8", "all connections reset"),
         Machine(OnMachine::Reset),
         Nothing,
-        (100, 500),
+        Ms(100, 500),
     )
     .needing(Needs::Networks),
     Fault::new(
         ("N8", "all connections dead without an end"),
         Machine(OnMachine::Forget),
         Unsaid,
-        (2000, 4000),
+        Ms(2000, 4000),
     )
     .needing(Needs::Networks),
     Fault::new(
         ("D1", "disk of an agent full"),
         Machine(OnMachine::FillDisk),
         Unsaid,
-        (1500, 4000),
+        Ms(1500, 4000),
     )
     .needing(Needs::SmallDisk),
     Fault::new(
         ("I1", "copy of the data folder started on the machine"),
         Machine(OnMachine::Copy { here: true }),
         Nothing,
-        (1000, 2500),
+        Ms(1000, 2500),
     ),
     Fault::new(
         ("I1", "copy of the data folder started elsewhere"),
         Machine(OnMachine::Copy { here: false }),
         Nothing,
-        (1000, 2500),
+        Ms(1000, 2500),
     )
     .needing(Needs::Networks),
     Fault::new(
         ("O", "drain, then uncordon"),
         Machine(OnMachine::Drain),
         Theirs,
-        (1500, 3000),
+        Ms(1500, 3000),
     ),
     Fault::new(
         ("O", "cordon, then uncordon"),
         Machine(OnMachine::Cordon),
         Nothing,
-        (500, 2000),
+        Ms(500, 2000),
     ),
     Fault::new(
         ("O", "partitions added to the list or taken off it"),
         Runs(OnRuns::Scale),
         Unsaid,
-        (1500, 3000),
+        Ms(1500, 3000),
     ),
     Fault::new(
         ("O", "partitions stopped, then started"),
         Runs(OnRuns::StopStart),
         Unsaid,
-        (1000, 3000),
+        Ms(1000, 3000),
     ),
     Fault::new(
         ("O", "changed service applied"),
         Runs(OnRuns::Change),
         Theirs,
-        (1500, 2500),
+        Ms(1500, 2500),
     ),
     Fault::new(
         ("O", "service restarted"),
         Runs(OnRuns::Restart("plain")),
         Theirs,
-        (1000, 2000),
+        Ms(1000, 2000),
     ),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::times::Times;
 
     #[test]
     fn every_fault_is_there_once_and_what_is_silent_lasts_longer_than_the_lease() {
@@ -622,21 +731,41 @@ mod tests {
         texts.sort_unstable();
         texts.dedup();
         assert_eq!(texts.len(), FAULTS.len());
-        let expiry = u64::try_from(crate::cluster::EXPIRY.as_millis()).unwrap();
-        for fault in FAULTS {
-            let (least, most) = fault.lasts;
+        for (times, fault) in [Times::EMBEDDED, Times::STORE]
+            .into_iter()
+            .flat_map(|times| FAULTS.iter().map(move |fault| (times, fault)))
+        {
+            let expiry = u64::try_from(times.expiry().as_millis()).unwrap();
+            let bearable = u64::try_from(times.bearable().as_millis()).unwrap();
+            let (least, most) = fault.lasts.of(times);
             assert!(least <= most, "{}", fault.text);
             match fault.cost {
                 Silence => assert!(least > expiry + 1000, "{}: seen for too short", fault.text),
                 Nothing => {
                     let stops = matches!(
                         fault.act,
-                        Directors(All, _) | Machine(OnMachine::StopAgent | OnMachine::KillAgent)
+                        Directors(All, _)
+                            | Machine(OnMachine::StopAgent | OnMachine::KillAgent)
+                            | Store(OnStore::StopOne | OnStore::StopAll)
                     );
-                    assert!(!stops || most < 1000, "{}: no lease bears that", fault.text);
+                    assert!(
+                        !stops || most < bearable,
+                        "{}: no lease bears that",
+                        fault.text
+                    );
                 }
                 Theirs | Unsaid => {}
             }
+        }
+    }
+
+    #[test]
+    fn what_is_of_the_store_is_never_left_out_over_one() {
+        for fault in &FAULTS {
+            assert!(
+                !fault.is_of_store() || fault.without_quorum().is_none(),
+                "{fault:?}"
+            );
         }
     }
 }

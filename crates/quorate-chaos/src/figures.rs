@@ -38,10 +38,16 @@ pub(crate) enum Figure {
     WriteAfterKill,
     /// From when the leader was stopped or cut until a write was accepted.
     WriteAfterSilence,
+    /// From when the leading one of several servers of the store was killed until another one led.
+    StoreAfterKill,
+    /// The same until a write was accepted.
+    WriteAfterServer,
+    /// From when the store was there again until a write was accepted.
+    WriteAfterStore,
 }
 
 impl Figure {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 16] = [
         Self::TakeoverBeyondExpiry,
         Self::AgentDeathFirst,
         Self::AgentDeathEach,
@@ -55,6 +61,9 @@ impl Figure {
         Self::DirectorReady,
         Self::WriteAfterKill,
         Self::WriteAfterSilence,
+        Self::StoreAfterKill,
+        Self::WriteAfterServer,
+        Self::WriteAfterStore,
     ];
 
     const fn text(self) -> &'static str {
@@ -74,6 +83,11 @@ impl Figure {
             Self::DirectorReady => "all directors killed: until one answers again",
             Self::WriteAfterKill => "leader killed: until a write is accepted",
             Self::WriteAfterSilence => "leader stopped or cut: until a write is accepted",
+            Self::StoreAfterKill => "leading server of the store killed: until another one leads",
+            Self::WriteAfterServer => {
+                "leading server of the store killed: until a write is accepted"
+            }
+            Self::WriteAfterStore => "store there again: until a write is accepted",
         }
     }
 
@@ -91,7 +105,10 @@ impl Figure {
             | Self::HandOverDrain
             | Self::Recovery
             | Self::DirectorReady
-            | Self::WriteAfterSilence => "",
+            | Self::WriteAfterSilence
+            | Self::StoreAfterKill
+            | Self::WriteAfterServer
+            | Self::WriteAfterStore => "",
         }
     }
 }

@@ -17,6 +17,8 @@ use crate::net::{Network, middle, own};
 use crate::privileges::Privileges;
 use crate::process::{Held, OfWarden, Part, of_wardens, run, tell, within};
 use crate::stage::{EMPTY_WITHIN, Stage, command, inside_group, remove_groups};
+use crate::store;
+use crate::times::Times;
 
 /// Port of the directors' APIs, and of the relays to the first of them.
 pub(crate) const PORT: u16 = 7400;
@@ -54,6 +56,9 @@ pub(crate) struct Place {
     pub(crate) grade: Grade,
     /// What they have for that.
     pub(crate) privileges: Privileges,
+    /// The store that the directors share for their ledger.
+    pub(crate) store: Option<store::At>,
+    pub(crate) times: Times,
 }
 
 impl Place {

@@ -17,6 +17,7 @@ mod link;
 mod machine;
 mod measure;
 mod net;
+mod outage;
 mod privileges;
 mod process;
 mod pulse;
@@ -27,7 +28,9 @@ mod register;
 mod report;
 mod scene;
 mod stage;
+mod store;
 mod teeth;
+mod times;
 mod upheaval;
 mod wire;
 mod worker;
@@ -91,6 +94,10 @@ struct RunArgs {
     /// Where the report goes, beside standard output
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// A store that the directors share for their ledger, which is started as well; they keep it themselves when not
+    /// given
+    #[arg(long, value_name = "STORE")]
+    ledger: Option<store::Kind>,
     #[command(flatten)]
     size: Size,
     #[command(flatten)]
@@ -173,6 +180,7 @@ fn run(args: &RunArgs, stage: &Stage, program: &Path) -> Result<ExitCode> {
         seed,
         time: Duration::from_secs_f64(args.minutes * 60.0),
         size: args.size,
+        ledger: args.ledger,
         only: args.only.clone(),
         grade: args.grade,
     };
@@ -187,6 +195,7 @@ fn run(args: &RunArgs, stage: &Stage, program: &Path) -> Result<ExitCode> {
         seed,
         grade: args.grade,
         size: args.size,
+        ledger: args.ledger,
         partitions: drama.scene.cluster.wanted().len(),
         took: begun.elapsed(),
         private: stage.private,

@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 
 use crate::clock::nanos;
-use crate::cluster::{EXPIRY, LEASE};
 use crate::faults::{Act, Cost, OnMachine};
 use crate::figures::{Figure, Figures};
 use crate::judge::{End, Start};
 use crate::scene::Active;
+use crate::times::Times;
 
 /// Takes the times of a round whose last fault was healed at this moment; of none in which something hinders
 /// starts: directors that are disturbed, or an agent that cannot start anything.
-pub(crate) fn round(figures: &mut Figures, active: &[Active], starts: &[Start], healed: u64) {
+pub(crate) fn round(
+    figures: &mut Figures,
+    times: Times,
+    active: &[Active],
+    starts: &[Start],
+    healed: u64,
+) {
     let hinders = |fault: &Active| {
         let full = Act::Machine(OnMachine::FillDisk);
         fault.card.fault.disturbs() || fault.card.fault.act == full
@@ -28,7 +34,7 @@ pub(crate) fn round(figures: &mut Figures, active: &[Active], starts: &[Start], 
             firsts.entry(&start.partition).or_insert(start);
         }
         let firsts: Vec<&Start> = firsts.into_values().collect();
-        times(figures, fault, &firsts, healed);
+        of_fault(figures, times, fault, &firsts, healed);
     }
     let over = |fault: &Active| match fault.card.fault.cost {
         // What they cost has come back before they are healed, or nothing was to come back.
@@ -54,16 +60,16 @@ fn gap(start: &Start) -> Option<(u64, u64)> {
 }
 
 /// The times of one fault, from the first start after it of each partition that it touched.
-fn times(figures: &mut Figures, fault: &Active, firsts: &[&Start], healed: u64) {
+fn of_fault(figures: &mut Figures, times: Times, fault: &Active, firsts: &[&Start], healed: u64) {
     let machine = fault.machine();
     let moved = |start: &&&Start| Some(&start.agent) != machine.as_ref() && start.at < healed;
     let elsewhere = firsts.iter().filter(moved);
     let spans: Vec<(u64, u64)> = firsts.iter().map(|start| (fault.at, start.at)).collect();
     match fault.card.fault.act {
         Act::Machine(what) if fault.card.fault.cost == Cost::Silence => {
-            let deadline = fault.at + nanos(LEASE);
+            let deadline = fault.at + nanos(times.lease);
             for start in elsewhere {
-                let expiry = fault.at + nanos(EXPIRY);
+                let expiry = fault.at + nanos(times.expiry());
                 figures.add(Figure::TakeoverBeyondExpiry, expiry, start.at);
                 let Some(before) = &start.before else {
                     continue;
@@ -88,6 +94,6 @@ fn times(figures: &mut Figures, fault: &Active, firsts: &[&Start], healed: u64) 
                 figures.add(Figure::HandOverDrain, from, to);
             }
         }
-        Act::Machine(_) | Act::Directors(..) | Act::Runs(_) => {}
+        Act::Machine(_) | Act::Directors(..) | Act::Store(_) | Act::Runs(_) => {}
     }
 }

@@ -33,7 +33,7 @@ impl Quorum {
     /// Founds a cluster with so many directors, the last of which has a small disk.
     pub(crate) fn found(place: &Place, first: u8) -> Result<Self> {
         let count = u8::try_from(place.directors.len())?;
-        let small_disk = |at| count > 1 && at + 1 == count;
+        let small_disk = |at| place.store.is_none() && count > 1 && at + 1 == count;
         let all = (0..count).map(|at| Director::new(place, first, at, small_disk(at)));
         let mut quorum = Self {
             place: place.clone(),
@@ -41,9 +41,8 @@ impl Quorum {
         };
         let founder = quorum.directors.first_mut().context("no director")?;
         let mut init = founder.command()?;
-        init.args(["init", "--name", &founder.name, "--data-dir"])
-            .arg(founder.folder())
-            .args(["--listen", &founder.address.to_string()]);
+        init.args(["init", "--name", &founder.name]);
+        founder.settles(&mut init);
         let token = run(&mut init)?;
         let authority = founder.folder().join("pki/ca.pem");
         founder.start()?;
@@ -53,7 +52,7 @@ impl Quorum {
         for at in 1..quorum.directors.len() {
             quorum.let_in(at)?;
         }
-        quorum.until_voters(quorum.directors.len())?;
+        quorum.until_in()?;
         Ok(quorum)
     }
 
@@ -101,10 +100,8 @@ impl Quorum {
         let mut join = director.command()?;
         join.args(["join", &others.join(","), "--name", &director.name])
             .arg("--join-token-file")
-            .arg(token)
-            .arg("--data-dir")
-            .arg(director.folder())
-            .args(["--listen", &director.address.to_string()]);
+            .arg(token);
+        director.settles(&mut join);
         run(&mut join)?;
         director.start()
     }
@@ -120,14 +117,27 @@ impl Quorum {
             director.empty()?;
         }
         self.let_in(at)?;
-        self.until_voters(self.directors.len())
+        self.until_in()
     }
 
-    fn until_voters(&self, count: usize) -> Result<()> {
-        within(READY_WITHIN, "every director votes", || {
+    /// Waits until every director is in: it votes, or has told of itself over a store, where nobody votes.
+    fn until_in(&self) -> Result<()> {
+        within(READY_WITHIN, "every director is in", || {
             let cluster = self.json(&["cluster", "status"]).ok()?;
-            (cluster.get("voters")?.as_u64()? == count as u64).then_some(())
+            self.all_in(&cluster).then_some(())
         })
+    }
+
+    fn all_in(&self, cluster: &Value) -> bool {
+        let count = self.directors.len();
+        let members = cluster.get("members").and_then(Value::as_array);
+        let voters = cluster.get("voters").and_then(Value::as_u64);
+        let has_ledger = cluster.get("ledger").is_some();
+        let votes = has_ledger || voters == Some(count as u64);
+        // It says so exactly where they were told of one.
+        votes
+            && has_ledger == self.place.store.is_some()
+            && members.is_some_and(|all| all.len() == count)
     }
 
     /// Waits until a director answers for the cluster.
@@ -156,6 +166,9 @@ impl Quorum {
         let Ok(cluster) = self.json(&["cluster", "status"]) else {
             return false;
         };
+        if self.place.store.is_some() {
+            return self.all_in(&cluster) && self.all_follow(&cluster);
+        }
         let number = |value: &Value, key: &str| value.get(key).and_then(Value::as_u64);
         let here = |member: &&Value| {
             member
@@ -165,8 +178,24 @@ impl Quorum {
         };
         let members = cluster.get("members").and_then(Value::as_array);
         let count = self.directors.len();
-        number(&cluster, "voters") == Some(count as u64)
-            && members.is_some_and(|all| all.iter().filter(here).count() == count)
+        self.all_in(&cluster) && members.is_some_and(|all| all.iter().filter(here).count() == count)
+    }
+
+    /// Whether every director over a store, asked itself, says that the same one leads, and has seen what was seen when
+    /// another one was asked: nobody else knows whether it follows.
+    fn all_follow(&self, seen: &Value) -> bool {
+        let index = |cluster: &Value| cluster.get("index").and_then(Value::as_u64);
+        let leader = |cluster: &Value| {
+            let members = cluster.get("members")?.as_array()?;
+            let leads = |member: &&Value| member.get("role").is_some_and(|role| role == "leader");
+            let name = members.iter().find(leads)?.get("name")?;
+            Some((cluster.get("epoch")?.as_u64()?, name.as_str()?.to_owned()))
+        };
+        leader(seen).is_some()
+            && self.directors.iter().all(|director| {
+                let told = self.json(&["cluster", "status", "--address", &of(director)]);
+                told.is_ok_and(|told| leader(&told) == leader(seen) && index(&told) >= index(seen))
+            })
     }
 
     /// Directors that have ended though nobody ended them.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::cluster::Size;
 use crate::desk::Desk;
 use crate::drama::Told;
-use crate::faults::FAULTS;
+use crate::faults::{FAULTS, Fault};
 use crate::grade::{Grade, Treatment};
 use crate::judge::{Promise, Violation};
 use crate::register::Server;
+use crate::store;
 
 /// What a report says beside what came of the run.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct About<'a> {
     /// What every agent has proven, again and again.
     pub(crate) grade: Grade,
     pub(crate) size: Size,
+    /// The store of the ledger.
+    pub(crate) ledger: Option<store::Kind>,
     /// Partitions that were to run at the end.
     pub(crate) partitions: usize,
     pub(crate) took: Duration,
@@ -47,13 +50,16 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
     };
     let _ = writeln!(
         text,
-        "{verdict} Seed {}, {:.1} minutes, {} rounds, {injected} injections of {} kinds; {} directors and {} agents, each \
+        "{verdict} Seed {}, {:.1} minutes, {} rounds, {injected} injections of {} kinds; {} directors{} and {} agents, each \
          of which had proven containment `{}` after every round, {} partitions; {} build, {} cores, {}.\n",
         about.seed,
         about.took.as_secs_f64() / 60.0,
         told.rounds,
         told.injected.len(),
         about.size.directors,
+        about
+            .ledger
+            .map_or_else(String::new, |store| format!(" over {}", store.text())),
         about.size.agents,
         about.grade,
         about.partitions,
@@ -95,7 +101,7 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
     }
     text.push_str(&verdicts(told, &violations));
     let _ = write!(text, "\n## Times\n\n{}", told.figures.table());
-    text.push_str(&injections(told));
+    text.push_str(&injections(told, about.ledger.is_some()));
     text
 }
 
@@ -176,9 +182,14 @@ fn verdicts(told: &Told, violations: &[Violation]) -> String {
     text
 }
 
-fn injections(told: &Told) -> String {
+/// Those of a store are nothing to whoever has none, and those of a quorum nothing over a store.
+fn injections(told: &Told, over_store: bool) -> String {
     let mut text = String::from("\n## Injections\n\n| | what | times |\n| --- | --- | --- |\n");
-    for fault in &FAULTS {
+    let is_there = |fault: &&Fault| match over_store {
+        false => !fault.is_of_store(),
+        true => fault.without_quorum().is_none(),
+    };
+    for fault in FAULTS.iter().filter(is_there) {
         let times = told.injected.get(fault.text).copied().unwrap_or_default();
         let _ = writeln!(text, "| {} | {} | {times} |", fault.id, fault.text);
     }

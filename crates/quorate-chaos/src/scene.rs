@@ -50,6 +50,10 @@ pub(crate) struct Active {
     rest: Rest,
     /// The directors that it is about.
     pub(crate) directors: Vec<usize>,
+    /// The server of the store that it is about.
+    pub(crate) server: Option<usize>,
+    /// When the store served again without that one, where it was killed.
+    pub(crate) back: Option<u64>,
     /// When a write was accepted after it, where that was tried.
     pub(crate) written: Option<u64>,
     /// When it was healed.
@@ -96,6 +100,8 @@ impl Scene {
             rest: Rest::Nothing,
             at: boot_nanos(),
             directors: Vec::new(),
+            server: None,
+            back: None,
             written: None,
             healed: 0,
             card,
@@ -125,6 +131,7 @@ impl Scene {
             Act::Directors(whom, what) => {
                 self.disturb_directors(whom, what, &mut active, &mut random)?;
             }
+            Act::Store(what) => self.disturb_store(what, &mut active)?,
             Act::Runs(what) => self.disturb_runs(what, &mut active, &mut random)?,
         }
         Ok(active)
@@ -299,6 +306,7 @@ impl Scene {
                 self.join_deposed(at, &active.directors)?;
             }
             (Act::Machine(what), Some(at)) => self.heal_machine(what, at)?,
+            (Act::Store(what), _) => self.heal_store(what, active.server)?,
             (Act::Machine(_), None) | (Act::Runs(_), _) => {}
         }
         active.healed = boot_nanos();
@@ -311,6 +319,9 @@ impl Scene {
         {
             let (at, within) = (active.healed, nanos(ENDED_WITHIN));
             self.desk.judge(|judge| judge.thaws(&name, at, within));
+        }
+        if matches!(active.card.fault.act, Act::Store(_)) && active.written.is_none() {
+            self.accepts_again(active);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
@@ -93,6 +94,8 @@ pub(crate) fn enter() -> Result<ExitCode> {
     // A short name: sockets have short paths.
     let folder = tempfile::Builder::new().prefix("qc").tempdir();
     let mut folder = folder.context("a folder for everything")?;
+    // Servers of stores may run under an account of their own and have their folders in it.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
     let allowed = FLAGS.into_iter().find(|flags| is_allowed(flags));
     let mut words: Vec<OsString> = Vec::new();
     if let Some(group) = &group {
@@ -109,6 +112,8 @@ pub(crate) fn enter() -> Result<ExitCode> {
     let mut command = command(&words)?;
     command.env(STAGE, if allowed.is_some() { PRIVATE } else { SHARED });
     command.env(FOLDER, folder.path());
+    // What is temporary goes with it, however it comes to its end.
+    command.env("TMPDIR", folder.path());
     if let Some(group) = &group {
         command.env(GROUP, group);
     }

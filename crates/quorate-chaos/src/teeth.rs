@@ -56,6 +56,7 @@ pub(crate) fn bite(broken: Broken, program: &Path, stage: &Stage) -> Result<Stri
         privileges: &Privileges::default(),
         first: 0,
         size: SIZE,
+        ledger: None,
     };
     let cluster = Cluster::start(&wanted)?;
     let all_run = || {

@@ -39,6 +39,7 @@ impl Scene {
             | OnDirectors::Deafen
             | OnDirectors::OnlyWay
             | OnDirectors::Transfer
+            | OnDirectors::CutStore
             | OnDirectors::Replace => self.chosen(whom, random)?,
         };
         let chosen = active.directors.clone();
@@ -62,6 +63,7 @@ impl Scene {
             | OnDirectors::Mute
             | OnDirectors::Deafen
             | OnDirectors::OnlyWay
+            | OnDirectors::CutStore
             | OnDirectors::FillDisk => {}
         }
         if whom == Whom::Leader && loses_leader(what) {
@@ -99,6 +101,7 @@ impl Scene {
             OnDirectors::Deafen => self.apart(at, [false, true], true)?,
             OnDirectors::OnlyWay => self.only_way(at, true)?,
             OnDirectors::FillDisk => fill(&director.filler()),
+            OnDirectors::CutStore => director.cut_store(true),
             // Done to all of them at once.
             OnDirectors::Chain | OnDirectors::Transfer | OnDirectors::Replace => {}
         }
@@ -122,6 +125,7 @@ impl Scene {
                 OnDirectors::Mute => self.apart(at, [true, false], false)?,
                 OnDirectors::Deafen => self.apart(at, [false, true], false)?,
                 OnDirectors::OnlyWay => self.only_way(at, false)?,
+                OnDirectors::CutStore => director.cut_store(false),
                 OnDirectors::FillDisk => {
                     fs::remove_file(director.filler())?;
                     // It may have ended for want of space, as it must not go on without.
@@ -155,6 +159,10 @@ impl Scene {
             Whom::Follower => {
                 let leader = self.cluster.quorum.leader()?;
                 all.into_iter().filter(|&at| at != leader).take(1).collect()
+            }
+            // Over a store one that is left is enough.
+            Whom::Minority if self.cluster.store.is_some() => {
+                all.into_iter().take(count - 1).collect()
             }
             Whom::Minority => all.into_iter().take((count - 1) / 2).collect(),
             Whom::All => all,
@@ -278,7 +286,8 @@ fn loses_leader(what: OnDirectors) -> bool {
         | OnDirectors::Part
         | OnDirectors::Isolate
         | OnDirectors::Mute
-        | OnDirectors::Deafen => true,
+        | OnDirectors::Deafen
+        | OnDirectors::CutStore => true,
         OnDirectors::Chain
         | OnDirectors::OnlyWay
         | OnDirectors::FillDisk

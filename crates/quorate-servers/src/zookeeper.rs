@@ -31,7 +31,7 @@ log4j.appender.CONSOLE.layout.ConversionPattern=%d %p %c{1} - %m%n
 #[derive(Debug)]
 pub struct ZookeeperCluster {
     members: Vec<Member>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// One server.
@@ -93,7 +93,7 @@ impl ZookeeperCluster {
         });
         let mut cluster = Self {
             members: members.collect::<io::Result<Vec<_>>>()?,
-            _folder: folder,
+            folder,
         };
         for member in &mut cluster.members {
             member.server.start()?;
@@ -128,6 +128,12 @@ impl ZookeeperCluster {
             .map(|member| self.host(member))
             .collect();
         hosts.join(",")
+    }
+
+    /// The folder of all; it is deleted with this.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Who leads, as far as a member says so of itself.
