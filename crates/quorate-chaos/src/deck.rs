@@ -4,6 +4,7 @@
 use crate::faults::{Act, Fault, Needs, OnRuns};
 use crate::machine::Machine;
 use crate::random::Random;
+use crate::store;
 use crate::times::Times;
 
 /// What is done at once.
@@ -64,19 +65,19 @@ pub(crate) struct Bench {
     pub(crate) quorum: bool,
     /// They have networks of their own.
     pub(crate) network: bool,
-    /// How many servers the store has that they share; none when they share none.
-    pub(crate) servers: usize,
+    /// The store that they share.
+    pub(crate) store: Option<store::Kind>,
 }
 
 impl Bench {
-    const fn fits(self, needs: Needs) -> bool {
+    fn fits(self, needs: Needs) -> bool {
         match needs {
             Needs::Quorum => self.quorum,
             Needs::QuorumNetworks => self.quorum && self.network,
-            Needs::QuorumStore => self.quorum && self.servers > 0,
-            Needs::Store => self.servers > 0,
-            Needs::Server => self.servers == 1,
-            Needs::Members => self.servers > 1,
+            Needs::QuorumStore => self.quorum && self.store.is_some(),
+            Needs::Store | Needs::Server | Needs::Members => {
+                self.store.is_some_and(|kind| kind.fits(needs))
+            }
             Needs::Nothing
             | Needs::Adoption
             | Needs::Networks
@@ -106,7 +107,7 @@ impl Deck {
         times: Times,
     ) -> Self {
         // Over a store some faults of a quorum are about nothing.
-        let is_there = |fault: &Fault| bench.servers == 0 || fault.without_quorum().is_none();
+        let is_there = |fault: &Fault| bench.store.is_none() || fault.without_quorum().is_none();
         let fits = |fault: &&Fault| {
             is_there(fault)
                 && bench.fits(fault.needs)
@@ -196,11 +197,11 @@ mod tests {
     use crate::faults::FAULTS;
 
     fn deck(seed: u64) -> Deck {
-        deck_over(seed, 0)
+        deck_over(seed, None)
     }
 
-    /// The deck of directors that share a store with so many servers.
-    fn deck_over(seed: u64, servers: usize) -> Deck {
+    /// The deck of directors that share this store.
+    fn deck_over(seed: u64, store: Option<store::Kind>) -> Deck {
         let seat = Seat {
             adopts: true,
             network: true,
@@ -219,16 +220,16 @@ mod tests {
             seed,
             FAULTS.iter().collect(),
             vec![dies, small_disk, seat],
-            bench(true, servers),
+            bench(true, store),
             Times::EMBEDDED,
         )
     }
 
-    fn bench(all: bool, servers: usize) -> Bench {
+    fn bench(all: bool, store: Option<store::Kind>) -> Bench {
         Bench {
             quorum: all,
             network: all,
-            servers,
+            store,
         }
     }
 
@@ -269,13 +270,11 @@ mod tests {
 
     #[test]
     fn over_a_store_come_its_faults_and_none_that_is_about_a_quorum_alone() {
-        for servers in [1, 3] {
-            let mut deck = deck_over(1, servers);
+        for kind in [store::Kind::Postgres, store::Kind::Zookeeper] {
+            let mut deck = deck_over(1, Some(kind));
             let dealt: Vec<Card> = (0..90).flat_map(|_| deck.deal()).collect();
             for fault in &FAULTS {
-                let of_other_kind = fault.needs == Needs::Server && servers != 1
-                    || fault.needs == Needs::Members && servers == 1;
-                let other = of_other_kind || fault.without_quorum().is_some();
+                let other = !kind.fits(fault.needs) || fault.without_quorum().is_some();
                 let comes = dealt.iter().any(|card| card.fault == fault);
                 assert_eq!(comes, !other, "{fault:?}");
             }
@@ -294,7 +293,7 @@ mod tests {
             1,
             FAULTS.iter().collect(),
             vec![seat; 3],
-            bench(false, 0),
+            bench(false, None),
             Times::EMBEDDED,
         );
         let possible = FAULTS.iter().filter(|fault| fault.needs == Needs::Nothing);

@@ -22,7 +22,7 @@ use crate::records;
 use crate::register::{self, Late, Server};
 use crate::scene::{Active, Scene};
 use crate::stage::Stage;
-use crate::store::{self, Store};
+use crate::store;
 use crate::times::Times;
 
 /// How long a first start may take, programs not yet in memory.
@@ -115,7 +115,7 @@ impl Drama {
         let bench = Bench {
             quorum: asked.size.directors > 2,
             network: stage.private,
-            servers: cluster.store.as_ref().map_or(0, Store::count),
+            store: asked.ledger,
         };
         let seats = cluster.machines.iter().map(Seat::of).collect();
         let pulse = Pulse::start(&asked.folder)?;

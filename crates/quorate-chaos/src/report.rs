@@ -101,7 +101,7 @@ pub(crate) fn report(about: About<'_>, told: &Told, desk: &Desk, register: &Serv
     }
     text.push_str(&verdicts(told, &violations));
     let _ = write!(text, "\n## Times\n\n{}", told.figures.table());
-    text.push_str(&injections(told, about.ledger.is_some()));
+    text.push_str(&injections(told, about.ledger));
     text
 }
 
@@ -157,9 +157,12 @@ fn verdicts(told: &Told, violations: &[Violation]) -> String {
             .iter()
             .filter(|one| one.promise == promise)
             .count();
-        let judged = match told.judged.get(&promise) {
-            Some(times) => format!("{times} times"),
-            None => "always".to_owned(),
+        let judged = match promise {
+            Promise::S1 | Promise::S2 | Promise::S3 => "always".to_owned(),
+            Promise::S5 | Promise::L1 | Promise::L2 => {
+                let times = told.judged.get(&promise).copied().unwrap_or_default();
+                format!("{times} times")
+            }
         };
         let _ = writeln!(
             text,
@@ -183,11 +186,11 @@ fn verdicts(told: &Told, violations: &[Violation]) -> String {
 }
 
 /// Those of a store are nothing to whoever has none, and those of a quorum nothing over a store.
-fn injections(told: &Told, over_store: bool) -> String {
+fn injections(told: &Told, ledger: Option<store::Kind>) -> String {
     let mut text = String::from("\n## Injections\n\n| | what | times |\n| --- | --- | --- |\n");
-    let is_there = |fault: &&Fault| match over_store {
-        false => !fault.is_of_store(),
-        true => fault.without_quorum().is_none(),
+    let is_there = |fault: &&Fault| match ledger {
+        None => !fault.is_of_store(),
+        Some(kind) => fault.without_quorum().is_none() && kind.fits(fault.needs),
     };
     for fault in FAULTS.iter().filter(is_there) {
         let times = told.injected.get(fault.text).copied().unwrap_or_default();

@@ -16,6 +16,7 @@ use quorate_servers::postgres::Postgres;
 use quorate_servers::zookeeper::ZookeeperCluster;
 use rustix::process::Signal;
 
+use crate::faults::Needs;
 use crate::process::within;
 
 /// Port of the relays to the first server.
@@ -45,6 +46,24 @@ impl Kind {
             Self::Postgres => "PostgreSQL",
             Self::Etcd => "etcd",
             Self::Zookeeper => "ZooKeeper",
+        }
+    }
+
+    /// Whether what a fault needs of a store is there.
+    pub(crate) const fn fits(self, needs: Needs) -> bool {
+        let several = !matches!(self, Self::Postgres);
+        match needs {
+            Needs::Server => !several,
+            Needs::Members => several,
+            Needs::Nothing
+            | Needs::Adoption
+            | Needs::Networks
+            | Needs::Groups
+            | Needs::SmallDisk
+            | Needs::Quorum
+            | Needs::QuorumNetworks
+            | Needs::QuorumStore
+            | Needs::Store => true,
         }
     }
 

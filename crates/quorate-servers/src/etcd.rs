@@ -300,12 +300,13 @@ impl EtcdCluster {
         self.member(member)?.server.signal(Signal::CONT)
     }
 
-    /// Who leads, as the members say that answer.
+    /// Who leads, as the members say that answer; one that was killed is not asked.
     ///
     /// # Errors
     /// When nobody answers, or nobody leads.
     pub fn leader(&self) -> io::Result<usize> {
-        for member in 0..self.count() {
+        let runs = |(_, member): &(usize, &Member)| member.server.pid().is_some();
+        for (member, _) in self.members.iter().enumerate().filter(runs) {
             let told = self.asking(&[member])?;
             let Ok(told) = told.tells(&["endpoint", "status", "--write-out=json"]) else {
                 continue;
