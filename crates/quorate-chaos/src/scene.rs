@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
 use crate::clock::{MILLI, boot_nanos, nanos};
-use crate::cluster::{Cluster, LEASE};
+use crate::cluster::Cluster;
 use crate::deck::Card;
 use crate::desk::Desk;
 use crate::faults::{Act, BOTH, Cost, OnMachine, OnRuns};
@@ -24,6 +24,7 @@ use crate::link::{Link, Way};
 use crate::machine::Machine;
 use crate::process::{Held, OfWarden, Part, of_wardens, tell};
 use crate::random::Random;
+use crate::times::Times;
 
 /// The list has at least and at most so many partitions.
 const LISTED: std::ops::Range<usize> = 8..22;
@@ -119,7 +120,8 @@ impl Scene {
                 active.at = boot_nanos();
                 if self.cluster.place.grade.lets_daemons_linger(fault) {
                     // No other run may begin before the deadline, and the last renewal is not much older than this.
-                    let deadline = active.at + nanos(LEASE - LEASE / 4);
+                    let Times { lease } = self.cluster.place.times;
+                    let deadline = active.at + nanos(lease - lease / 4);
                     self.desk.judge(|judge| judge.freezes(&name, deadline));
                 }
                 if what == OnMachine::OnlyDeposed {
