@@ -82,11 +82,16 @@ fn a_minute_of_chaos_breaks_no_promise() {
     assert!(!required || left_out.is_empty(), "not run: {left_out:?}");
 }
 
-/// Whether this host gives agents no such grade, which is looked at before anything is injected; told, and a failure
-/// where everything is asked for.
+/// Whether this host gives agents no such grade, or has no such store, which is looked at before anything is injected;
+/// told, and a failure where everything is asked for.
 fn lacks(output: &Output) -> bool {
     let told = String::from_utf8_lossy(&output.stderr);
-    let cannot = ["no agent can earn", "has proven the grade", "no privilege"];
+    let cannot = [
+        "no agent can earn",
+        "has proven the grade",
+        "no privilege",
+        "is not installed",
+    ];
     let Some(why) = told
         .lines()
         .find(|line| cannot.iter().any(|what| line.contains(what)))
@@ -101,9 +106,10 @@ fn lacks(output: &Output) -> bool {
     true
 }
 
-/// A round or two of these faults, at agents that earn no better grade.
-fn some_rounds_of(grade: &str, faults: &[&str]) {
-    let mut args = vec!["run", "--minutes", "0.1", "--seed", "1", "--grade", grade];
+/// A round or two of these faults, with an option that the report repeats in such words.
+fn some_rounds_of(option: [&str; 2], words: &str, faults: &[&str]) {
+    let mut args = vec!["run", "--minutes", "0.1", "--seed", "1"];
+    args.extend(option);
     args.extend(faults.iter().flat_map(|fault| ["--only", fault]));
     let output = chaos(&args);
     if lacks(&output) {
@@ -113,7 +119,7 @@ fn some_rounds_of(grade: &str, faults: &[&str]) {
     let report = String::from_utf8_lossy(&output.stdout);
     let first = report.lines().nth(2).unwrap_or_default();
     assert!(first.starts_with("**No promise was broken.**"), "{first}");
-    assert!(first.contains(&format!("containment `{grade}`")), "{first}");
+    assert!(first.contains(words), "{first}");
     let table = report.lines().skip_while(|line| *line != "## Injections");
     let times = table.filter_map(|line| {
         let last = line.strip_suffix(" |")?.rsplit(' ').next()?;
@@ -125,14 +131,46 @@ fn some_rounds_of(grade: &str, faults: &[&str]) {
 
 #[test]
 fn unprivileged_agents_keep_what_a_scan_of_processes_promises() {
-    some_rounds_of("scan", &["runs stopped", "timekeepers of wardens"]);
+    some_rounds_of(
+        ["--grade", "scan"],
+        "containment `scan`",
+        &["runs stopped", "timekeepers of wardens"],
+    );
 }
 
 #[test]
 fn unprivileged_agents_keep_what_a_control_group_promises() {
     some_rounds_of(
-        "cgroup",
+        ["--grade", "cgroup"],
+        "containment `cgroup`",
         &["agent and both processes", "holders of wardens"],
+    );
+}
+
+#[test]
+fn over_postgresql_no_promise_is_broken() {
+    some_rounds_of(
+        ["--ledger", "postgres"],
+        "3 directors over PostgreSQL",
+        &["only server of the store", "leader cut from the store"],
+    );
+}
+
+#[test]
+fn over_etcd_no_promise_is_broken() {
+    some_rounds_of(
+        ["--ledger", "etcd"],
+        "3 directors over etcd",
+        &["leading server of the store killed"],
+    );
+}
+
+#[test]
+fn over_zookeeper_no_promise_is_broken() {
+    some_rounds_of(
+        ["--ledger", "zookeeper"],
+        "3 directors over ZooKeeper",
+        &["whole store stopped for less"],
     );
 }
 
