@@ -466,8 +466,13 @@ impl Drama {
     fn judge_ended(&mut self, fault: &Active) {
         let times = self.scene.cluster.place.times;
         let over = fault.at + nanos(times.lease + ENDED_WITHIN);
+        // A lower grade does not end what another fault of the round has frozen.
         let stopped = fault.card.fault.act == Act::Store(OnStore::StopAll);
-        if !stopped || boot_nanos() < over || self.pulse.look() > LATE {
+        if !stopped
+            || self.asked.grade.is_lower()
+            || boot_nanos() < over
+            || self.pulse.look() > LATE
+        {
             return;
         }
         self.scene.desk.take_exits();
