@@ -381,7 +381,8 @@ impl<S: KeyValue> Ledger for Keyed<S> {
                 Err(error) => return not_put(at, Err(error)),
             };
             if end.begin <= begin {
-                return self.not_created(at, end).await;
+                // It is rare, and need not be part of every append.
+                return Box::pin(self.not_created(at, end)).await;
             }
             // Nothing was done, and this client did not know of the log that has begun.
             begin = end.begin;

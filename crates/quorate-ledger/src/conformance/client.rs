@@ -26,19 +26,27 @@ pub(super) enum Claim {
 }
 
 /// Waits with a limit.
-pub(super) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
-    within_limit(PATIENCE, what, work).await
+pub(super) fn within<T>(what: &str, work: impl Future<Output = T>) -> impl Future<Output = T> {
+    within_limit(PATIENCE, what, work)
 }
 
 /// The same of what takes many calls.
-pub(super) async fn within_long<T>(what: &str, work: impl Future<Output = T>) -> T {
-    within_limit(LONG_PATIENCE, what, work).await
+pub(super) fn within_long<T>(what: &str, work: impl Future<Output = T>) -> impl Future<Output = T> {
+    within_limit(LONG_PATIENCE, what, work)
 }
 
-async fn within_limit<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(limit, work).await {
-        Ok(done) => done,
-        Err(_) => panic!("{what} took more than {limit:?}"),
+fn within_limit<T>(
+    limit: Duration,
+    what: &str,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    // Rules wait within what they wait for: each would hold the other as it is, and be moved with it.
+    let work = Box::pin(work);
+    async move {
+        match tokio::time::timeout(limit, work).await {
+            Ok(done) => done,
+            Err(_) => panic!("{what} took more than {limit:?}"),
+        }
     }
 }
 
