@@ -58,6 +58,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "quorate-pki",
             "quorate-director",
             "quorate-agent",
+            "quorate-servers",
         ],
     ),
 ];
