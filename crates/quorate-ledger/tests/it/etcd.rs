@@ -115,7 +115,7 @@ async fn nothing_of_a_long_log_is_left_after_another_one_has_begun() {
     };
     let (cluster, prefix) = (started.expect("it comes up"), prefix());
     let ledger = open(&cluster.hosts(), &prefix);
-    long::is_given_up(&ledger, async || {
+    long::is_given_up(&ledger, long::ENTRIES, async || {
         let asked = ["get", "--prefix", &prefix, "--keys-only"];
         let keys = tokio::task::block_in_place(|| cluster.etcdctl(&asked));
         long::numbered(&prefix, keys.expect("it answers").lines())

@@ -156,7 +156,7 @@ async fn nothing_of_a_long_log_is_left_after_another_one_has_begun() {
     };
     let server = server.expect("it comes up");
     let ledger = open_at(&address(server.port(), "quorate"));
-    long::is_given_up(&ledger, async || {
+    long::is_given_up(&ledger, long::ENTRIES, async || {
         let rows = "select 'entries/' || position from quorate.entries \
                     union select 'parts/' || serial from quorate.parts";
         let rows = tokio::task::block_in_place(|| server.sql("quorate", rows));

@@ -106,7 +106,7 @@ async fn nothing_of_a_long_log_is_left_after_another_one_has_begun() {
     let others = zookeeper_client::Client::connect(host)
         .await
         .expect("it serves");
-    long::is_given_up(&ledger, async || {
+    long::is_given_up(&ledger, long::ENTRIES, async || {
         let mut keys = Vec::new();
         for folder in ["entries", "log", "parts"] {
             let path = format!("/{prefix}/{folder}");

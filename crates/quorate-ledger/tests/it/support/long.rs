@@ -6,7 +6,8 @@ use quorate_ledger::shared::SharedLedger;
 
 use super::{entries, fill, next, text, within};
 
-const ENTRIES: u64 = 10_000;
+/// As many as a store of keys has in some hours.
+pub(crate) const ENTRIES: u64 = 10_000;
 
 /// What is in a store, by its own tools: keys or rows, each as `entries/7` or `parts/3` or `log/7` with numbers at the end.
 pub(crate) type Left = Vec<(String, u64)>;
@@ -31,27 +32,32 @@ fn of(left: &Left, kind: &str) -> Vec<u64> {
 }
 
 /// Fills the ledger, gives it up and lives on; nothing of the old log is in the store after that.
-pub(crate) async fn is_given_up(ledger: &SharedLedger, look: impl AsyncFn() -> Left) {
-    fill(ledger, 1..=ENTRIES).await;
-    for covered in [3000, 7000] {
+pub(crate) async fn is_given_up(
+    ledger: &SharedLedger,
+    entries_before: u64,
+    look: impl AsyncFn() -> Left,
+) {
+    fill(ledger, 1..=entries_before).await;
+    let (first, second) = (entries_before * 3 / 10, entries_before * 7 / 10);
+    for covered in [first, second] {
         let saved = ledger.save_snapshot(Position(covered), vec![7; 700_000]);
         within("a snapshot", saved).await.expect("it is kept");
     }
     let left = of(&look().await, "entries");
-    assert_eq!(left, (3000..=ENTRIES).collect::<Vec<_>>());
+    assert_eq!(left, (first..=entries_before).collect::<Vec<_>>());
     let begin = 5 << 40;
     let begun = ledger.begin(
         Position(begin),
         Epoch(begin),
         vec![8; 1_000_000],
-        Some(Position(ENTRIES + 1)),
+        Some(Position(entries_before + 1)),
     );
     within("a begin", begun)
         .await
         .expect("nobody else is there");
     assert_eq!(next(ledger).await, begin);
     let late = ledger
-        .append(Position(ENTRIES + 1), Epoch(1), text(1))
+        .append(Position(entries_before + 1), Epoch(1), text(1))
         .await;
     assert!(
         !matches!(late, Ok(quorate_ledger::Appended::Appended)),
