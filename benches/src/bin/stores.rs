@@ -97,7 +97,9 @@ async fn rows(
 ) -> anyhow::Result<()> {
     let ledger = SharedLedger::open(&url.parse()?)?;
     let mut next = ledger.tail().await?.next;
-    for bytes in SIZES {
+    // ZooKeeper keeps all of it in memory: some seconds of large entries, and there is none left.
+    let sizes = if name == "zookeeper" { 1 } else { SIZES.len() };
+    for bytes in SIZES.into_iter().take(sizes) {
         let (mut peers, mut appends, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
             peers.push(repeat(time, async |number| peer.put(number, bytes).await).await?);
