@@ -82,10 +82,7 @@ impl Source {
                 Ok(Self::Store(at.clone()))
             }
             Place::Folder(dir) => {
-                let noted = folded::read(dir);
-                let noted =
-                    noted.map_err(|error| folder::unwritable(&dir.join(folded::FILE), &error))?;
-                if let Some(noted) = noted.filter(|noted| noted.ledger != there) {
+                if let Some(noted) = noted(dir)?.filter(|noted| noted.ledger != there) {
                     return Err(moved(dir.display(), &noted.ledger));
                 }
                 let stopped = open_stopped(dir)?;
@@ -181,20 +178,54 @@ async fn quiet(ledger: &SharedLedger, at: &Address) -> Result<Tail, Failure> {
     ))
 }
 
-/// Whether a cluster could be put there, seen before anything is closed.
-async fn fits(to: &Place, name: Option<&DirectorName>) -> Result<(), Failure> {
+/// Whether nobody has begun to copy a ledger to there.
+async fn is_open(from: &Place, there: &str) -> Result<bool, Failure> {
+    match from {
+        Place::Store(at) => Ok(of_somebody(at, Some(there)).await?.1.moved_to.is_none()),
+        Place::Folder(dir) => Ok(noted(dir)?.is_none()),
+    }
+}
+
+/// Refuses a place that has a cluster, be it the one that is to come there.
+async fn is_free(to: &Place) -> Result<(), Failure> {
     match to {
-        Place::Folder(_) if name.is_none() => Err(nameless()),
-        Place::Folder(_) => Ok(()),
+        Place::Folder(dir) => has_no_ledger(dir),
         Place::Store(at) => {
-            let ledger = open_store(at)?;
-            let owner = ledger.owner().await.map_err(|error| unready(at, &error))?;
-            match owner.and_then(|owner| owner.moved_to) {
-                Some(to) => Err(moved(at, &to)),
+            let owner = open_store(at)?.owner().await;
+            match owner.map_err(|error| unready(at, &error))? {
+                Some(owner) => Err(taken(at, &owner)),
                 None => Ok(()),
             }
         }
     }
+}
+
+fn taken(at: &Address, owner: &Owner) -> Failure {
+    Failure::new(
+        Code::Conflict,
+        format!("the ledger at {at} is that of cluster {}", owner.cluster),
+        "choose another prefix or schema",
+    )
+}
+
+fn has_no_ledger(dir: &Path) -> Result<(), Failure> {
+    let ledger = dir.join("ledger");
+    if !ledger.exists() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::Conflict,
+        format!("{} is there already", ledger.display()),
+        "choose another folder",
+    ))
+}
+
+/// Where the ledger of a folder is, when it is in a store or on its way there.
+fn noted(dir: &Path) -> Result<Option<Folded>, Failure> {
+    folded::read(dir).map_err(|error| {
+        let path = dir.join(folded::FILE);
+        folder::unusable(format!("{} cannot be read: {error}", path.display()))
+    })
 }
 
 /// The era of this cluster in a ledger, if it is there.
@@ -259,7 +290,13 @@ struct Report {
 pub(super) async fn copy(args: &CopyArgs, output: Output) -> Result<Exit, Failure> {
     let (from, to) = (Place::of(&args.from)?, Place::of(&args.to)?);
     let there = to.told();
-    fits(&to, args.name.as_ref()).await?;
+    if matches!(to, Place::Folder(_)) && args.name.is_none() {
+        return Err(nameless());
+    }
+    if is_open(&from, &there).await? {
+        // Closed for a place that cannot take it, it could go nowhere else.
+        is_free(&to).await?;
+    }
     let source = Source::close(&from, &there).await?;
     let state = source.state().await?;
     let id = state.cluster;
@@ -289,7 +326,7 @@ pub(super) async fn adopt(args: &AdoptArgs, output: Output) -> Result<Exit, Fail
     tell(state.cluster, &restored, at.to_string(), output)
 }
 
-/// Puts the state of a backup into a store that has none, or whose cluster is the same one and which lost it.
+/// Puts the state of a backup into a store that has no ledger.
 pub(super) async fn restore(said: &str, id: ClusterId, state: &Cluster) -> Result<String, Failure> {
     let at = address(said)?;
     into_empty_store(&at, id, state).await?;
@@ -374,11 +411,7 @@ async fn into_empty_store(at: &Address, id: ClusterId, state: &Cluster) -> Resul
         .await
         .map_err(|error| unready(at, &error))?;
     if owner.cluster != id {
-        return Err(Failure::new(
-            Code::Conflict,
-            format!("the ledger at {at} is that of cluster {}", owner.cluster),
-            "choose another prefix or schema",
-        ));
+        return Err(taken(at, &owner));
     }
     begin(&ledger, at, state, None).await
 }
@@ -428,14 +461,8 @@ fn into_folder(
     state: &Cluster,
 ) -> Result<(), Failure> {
     let name = name.ok_or_else(nameless)?;
+    has_no_ledger(dir)?;
     let ledger = dir.join("ledger");
-    if ledger.exists() {
-        return Err(Failure::new(
-            Code::Conflict,
-            format!("{} is there already", ledger.display()),
-            "choose another folder",
-        ));
-    }
     crate::papers::fit(dir, id, name.as_str())?;
     folder::make(dir)?;
     let beginning = Beginning {

@@ -331,6 +331,11 @@ fn a_stopped_cluster_moves_between_ledgers_and_tokens_go_on_rising() {
     };
     quorum.apply_at("d1", 3);
     rises(&quorum);
+    // Another cluster is there.
+    let taken = format!("{}x", members.url());
+    let init = ["init", "--name", "x", "--data-dir", "x", "--ledger", &taken];
+    let made = quorum.run(&init.map(str::to_owned));
+    assert_eq!(made.code, Some(0), "{}", made.err);
     // From its own folder into etcd, from there into PostgreSQL, and back into a folder.
     let (first, second) = (members.url(), server.url());
     let back = quorum.dir.path().join("back").display().to_string();
@@ -341,6 +346,14 @@ fn a_stopped_cluster_moves_between_ledgers_and_tokens_go_on_rising() {
         let refused = quorum.run(&copy);
         assert_ne!(refused.code, Some(0), "a director runs: {}", refused.out);
         quorum.end("d1");
+        // Where nothing can go, nothing is closed for it.
+        for occupied in [from, &taken] {
+            let copy = [
+                "ledger", "copy", "--from", from, "--to", occupied, "--name", "d1",
+            ];
+            let refused = quorum.run(&copy.map(str::to_owned));
+            assert_eq!(refused.code, Some(4), "{}", refused.err);
+        }
         if *to == back {
             quorum.papers_in("back", "d1");
         }
